@@ -1,0 +1,19 @@
+//! Compiles `proto/` without a system `protoc`: protox parses, prost generates the messages, pbjson their
+//! protobuf JSON mapping.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    if std::env::var_os("CARGO_FEATURE_SERVER").is_none() {
+        return Ok(());
+    }
+    let descriptors = protox::compile(["palisade/v1/record.proto"], ["proto"])?;
+    let encoded = prost_build::Config::new()
+        .compile_well_known_types()
+        .extern_path(".google.protobuf", "::pbjson_types")
+        .compile_fds(descriptors.clone());
+    encoded?;
+    pbjson_build::Builder::new()
+        .register_descriptors(&protox::prost::Message::encode_to_vec(&descriptors))?
+        .build(&[".palisade"])?;
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! The composition root: the one place that knows all parts. It binds, loads, wires, and gives back a
+//! [`Running`] with the addresses that were really bound.
+
+pub mod listen;
+pub mod pipeline;
+pub mod reload;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::admin;
+use crate::audit;
+use crate::authz::Settings;
+use crate::authz::policy::source::BundleError;
+use crate::capture::Capturer;
+use crate::config::Config;
+use crate::envoy::service::Bounds;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{logs, spans::Spans};
+use listen::{Bound, Serving};
+use pipeline::Pipeline;
+
+/// Cedar's evaluator refuses to go deeper when 100 KiB of stack are left, and the JSON reader recurses:
+/// every thread that decides has a stack of this size, so that the same call always ends the same way.
+const STACK_BYTES: usize = 4 * 1024 * 1024;
+/// Time to export the last spans.
+const SPANS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why Palisade did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket could not be opened.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(String, io::Error),
+    /// The bundle was refused.
+    #[error("bundle {0}: {1}")]
+    Bundle(PathBuf, BundleError),
+    /// The record file could not be opened.
+    #[error("cannot open the record file {0}: {1}")]
+    Record(PathBuf, io::Error),
+    /// Telemetry is configured wrongly.
+    #[error("{0}")]
+    Telemetry(String),
+    /// The directory cannot be watched.
+    #[error("cannot watch {0}: {1}")]
+    Watch(PathBuf, notify::Error),
+    /// Captures cannot be written.
+    #[error("cannot capture to {0}: {1}")]
+    Capture(PathBuf, io::Error),
+    /// A thread or a runtime could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Palisade at work.
+pub struct Running {
+    /// TCP addresses on which checks are answered, in the order of the configuration.
+    pub tcp: Vec<SocketAddr>,
+    /// Unix sockets on which checks are answered.
+    pub unix: Vec<PathBuf>,
+    /// The admin port.
+    pub admin: SocketAddr,
+    stop: watch::Sender<bool>,
+    deciding: JoinHandle<()>,
+    background: Background,
+    pipeline: Arc<Pipeline>,
+    writer: audit::Writer,
+    spans: Option<Spans>,
+    drain: Duration,
+}
+
+/// The thread of everything that does not decide.
+struct Background {
+    thread: JoinHandle<()>,
+    end: tokio::sync::oneshot::Sender<()>,
+}
+
+/// What draining left undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Whether every check in flight was answered.
+    pub in_time: bool,
+    /// Records that were not written.
+    pub unwritten_records: usize,
+}
+
+/// Starts Palisade. `capture` writes checks to a directory as files for `palisade check`.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running.
+pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, StartError> {
+    let bound: Result<Vec<Bound>, StartError> = config.listener.iter().map(listen::bind).collect();
+    let bound = bound?;
+    let admin_listener = listen::bind_tcp(config.admin.listen)?;
+    let admin = admin_listener.local_addr()?;
+    let tcp = bound.iter().filter_map(Bound::tcp_address).collect();
+    let unix = bound.iter().filter_map(Bound::unix_path).collect();
+    let sink = audit::Sink::open(&config.record)
+        .map_err(|error| StartError::Record(config.record.path.clone(), error))?;
+
+    // Everything but deciding runs on one thread of its own: admin, reloads, export.
+    let background = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("background")
+        .enable_all()
+        .build()?;
+    let spans = {
+        let _on_the_runtime = background.enter();
+        Spans::new(&config.telemetry).map_err(StartError::Telemetry)?
+    };
+    logs::install(config.log, spans.as_ref());
+
+    let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Telemetry(error.to_string()))?);
+    let for_writer = spans.clone();
+    let writer = audit::Writer::start(&config.record, sink, move |record| {
+        if let Some(spans) = &for_writer {
+            spans.observe(record);
+        }
+    })?;
+    let store = Arc::new(Store::new(config.bundle.path.clone()));
+    let settings = Settings { trust_domains: config.identity.trust_domains.clone(), limits: config.limits.clone() };
+    let in_flight = Arc::new(AtomicUsize::new(0));
+    let pipeline = Arc::new(Pipeline::new(pipeline::Parts {
+        store: store.clone(),
+        settings,
+        zone: config.zone(),
+        recorder: writer.recorder(),
+        writer: writer.thread(),
+        metrics,
+        in_flight: in_flight.clone(),
+        capture,
+    }));
+    let (stop, stopped) = watch::channel(false);
+    let serving = Serving {
+        pipeline: pipeline.clone(),
+        bounds: Bounds {
+            message_bytes: config.server.check_message_bytes,
+            in_flight: config.server.in_flight_checks,
+            deadline: Duration::from_millis(config.server.deadline_ms),
+        },
+        server: config.server.clone(),
+        in_flight,
+        stopped,
+    };
+    // Until the bundle is there every check is answered, with a denial.
+    let deciding = start_deciding(config.runtime.worker_threads, bound, serving)?;
+    let watched = config.bundle.watch.then(|| reload::watch(&store, config.bundle.poll_seconds)).transpose();
+    let loaded = watched.and_then(|watch| pipeline.load_first().map(|()| watch));
+    let watch = match loaded {
+        Ok(watch) => watch,
+        Err(error) => {
+            // Failing to start is no reason to leave threads behind.
+            let _nobody_listens_any_more = stop.send(true);
+            let _ended = deciding.join();
+            let _nothing_is_queued = writer.finish(Instant::now() + SPANS_TIMEOUT);
+            return Err(error);
+        }
+    };
+    let background = start_background(background, admin_listener, pipeline.clone(), watch)?;
+    tracing::info!(?tcp, ?unix, %admin, "ready");
+    let drain = Duration::from_secs(config.server.drain_seconds);
+    Ok(Running { tcp, unix, admin, stop, deciding, background, pipeline, writer, spans, drain })
+}
+
+/// The threads that decide. One worker needs no scheduler between threads.
+fn start_deciding(workers: usize, bound: Vec<Bound>, serving: Serving) -> Result<JoinHandle<()>, StartError> {
+    let mut builder = if workers == 1 {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    if workers > 1 {
+        builder.worker_threads(workers);
+    }
+    let runtime = builder.thread_name("decide").thread_stack_size(STACK_BYTES).enable_all().build()?;
+    let servers = {
+        let _on_the_runtime = runtime.enter();
+        let servers: Result<Vec<_>, StartError> = bound.into_iter().map(|bound| serving.serve(bound)).collect();
+        servers?
+    };
+    let thread = thread::Builder::new().name("decide".into()).stack_size(STACK_BYTES).spawn(move || {
+        runtime.block_on(async {
+            let handles: Vec<_> = servers.into_iter().map(|server| tokio::spawn(server)).collect();
+            for handle in handles {
+                let _ended = handle.await;
+            }
+        });
+    })?;
+    Ok(thread)
+}
+
+fn start_background(
+    runtime: tokio::runtime::Runtime,
+    admin_listener: std::net::TcpListener,
+    pipeline: Arc<Pipeline>,
+    watch: Option<crate::store::watch::Watch>,
+) -> Result<Background, StartError> {
+    let listener = {
+        let _on_the_runtime = runtime.enter();
+        tokio::net::TcpListener::from_std(admin_listener)?
+    };
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let thread = thread::Builder::new().name("admin".into()).spawn(move || {
+        runtime.block_on(async move {
+            if let Some(watch) = watch {
+                tokio::spawn(reload::follow(pipeline.clone(), watch));
+            }
+            // The admin port outlives draining: somebody has to say "not ready".
+            let serve = axum::serve(listener, admin::routes(pipeline)).into_future();
+            tokio::select! { _ = serve => {}, _ = ended => {} }
+        });
+    })?;
+    Ok(Background { thread, end })
+}
+
+impl Running {
+    /// Stops accepting, finishes what is in flight within the drain deadline, writes the last records and
+    /// exports the last spans.
+    #[must_use]
+    pub fn drain(self) -> Drained {
+        let deadline = Instant::now() + self.drain;
+        self.pipeline.start_draining();
+        let _nobody_listens = self.stop.send(true);
+        while !self.deciding.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let in_time = self.deciding.is_finished();
+        let unwritten_records = self.writer.finish(deadline.max(Instant::now() + Duration::from_secs(1)));
+        if let Some(spans) = &self.spans {
+            spans.finish(SPANS_TIMEOUT);
+        }
+        for path in &self.unix {
+            let _gone_already = std::fs::remove_file(path);
+        }
+        let _ended_already = self.background.end.send(());
+        let _panicked = self.background.thread.join();
+        Drained { in_time, unwritten_records }
+    }
+}

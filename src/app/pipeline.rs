@@ -1,0 +1,290 @@
+//! One check from bytes to answer: decode, gather facts, decide, record, count, encode.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
+use std::time::Instant;
+
+use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::server::HealthReporter;
+use uuid::Uuid;
+
+use super::StartError;
+use crate::admin::Status;
+use crate::audit::Recorder;
+use crate::authz::decision::Decision;
+use crate::authz::facts::Facts;
+use crate::authz::reason::Reason;
+use crate::authz::record::{Record, RequestSummary, Trace};
+use crate::authz::request::{Body, Request};
+use crate::authz::{Settings, authorize};
+use crate::capture::Capturer;
+use crate::envoy::service::{Check, Decide};
+use crate::envoy::{request, response};
+use crate::store::files::sha256_hex;
+use crate::store::{Reload, Snapshot, Store};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace_context::Parent;
+
+/// What a pipeline is made of.
+pub struct Parts {
+    /// The bundle in force.
+    pub store: Arc<Store>,
+    /// What is configured about deciding.
+    pub settings: Settings,
+    /// The zone of `context.local`.
+    pub zone: TimeZone,
+    /// Where records go.
+    pub recorder: Recorder,
+    /// The thread that writes them.
+    pub writer: Thread,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Checks in flight.
+    pub in_flight: Arc<AtomicUsize>,
+    /// Where checks are captured to.
+    pub capture: Option<Capturer>,
+}
+
+/// The way of one check.
+pub struct Pipeline {
+    parts: Parts,
+    draining: AtomicBool,
+    /// Why the bundle on disk was refused, while it is.
+    refused: Mutex<Option<String>>,
+    health: HealthReporter,
+    health_service: HealthServer<BoxedHealth>,
+}
+
+type BoxedHealth = tonic_health::server::HealthService;
+
+impl Pipeline {
+    /// A pipeline; every check is denied until a bundle is loaded.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let health = HealthReporter::new();
+        let health_service = HealthServer::new(tonic_health::server::HealthService::from_health_reporter(health.clone()));
+        Self { parts, draining: AtomicBool::new(false), refused: Mutex::new(None), health, health_service }
+    }
+
+    /// Metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.parts.metrics
+    }
+
+    /// The gRPC health service (`grpc.health.v1`).
+    #[must_use]
+    pub fn health(&self) -> HealthServer<impl Health + use<>> {
+        self.health_service.clone()
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.parts.store
+    }
+
+    /// Loads the first bundle. Without it there is nothing to start for.
+    ///
+    /// # Errors
+    /// [`StartError::Bundle`]
+    pub fn load_first(&self) -> Result<(), StartError> {
+        self.reload().map_err(|error| StartError::Bundle(self.parts.store.directory().to_path_buf(), error))
+    }
+
+    /// Loads the bundle on disk; if it is refused, the one in force stays, and readiness, a metric and a log
+    /// line say so.
+    ///
+    /// # Errors
+    /// Why it was refused.
+    pub fn reload(&self) -> Result<(), crate::authz::policy::source::BundleError> {
+        let span = tracing::info_span!("bundle.load");
+        let _entered = span.enter();
+        let metrics = &self.parts.metrics;
+        let outcome = self.parts.store.reload();
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Ok(Reload::Unchanged) => {
+                *refused = None;
+                metrics.bundle_stale.set(0);
+                Ok(())
+            }
+            Ok(Reload::Swapped(summary)) => {
+                *refused = None;
+                metrics.bundle_stale.set(0);
+                metrics.bundle_loads.inc();
+                metrics.bundle_policies.set(i64::try_from(summary.policies).unwrap_or(i64::MAX));
+                metrics.bundle_loaded_seconds.set(now().as_second() as f64);
+                tracing::info!(digest = summary.digest, policies = summary.policies, targets = summary.targets, "bundle loaded");
+                Ok(())
+            }
+            Err(error) => {
+                // The same mistake, seen again by the slow poll, is not news.
+                let text = error.to_string();
+                if refused.as_ref() != Some(&text) {
+                    metrics.bundle_load_failures.inc();
+                    tracing::error!(error = text, "bundle refused; the last good one stays in force");
+                }
+                metrics.bundle_stale.set(1);
+                *refused = Some(text);
+                Err(error)
+            }
+        }
+    }
+
+    /// From now on readiness says no.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Says on the gRPC health service whether checks can be decided.
+    pub async fn report_health(&self) {
+        let status = if self.readiness().0 {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
+        self.health.set_service_status("", status).await;
+        self.health.set_service_status("envoy.service.auth.v3.Authorization", status).await;
+    }
+
+    fn decide_request(&self, check: &Check, snapshot: &Snapshot, request: Result<Request, Reason>, known: Known) -> CheckResponse {
+        let parent = check.traceparent.as_ref().and_then(|value| Parent::parse(value.to_str().ok()?)).or_else(|| {
+            let http = request.as_ref().ok()?.http.as_ref()?;
+            Parent::parse(http.headers.single("traceparent").ok()??)
+        });
+        let (decision, summary) = match request {
+            Err(reason) => (Decision::deny(reason), RequestSummary::default()),
+            Ok(request) => {
+                let body_sha256 = body(&request).map(sha256_hex);
+                let facts = Facts { now: known.now, zone: self.parts.zone.clone(), body_sha256 };
+                let decision = authorize(&snapshot.active, &self.parts.settings, check.identity, &request, &facts);
+                (decision, RequestSummary::take(request, facts.body_sha256))
+            }
+        };
+        let decision = if Instant::now() > check.deadline { decision.overruled(Reason::DeadlineMissed) } else { decision };
+        self.conclude(decision, summary, snapshot, known, trace(parent), check.arrived)
+    }
+
+    /// Records, counts and answers.
+    fn conclude(
+        &self,
+        decision: Decision,
+        request: RequestSummary,
+        snapshot: &Snapshot,
+        known: Known,
+        trace: Trace,
+        arrived: Instant,
+    ) -> CheckResponse {
+        let took = arrived.elapsed();
+        let answer = response::build(&decision, &known.decision_id);
+        self.parts.metrics.count(&decision, took.as_secs_f64());
+        let record = Record {
+            decision_id: known.decision_id,
+            time: known.now,
+            decision,
+            request,
+            bundle: snapshot.digest.clone(),
+            trace,
+            duration_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        };
+        let decision_id = record.decision_id.clone();
+        match self.parts.recorder.record(Box::new(record), &self.parts.writer) {
+            Ok(()) => answer,
+            Err(crate::audit::Unavailable) => {
+                let denial = Decision::deny(Reason::RecordUnavailable);
+                self.parts.metrics.count(&denial, took.as_secs_f64());
+                response::build(&denial, &decision_id)
+            }
+        }
+    }
+}
+
+/// The moment and the id of one decision.
+struct Known {
+    now: Timestamp,
+    decision_id: String,
+}
+
+impl Known {
+    fn new() -> Self {
+        Self { now: now(), decision_id: Uuid::now_v7().to_string() }
+    }
+}
+
+/// The clock is read here, once per check.
+#[expect(clippy::disallowed_methods, reason = "the one place where the clock is read for a decision")]
+fn now() -> Timestamp {
+    Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default()
+}
+
+fn body(request: &Request) -> Option<&[u8]> {
+    match &request.http.as_ref()?.body {
+        Body::Absent => None,
+        Body::Raw(bytes) => Some(bytes),
+        Body::Text(text) => Some(text.as_bytes()),
+    }
+}
+
+/// The decision's own span: in its parent's trace, or in a new one.
+fn trace(parent: Option<Parent>) -> Trace {
+    let random = Uuid::new_v4().into_bytes();
+    let [a, b, c, d, e, f, _version, g, _variant, h, ..] = random;
+    Trace {
+        trace_id: parent.map_or_else(|| Uuid::new_v4().into_bytes(), |parent| parent.trace_id),
+        span_id: [a, b, c, d, e, f, g, h | 1],
+        parent_span_id: parent.map(|parent| parent.span_id),
+        parent_sampled: parent.is_some_and(|parent| parent.sampled),
+    }
+}
+
+impl Decide for Pipeline {
+    fn decide(&self, check: Check) -> CheckResponse {
+        let snapshot = self.parts.store.snapshot();
+        let known = Known::new();
+        let request = request::decode(&check.message);
+        if let (Some(capture), Ok(request)) = (&self.parts.capture, &request)
+            && !capture.take(request, check.identity, &known.decision_id)
+        {
+            self.parts.metrics.captures_dropped.inc();
+        }
+        self.decide_request(&check, &snapshot, request, known)
+    }
+
+    fn refuse(&self, reason: Reason, arrived: Instant) -> CheckResponse {
+        let snapshot = self.parts.store.snapshot();
+        let decision = Decision::deny(reason);
+        self.conclude(decision, RequestSummary::default(), &snapshot, Known::new(), trace(None), arrived)
+    }
+}
+
+impl Status for Pipeline {
+    fn readiness(&self) -> (bool, String) {
+        let snapshot = self.parts.store.snapshot();
+        let draining = self.draining.load(Ordering::Relaxed);
+        let ready = !draining && !snapshot.digest.is_empty();
+        let mut lines = String::from(if ready { "ready\n" } else if draining { "draining\n" } else { "not ready\n" });
+        lines += &match snapshot.digest.as_ref() {
+            "" => "bundle: none loaded\n".to_owned(),
+            digest => format!("bundle: {digest}\n"),
+        };
+        if let Some(error) = &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
+            lines += &format!("bundle on disk refused, the last good one is in force: {error}\n");
+        }
+        (ready, lines)
+    }
+
+    fn metrics(&self) -> String {
+        let (metrics, recorder) = (&self.parts.metrics, &self.parts.recorder);
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics.in_flight.set(gauge(self.parts.in_flight.load(Ordering::Relaxed) as u64));
+        metrics.record_queue.set(gauge(recorder.queued() as u64));
+        metrics.records_lost.set(gauge(recorder.lost()));
+        metrics.record_write_errors.set(gauge(recorder.write_errors()));
+        metrics.text()
+    }
+}

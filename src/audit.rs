@@ -1,0 +1,300 @@
+//! The record of every decision: a bounded queue and the thread that empties it into JSON lines.
+//!
+//! A decision's record is queued before its answer leaves. What happens when the queue is full (because
+//! the disk is full, slow or gone) is a named choice; either way the gap is itself put on record. The
+//! tamper-evident log will take the place of [`Sink`].
+
+pub mod json;
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::authz::record::Record;
+
+/// After the queue was empty, how long the writer looks again by itself before it has to be woken: under
+/// load nobody pays for waking it.
+const LINGER: Duration = Duration::from_millis(5);
+/// How long the writer waits before it tries to write again what could not be written.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Where records go, and what happens when they cannot.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `-` for standard output, else a file that is appended to.
+    pub path: PathBuf,
+    /// Most records that wait for the writer.
+    pub queue_records: usize,
+    /// What happens to a decision whose record finds the queue full.
+    pub when_full: WhenFull,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { path: PathBuf::from("-"), queue_records: 8_192, when_full: WhenFull::Deny }
+    }
+}
+
+/// What happens to a decision whose record cannot be taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// It becomes a denial, `record_unavailable`.
+    #[default]
+    Deny,
+    /// It stands; the missing record is counted.
+    DropAndCount,
+}
+
+/// The queue's front: cheap to clone, never waits.
+#[derive(Clone)]
+pub struct Recorder {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<VecDeque<Box<Record>>>,
+    capacity: usize,
+    when_full: WhenFull,
+    /// Set by the writer when it parks, so that only then somebody wakes it.
+    asleep: AtomicBool,
+    closed: AtomicBool,
+    lost: AtomicU64,
+    write_errors: AtomicU64,
+}
+
+impl Shared {
+    /// Nothing panics while holding the lock, so a poisoned one is as good as any.
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Box<Record>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The record could not be taken, and the configuration says that the decision must not stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unavailable;
+
+impl Recorder {
+    /// Queues a record, or counts it as lost.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if the queue is full and [`WhenFull::Deny`] is configured.
+    pub fn record(&self, record: Box<Record>, writer: &thread::Thread) -> Result<(), Unavailable> {
+        {
+            let mut queue = self.shared.queue();
+            if queue.len() >= self.shared.capacity {
+                drop(queue);
+                self.shared.lost.fetch_add(1, Ordering::Relaxed);
+                return match self.shared.when_full {
+                    WhenFull::Deny => Err(Unavailable),
+                    WhenFull::DropAndCount => Ok(()),
+                };
+            }
+            queue.push_back(record);
+        }
+        if self.shared.asleep.swap(false, Ordering::AcqRel) {
+            writer.unpark();
+        }
+        Ok(())
+    }
+
+    /// Records that wait for the writer.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.shared.queue().len()
+    }
+
+    /// Records that could not be taken since the start.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+
+    /// Attempts to write that failed since the start.
+    #[must_use]
+    pub fn write_errors(&self) -> u64 {
+        self.shared.write_errors.load(Ordering::Relaxed)
+    }
+}
+
+/// Where lines are written.
+pub enum Sink {
+    /// Standard output.
+    Stdout(io::Stdout),
+    /// A file.
+    File(File),
+    /// Anything else, for tests.
+    Other(Box<dyn Write + Send>),
+}
+
+impl Sink {
+    /// Opens the configured sink. A file is made readable by its owner only.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn open(config: &Config) -> io::Result<Self> {
+        if config.path.as_os_str() == "-" {
+            return Ok(Self::Stdout(io::stdout()));
+        }
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&config.path).map(Self::File)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(stdout) => stdout.write(bytes),
+            Self::File(file) => file.write(bytes),
+            Self::Other(writer) => writer.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(stdout) => stdout.flush(),
+            Self::File(file) => file.flush(),
+            Self::Other(writer) => writer.flush(),
+        }
+    }
+}
+
+/// The writer thread.
+pub struct Writer {
+    recorder: Recorder,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    /// Starts the writer. `observe` sees every record on the writer's thread, after it was written.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn start(config: &Config, sink: Sink, observe: impl FnMut(&Record) + Send + 'static) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(VecDeque::new()),
+            capacity: config.queue_records,
+            when_full: config.when_full,
+            asleep: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
+            write_errors: AtomicU64::new(0),
+        });
+        let worker = Worker { shared: shared.clone(), sink, observe, gap_told: 0, lines: Vec::new() };
+        let thread = thread::Builder::new().name("record-writer".into()).spawn(move || worker.run())?;
+        Ok(Self { recorder: Recorder { shared }, thread })
+    }
+
+    /// The queue's front.
+    #[must_use]
+    pub fn recorder(&self) -> Recorder {
+        self.recorder.clone()
+    }
+
+    /// The thread to wake, for [`Recorder::record`].
+    #[must_use]
+    pub fn thread(&self) -> thread::Thread {
+        self.thread.thread().clone()
+    }
+
+    /// Writes what is queued and ends. Returns how many records were left unwritten at `deadline`.
+    #[must_use]
+    pub fn finish(self, deadline: Instant) -> usize {
+        self.recorder.shared.closed.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(LINGER);
+        }
+        self.recorder.queued()
+    }
+}
+
+struct Worker<F> {
+    shared: Arc<Shared>,
+    sink: Sink,
+    observe: F,
+    /// Lost records that are on record already.
+    gap_told: u64,
+    lines: Vec<u8>,
+}
+
+impl<F: FnMut(&Record)> Worker<F> {
+    fn run(mut self) {
+        let mut batch = VecDeque::new();
+        let mut lingered = false;
+        loop {
+            std::mem::swap(&mut batch, &mut *self.shared.queue());
+            if batch.is_empty() {
+                self.tell_gap();
+                if self.shared.closed.load(Ordering::Acquire) {
+                    return;
+                }
+                if lingered { self.sleep() } else { thread::park_timeout(LINGER) }
+                lingered = !lingered;
+                continue;
+            }
+            lingered = false;
+            self.tell_gap();
+            for record in &batch {
+                json::line(&mut self.lines, record);
+            }
+            self.write_lines();
+            for record in batch.drain(..) {
+                (self.observe)(&record);
+            }
+        }
+    }
+
+    /// Parks until somebody queues a record. The flag is set first and the queue looked at again, so that
+    /// no record can slip in between.
+    fn sleep(&self) {
+        self.shared.asleep.store(true, Ordering::Release);
+        if self.shared.queue().is_empty() && !self.shared.closed.load(Ordering::Acquire) {
+            thread::park();
+        }
+        self.shared.asleep.store(false, Ordering::Release);
+    }
+
+    /// Puts records that were lost on record.
+    fn tell_gap(&mut self) {
+        let lost = self.shared.lost.load(Ordering::Relaxed);
+        if lost > self.gap_told {
+            json::gap(&mut self.lines, lost - self.gap_told);
+            self.gap_told = lost;
+            self.write_lines();
+        }
+    }
+
+    /// Writes all lines. What cannot be written is tried again, from where it stopped, while the queue
+    /// fills up behind it: nothing that was taken is dropped.
+    fn write_lines(&mut self) {
+        let mut at = 0;
+        while let Some(rest) = self.lines.get(at..).filter(|rest| !rest.is_empty()) {
+            match self.sink.write(rest) {
+                Ok(0) => self.write_failed(&io::Error::from(io::ErrorKind::WriteZero)),
+                Ok(written) => at += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.write_failed(&error),
+            }
+        }
+        if let Err(error) = self.sink.flush() {
+            self.write_failed(&error);
+        }
+        self.lines.clear();
+        // A burst must not keep its memory for ever.
+        self.lines.shrink_to(1 << 20);
+    }
+
+    fn write_failed(&self, error: &io::Error) {
+        if self.shared.write_errors.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::error!(%error, "records cannot be written; trying again until they can");
+        }
+        thread::park_timeout(RETRY);
+    }
+}

@@ -1,0 +1,99 @@
+//! Records as JSON lines: the protobuf JSON mapping of `palisade.v1.RecordLine`.
+
+use jiff::Timestamp;
+
+use crate::authz::decision::{Evaluation, Verdict};
+use crate::authz::record::Record;
+use crate::proto;
+
+/// Appends one record as a line.
+pub fn line(lines: &mut Vec<u8>, record: &Record) {
+    append(lines, proto::record_line::Line::Decision(message(record)));
+}
+
+/// Appends a gap as a line.
+pub fn gap(lines: &mut Vec<u8>, lost_records: u64) {
+    #[expect(clippy::disallowed_methods, reason = "a gap has no decision whose moment it could bear")]
+    let now = Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default();
+    append(lines, proto::record_line::Line::Gap(proto::Gap { time: Some(timestamp(now)), lost_records }));
+}
+
+fn append(lines: &mut Vec<u8>, line: proto::record_line::Line) {
+    let start = lines.len();
+    if serde_json::to_writer(&mut *lines, &proto::RecordLine { line: Some(line) }).is_err() {
+        // A message of texts and numbers always has a JSON form; never leave half a line.
+        lines.truncate(start);
+        return;
+    }
+    lines.push(b'\n');
+}
+
+fn message(record: &Record) -> proto::DecisionRecord {
+    let decision = &record.decision;
+    let (verdict, reason, detail) = match &decision.verdict {
+        Verdict::Permit(_) => (proto::Verdict::Permit, String::new(), String::new()),
+        Verdict::Denial(denial) => {
+            (proto::Verdict::Denial, denial.reason.code().to_owned(), denial.detail.clone().unwrap_or_default())
+        }
+    };
+    let target = decision.target.as_deref();
+    proto::DecisionRecord {
+        decision_id: record.decision_id.clone(),
+        time: Some(timestamp(record.time)),
+        verdict: verdict.into(),
+        reason,
+        detail,
+        caller: decision.caller.as_ref().map(|agent| proto::Caller { spiffe_id: agent.as_str().to_owned() }),
+        target: target.map_or_else(String::new, |target| target.name.to_string()),
+        protocol: target.map_or_else(String::new, |target| target.protocol.as_str().to_owned()),
+        calls: decision.evaluations.iter().map(call).collect(),
+        request: Some(proto::RequestRecord {
+            id: record.request.id.clone(),
+            method: record.request.method.clone(),
+            host: record.request.host.clone(),
+            path: record.request.path.clone(),
+            body_bytes: record.request.body_bytes,
+            body_sha256: record.request.body_sha256.clone(),
+        }),
+        bundle: record.bundle.to_string(),
+        trace_id: hex(&record.trace.trace_id),
+        span_id: hex(&record.trace.span_id),
+        duration_micros: record.duration_micros,
+    }
+}
+
+fn call(evaluation: &Evaluation) -> proto::CallRecord {
+    proto::CallRecord {
+        action: evaluation.action.clone(),
+        resource: evaluation.resource.clone(),
+        method: evaluation.method.clone().unwrap_or_default(),
+        tool: evaluation.tool.clone().unwrap_or_default(),
+        policies: evaluation
+            .policies
+            .iter()
+            .map(|policy| proto::PolicyRecord {
+                id: policy.id.clone(),
+                reason: policy.reason.clone(),
+                control: policy.control.clone().unwrap_or_default(),
+            })
+            .collect(),
+        errors: evaluation
+            .failures
+            .iter()
+            .map(|failure| proto::PolicyError { id: failure.policy.id.clone(), error: failure.error.to_owned() })
+            .collect(),
+        candidates: u32::try_from(evaluation.candidates).unwrap_or(u32::MAX),
+    }
+}
+
+fn timestamp(time: Timestamp) -> pbjson_types::Timestamp {
+    pbjson_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

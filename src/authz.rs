@@ -1,0 +1,177 @@
+//! The pure core: from a request and facts to a decision.
+//!
+//! No async, no I/O, no clock, no randomness, no logging, no environment: [`authorize`] is a function of
+//! its arguments, so any decision can be replayed. The way of a request:
+//!
+//! ```text
+//! Request ─▶ identity ─▶ target ─▶ call ─▶ policy (query, candidates, Cedar) ─▶ Decision
+//! ```
+//!
+//! Each stage can only refuse or hand on; nothing but satisfied policies makes a [`decision::Permit`].
+
+pub mod call;
+pub mod decision;
+pub mod facts;
+pub mod identity;
+pub mod limits;
+pub mod policy;
+pub mod reason;
+pub mod record;
+pub mod request;
+pub mod target;
+
+use call::{Call, ProtocolFacts, Reading, Resource};
+use decision::{Decision, Denial, Evaluation, Permit, Verdict};
+use facts::Facts;
+use identity::{Identity, IdentitySource};
+use limits::Limits;
+use policy::engine::Answer;
+use policy::query::Parts;
+use policy::{Bundle, Satisfied};
+use reason::Reason;
+use request::Request;
+
+/// The bundle in force. Before the first one is loaded there is still one: it denies.
+#[derive(Debug, Default)]
+pub enum Active {
+    /// Nothing has been loaded.
+    #[default]
+    Missing,
+    /// A validated bundle.
+    Loaded(Box<Bundle>),
+}
+
+impl Active {
+    /// The digest of the bundle; empty while there is none.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        match self {
+            Self::Missing => "",
+            Self::Loaded(bundle) => bundle.digest(),
+        }
+    }
+}
+
+/// What is configured about deciding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Trust domains whose workloads may be callers.
+    pub trust_domains: Vec<String>,
+    /// Bounds on what is read.
+    pub limits: Limits,
+}
+
+/// Decides one check that arrived at a listener with this identity source.
+pub fn authorize(active: &Active, settings: &Settings, source: IdentitySource, request: &Request, facts: &Facts) -> Decision {
+    let Active::Loaded(bundle) = active else { return Decision::deny(Reason::BundleMissing) };
+    let caller = match identity::identify(request, source, &settings.trust_domains) {
+        Identity::Verified(caller) => caller,
+        Identity::Absent => return Decision::deny(Reason::IdentityAbsent),
+        Identity::Failed { reason, detail } => {
+            let denial = Denial { detail: Some(detail), ..reason.into() };
+            return Decision { verdict: Verdict::Denial(denial), ..Decision::deny(reason) };
+        }
+    };
+    let known = Decision { caller: Some(caller.agent.clone()), ..Decision::deny(Reason::TargetUnknown) };
+    let Some((target, server)) = bundle.find_target(request) else { return known };
+    let known = Decision { target: Some(target.clone()), ..known };
+    let reading = match call::read(request, target, &settings.limits) {
+        Ok(reading) => reading,
+        Err(unreadable) => return Decision { reply: unreadable.reply, ..known.overruled(unreadable.reason) },
+    };
+    let parts = Parts { request, reading: &reading, caller: &caller, server, facts };
+    let (verdict, evaluations) = decide_all(bundle, &parts);
+    Decision { verdict, evaluations, reply: reading.reply, ..known }
+}
+
+/// Decides every call of the request. The first denial denies all.
+fn decide_all(bundle: &Bundle, parts: &Parts<'_>) -> (Verdict, Vec<Evaluation>) {
+    let mut evidence = Vec::with_capacity(1);
+    let mut evaluations = Vec::with_capacity(1);
+    for call in &parts.reading.calls {
+        let (outcome, evaluation) = decide_one(bundle, parts, call);
+        evaluations.push(evaluation);
+        match outcome {
+            Ok(satisfied) => evidence.push(satisfied),
+            Err(denial) => return (Verdict::Denial(denial), evaluations),
+        }
+    }
+    let verdict = match Permit::new(evidence) {
+        Some(permit) => Verdict::Permit(permit),
+        // A reading always has a call; one without would have no evidence.
+        None => Verdict::Denial(Reason::InternalError.into()),
+    };
+    (verdict, evaluations)
+}
+
+fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Satisfied, Denial>, Evaluation) {
+    let mut evaluation = describe(call);
+    let query = match bundle.query(parts, call, None) {
+        Ok(query) => query,
+        Err(refused) => {
+            return (Err(Denial { detail: refused.detail, ..refused.reason.into() }), evaluation);
+        }
+    };
+    evaluation.resource = query.resource.uid().to_string();
+    let (answer, candidates) = bundle.engine().decide(query);
+    evaluation.candidates = candidates;
+    let outcome = match answer {
+        Answer::Permitted(satisfied) => {
+            evaluation.policies = satisfied.permits().to_vec();
+            Ok(satisfied)
+        }
+        Answer::Forbidden(forbids, failures) => {
+            let message = forbids.iter().find_map(|policy| policy.message.clone());
+            evaluation.policies = forbids;
+            evaluation.failures = failures;
+            Err(Denial { message, ..Reason::PolicyForbids.into() })
+        }
+        Answer::Failed(failures) => {
+            evaluation.failures = failures;
+            Err(Reason::PolicyError.into())
+        }
+        Answer::NotPermitted => Err(Reason::NoPolicyPermits.into()),
+        Answer::Broken => Err(Reason::InternalError.into()),
+    };
+    (outcome, evaluation)
+}
+
+fn describe(call: &Call<'_>) -> Evaluation {
+    Evaluation {
+        action: call.action.clone().into_owned(),
+        resource: String::new(),
+        method: call.method.as_deref().map(str::to_owned),
+        tool: match &call.resource {
+            Resource::Tool(name) => Some(name.clone().into_owned()),
+            Resource::Server | Resource::Endpoint(_) => None,
+        },
+        protocol_version: match &call.facts {
+            ProtocolFacts::Mcp { protocol_version, .. } => protocol_version.clone(),
+            ProtocolFacts::None | ProtocolFacts::A2a { .. } => None,
+        },
+        id: call.id.clone(),
+        policies: Vec::new(),
+        failures: Vec::new(),
+        candidates: 0,
+    }
+}
+
+/// A request read up to the questions it puts, for explanations.
+///
+/// # Errors
+/// The denial that [`authorize`] gives before any policy is asked.
+pub fn read<'a>(
+    bundle: &'a Bundle,
+    settings: &Settings,
+    source: IdentitySource,
+    request: &'a Request,
+) -> Result<(identity::Caller, &'a policy::bundle::Server, Reading<'a>), Reason> {
+    let caller = match identity::identify(request, source, &settings.trust_domains) {
+        Identity::Verified(caller) => caller,
+        Identity::Absent => return Err(Reason::IdentityAbsent),
+        Identity::Failed { reason, .. } => return Err(reason),
+    };
+    let (target, server) = bundle.find_target(request).ok_or(Reason::TargetUnknown)?;
+    let reading = call::read(request, target, &settings.limits).map_err(|unreadable| unreadable.reason)?;
+    Ok((caller, server, reading))
+}

@@ -1,0 +1,105 @@
+//! Agent2Agent protocol, JSON-RPC binding, 0.3 and 1.0: both generations of names are one action each,
+//! the 1.0 name. The other agent is the resource.
+
+use std::borrow::Cow;
+
+use super::json::{Json, refuse_lookalikes};
+use super::json_rpc::{self, Message, Reply};
+use super::{Call, Place, ProtocolFacts, Resource, Unreadable};
+use crate::authz::reason::Reason;
+
+/// JSON-RPC method (either generation) and the action it is.
+const METHODS: &[(&str, &str)] = &[
+    ("SendMessage", "SendMessage"),
+    ("message/send", "SendMessage"),
+    ("SendStreamingMessage", "SendStreamingMessage"),
+    ("message/stream", "SendStreamingMessage"),
+    ("GetTask", "GetTask"),
+    ("tasks/get", "GetTask"),
+    ("ListTasks", "ListTasks"),
+    ("tasks/list", "ListTasks"),
+    ("CancelTask", "CancelTask"),
+    ("tasks/cancel", "CancelTask"),
+    ("SubscribeToTask", "SubscribeToTask"),
+    ("tasks/resubscribe", "SubscribeToTask"),
+    ("CreateTaskPushNotificationConfig", "CreateTaskPushNotificationConfig"),
+    ("tasks/pushNotificationConfig/set", "CreateTaskPushNotificationConfig"),
+    ("GetTaskPushNotificationConfig", "GetTaskPushNotificationConfig"),
+    ("tasks/pushNotificationConfig/get", "GetTaskPushNotificationConfig"),
+    ("ListTaskPushNotificationConfigs", "ListTaskPushNotificationConfigs"),
+    ("tasks/pushNotificationConfig/list", "ListTaskPushNotificationConfigs"),
+    ("DeleteTaskPushNotificationConfig", "DeleteTaskPushNotificationConfig"),
+    ("tasks/pushNotificationConfig/delete", "DeleteTaskPushNotificationConfig"),
+    ("GetExtendedAgentCard", "GetExtendedAgentCard"),
+    ("agent/getAuthenticatedExtendedCard", "GetExtendedAgentCard"),
+];
+
+/// Where an agent's card is published: 0.3 and later, and 0.2.
+const CARD_PATHS: &[&str] = &["/.well-known/agent-card.json", "/.well-known/agent.json"];
+
+const PARAMS: &[&str] = &["configuration", "id", "message", "metadata", "taskId", "tenant"];
+const MESSAGE: &[&str] = &["contextId", "messageId", "parts", "referenceTaskIds", "role", "taskId"];
+
+/// Reads an A2A request: a JSON-RPC POST, or a GET of the agent card.
+///
+/// # Errors
+/// [`Unreadable`], addressed to the message's id where there is one.
+pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
+    match place.http.method.as_str() {
+        "POST" => {}
+        "GET" if CARD_PATHS.contains(&path) => {
+            if place.body.is_some() {
+                return Err(Reason::BodyUnexpected.into());
+            }
+            return Ok((vec![Call::plain("a2a:card", Resource::Server)], Reply::None));
+        }
+        _ => return Err(Reason::MethodUnsupported.into()),
+    }
+    let json = json_rpc::body(place, &["application/json", "application/a2a+json"])?;
+    if matches!(json, Json::Array(_)) {
+        return Err(Reason::BatchRefused.into());
+    }
+    // A2A has no notifications and no responses from the client.
+    let Message::Request { id, method, params } = Message::read(json)? else {
+        return Err(Reason::JsonRpcMalformed.into());
+    };
+    let reply = Reply::One(id.clone());
+    match read_method(method, params) {
+        Ok(call) => Ok((vec![Call { id: Some(id), ..call }], reply)),
+        Err(reason) => Err(Unreadable { reason, reply }),
+    }
+}
+
+/// Every action of this protocol.
+pub fn actions() -> impl Iterator<Item = &'static str> {
+    METHODS.iter().map(|(_, action)| *action).chain(["a2a:card"])
+}
+
+fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Call<'a>, Reason> {
+    let (_, action) = METHODS.iter().find(|(name, _)| *name == method).ok_or(Reason::ProtocolMethodUnknown)?;
+    let params = params.unwrap_or(Json::Object(Vec::new()));
+    // ProtoJSON readers take `task_id` for `taskId`.
+    refuse_lookalikes(&params, PARAMS, true)?;
+    let message = params.get("message");
+    let sends = matches!(*action, "SendMessage" | "SendStreamingMessage");
+    if sends {
+        let message = message.filter(|message| message.members().is_some()).ok_or(Reason::ProtocolParamsMalformed)?;
+        refuse_lookalikes(message, MESSAGE, true)?;
+        // A client speaks as the user, never as the agent it talks to.
+        if !matches!(message.get("role").and_then(Json::as_str), Some("user" | "ROLE_USER")) {
+            return Err(Reason::ProtocolParamsMalformed);
+        }
+    }
+    let text = |object: Option<&Json<'a>>, name: &str| match object.and_then(|object| object.get(name)) {
+        None => Ok(None),
+        Some(Json::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(Reason::ProtocolParamsMalformed),
+    };
+    let task = match text(message, "taskId")? {
+        Some(task) => Some(task),
+        None if sends => None,
+        None => text(Some(&params), "taskId")?.map_or_else(|| text(Some(&params), "id"), |task| Ok(Some(task)))?,
+    };
+    let context = text(message, "contextId")?;
+    Ok(Call { method: Some(Cow::Borrowed(action)), facts: ProtocolFacts::A2a { task, context }, ..Call::plain(*action, Resource::Server) })
+}

@@ -1,0 +1,115 @@
+//! What was decided. A [`Permit`] can only be made from the evidence of satisfied policies, and the wire
+//! answer "OK" only from a [`Permit`].
+
+use std::sync::Arc;
+
+use super::call::json_rpc::Reply;
+use super::identity::spiffe::SpiffeId;
+use super::policy::{Failure, PolicyInfo, Satisfied};
+use super::reason::Reason;
+use super::target::Target;
+
+/// The outcome of one check, with what is known for record, span and answer.
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// Permit or denial.
+    pub verdict: Verdict,
+    /// The workload that asks, where it could be verified.
+    pub caller: Option<SpiffeId>,
+    /// The target, where one matched.
+    pub target: Option<Arc<Target>>,
+    /// One entry per call that reached the policies.
+    pub evaluations: Vec<Evaluation>,
+    /// How the answer is addressed.
+    pub reply: Reply,
+}
+
+/// Permit or denial.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// Every call is permitted by policies.
+    Permit(Permit),
+    /// At least one is not, or nothing could be decided.
+    Denial(Denial),
+}
+
+/// The right to pass, with the policies that earned it.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    evidence: Vec<Satisfied>,
+}
+
+impl Permit {
+    /// A permit for calls that each have their evidence; `None` without any.
+    #[must_use]
+    pub fn new(evidence: Vec<Satisfied>) -> Option<Self> {
+        (!evidence.is_empty()).then_some(Self { evidence })
+    }
+
+    /// The policies that were satisfied, call by call.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<PolicyInfo>> {
+        self.evidence.iter().flat_map(Satisfied::permits)
+    }
+}
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Why, for everybody.
+    pub reason: Reason,
+    /// `@message` of the forbid that decided, for the caller.
+    pub message: Option<String>,
+    /// More, for the operator: names places, never values.
+    pub detail: Option<String>,
+}
+
+impl From<Reason> for Denial {
+    fn from(reason: Reason) -> Self {
+        Self { reason, message: None, detail: None }
+    }
+}
+
+/// What the policies said about one call.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// Cedar action id.
+    pub action: String,
+    /// Cedar resource, as `Type::"id"`; empty where the query could not be put.
+    pub resource: String,
+    /// The protocol's own method.
+    pub method: Option<String>,
+    /// The tool's name at its server.
+    pub tool: Option<String>,
+    /// The protocol version, where it was stated.
+    pub protocol_version: Option<String>,
+    /// The JSON-RPC id, as JSON text.
+    pub id: Option<String>,
+    /// The policies that decided: satisfied forbids, else satisfied permits.
+    pub policies: Vec<Arc<PolicyInfo>>,
+    /// Policies that failed.
+    pub failures: Vec<Failure>,
+    /// How many policies were evaluated.
+    pub candidates: usize,
+}
+
+impl Decision {
+    /// A denial of which nothing more is known.
+    pub fn deny(reason: Reason) -> Self {
+        Self { verdict: Verdict::Denial(reason.into()), caller: None, target: None, evaluations: Vec::new(), reply: Reply::None }
+    }
+
+    /// The same call, denied for `reason` after all: what was known of it stays.
+    pub fn overruled(self, reason: Reason) -> Self {
+        Self { verdict: Verdict::Denial(reason.into()), ..self }
+    }
+
+    /// The reason of a denial.
+    #[must_use]
+    pub const fn reason(&self) -> Option<Reason> {
+        match &self.verdict {
+            Verdict::Permit(_) => None,
+            Verdict::Denial(denial) => Some(denial.reason),
+        }
+    }
+}

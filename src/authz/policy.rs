@@ -1,0 +1,14 @@
+//! The bundle and the engine: what the policies say about a call.
+
+pub mod bundle;
+pub mod cedar;
+pub mod context;
+pub mod engine;
+pub mod entities;
+pub mod query;
+pub mod registry;
+pub mod shape;
+pub mod source;
+
+pub use bundle::Bundle;
+pub use engine::{Failure, PolicyInfo, Satisfied};

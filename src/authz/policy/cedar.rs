@@ -1,0 +1,46 @@
+//! The one door to `cedar-policy-core`.
+//!
+//! The public `cedar-policy` API walks every policy on each call, rebuilds the scope expression each
+//! time, and builds its entity store anew. The evaluator below it takes single policies and shared
+//! entities, which is what makes a decision cost what its few candidates cost. Its maintainers promise no
+//! stability for it, hence the exact version pin in `Cargo.toml` and this module: nothing else in
+//! Palisade names the crate. Parsing and validation stay with the public API, and
+//! [`super::Bundle::reference`] keeps the public authorizer at hand to compare with.
+
+pub use cedar_policy_core::ast::{
+    ActionConstraint, Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr, ExprKind, Literal,
+    Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, RestrictedExpr, Value, ValueKind, Var,
+};
+pub use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
+pub use cedar_policy_core::evaluator::{EvaluationError, Evaluator, RestrictedEvaluator};
+pub use cedar_policy_core::extensions::Extensions;
+pub use cedar_policy_core::parser::Loc;
+pub use cedar_policy_core::validator::ValidatorSchema;
+pub use cedar_policy_core::validator::types::Type;
+
+/// An entity type by its name; `None` if that is no valid Cedar type name.
+#[must_use]
+pub fn entity_type(name: &str) -> Option<EntityType> {
+    name.parse().ok()
+}
+
+/// An entity uid.
+#[must_use]
+pub fn uid(entity_type: &EntityType, id: &str) -> EntityUID {
+    EntityUID::from_components(entity_type.clone(), Eid::new(id), None)
+}
+
+/// The id of an entity, without its type.
+#[must_use]
+pub fn id_of(uid: &EntityUID) -> &str {
+    uid.eid().as_ref()
+}
+
+/// Calls a one-argument extension constructor (`datetime`, `decimal`, `ipaddr`'s `ip`, `duration`) on
+/// text; `None` if the text is none of that type.
+#[must_use]
+pub fn extension_value(constructor: &str, text: &str) -> Option<Value> {
+    let name: Name = constructor.parse().ok()?;
+    let call = RestrictedExpr::call_extension_fn(name, [RestrictedExpr::val(text)]);
+    RestrictedEvaluator::new(Extensions::all_available()).interpret(call.as_borrowed()).ok()
+}

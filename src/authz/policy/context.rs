@@ -1,0 +1,234 @@
+//! The context of a query: which attributes there are, which of them the policies of an action can read,
+//! and how they are made.
+
+use std::sync::Arc;
+
+use super::cedar::{Context, Expr, ExprKind, Type, Value, Var, extension_value};
+use super::shape::Shape;
+use crate::authz::call::{Call, ProtocolFacts, Reading};
+use crate::authz::facts::Facts;
+use crate::authz::request::Request;
+
+/// The attributes of `context` that Palisade supplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attribute {
+    Now,
+    Local,
+    Request,
+    Body,
+    Mcp,
+    A2a,
+    /// Reserved for verified tokens; absent in every query of this version.
+    User,
+    Delegation,
+    Scopes,
+    Input,
+}
+
+impl Attribute {
+    const ALL: [(Self, &'static str); 10] = [
+        (Self::Now, "now"),
+        (Self::Local, "local"),
+        (Self::Request, "request"),
+        (Self::Body, "body"),
+        (Self::Mcp, "mcp"),
+        (Self::A2a, "a2a"),
+        (Self::User, "user"),
+        (Self::Delegation, "delegation"),
+        (Self::Scopes, "scopes"),
+        (Self::Input, "input"),
+    ];
+
+    const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(attribute, _)| *attribute)
+    }
+}
+
+/// A set of context attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs(u16);
+
+impl Needs {
+    /// Every attribute.
+    pub const ALL: Self = Self(u16::MAX);
+
+    /// The attributes that evaluating `condition` can read. Any use of `context` other than reading or
+    /// testing one attribute (`context == {…}`) needs them all.
+    #[must_use]
+    pub fn of(condition: &Expr) -> Self {
+        let is_context = |expr: &Expr| matches!(expr.expr_kind(), ExprKind::Var(Var::Context));
+        let (mut needs, mut accounted, mut seen) = (Self::default(), 0_usize, 0_usize);
+        for expr in condition.subexpressions() {
+            let attribute = match expr.expr_kind() {
+                ExprKind::GetAttr { expr, attr } | ExprKind::HasAttr { expr, attr } if is_context(expr) => Some(attr),
+                ExprKind::ExtHasAttr { expr, attrs } if is_context(expr) => Some(attrs.first()),
+                _ => None,
+            };
+            if let Some(name) = attribute {
+                accounted += 1;
+                needs = needs.union(Attribute::named(name).map_or(Self::ALL, |attribute| Self(attribute.bit())));
+            }
+            seen += usize::from(is_context(expr));
+        }
+        if seen == accounted { needs } else { Self::ALL }
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    const fn has(self, attribute: Attribute) -> bool {
+        self.0 & attribute.bit() != 0
+    }
+}
+
+/// Checks that an action's context is what Palisade supplies, so that no query can fail to fit it: every
+/// attribute known, of the type that is supplied, and optional where it may be absent. `is_opaque` and
+/// `is_tool` say which action it is. Returns the shape of `input` for a tool.
+///
+/// An attribute that the action leaves out is an error too: `forbid … when { context has x }` would
+/// silently never apply to it.
+///
+/// # Errors
+/// One sentence naming the attribute and what was expected.
+pub fn check_action(context: &Type, is_opaque: bool, is_tool: bool) -> Result<Option<Shape>, String> {
+    let Type::Record { attrs, .. } = context else { return Err("its context is no record".into()) };
+    let mut input = None;
+    for (name, attribute) in attrs.iter() {
+        let Some(known) = Attribute::named(name).filter(|known| (*known == Attribute::Input) == false || is_tool) else {
+            return Err(format!("context attribute `{name}` is none that Palisade supplies"));
+        };
+        if known == Attribute::Input {
+            let shape = Shape::of(&attribute.attr_type).map_err(|error| format!("context attribute `input`: {error}"))?;
+            if !matches!(shape, Shape::Record(_)) {
+                return Err("context attribute `input` has to be a record".into());
+            }
+            input = Some(shape);
+            continue;
+        }
+        let (expected, always) = supplied(known, is_opaque);
+        let given = describe(&attribute.attr_type);
+        if given != expected {
+            return Err(format!("context attribute `{name}` has to have type `{expected}`, not `{given}`"));
+        }
+        if attribute.is_required && !always {
+            return Err(format!("context attribute `{name}` can be absent: declare it as `{name}?`"));
+        }
+    }
+    for (known, name) in Attribute::ALL {
+        let in_opaque = !matches!(known, Attribute::Body | Attribute::Mcp | Attribute::A2a);
+        let wanted = if known == Attribute::Input { is_tool } else { !is_opaque || in_opaque };
+        if wanted && !attrs.iter().any(|(given, _)| given == name) {
+            return Err(format!("its context lacks the attribute `{name}`"));
+        }
+    }
+    Ok(input)
+}
+
+/// The type in which an attribute is supplied, and whether it always is.
+const fn supplied(attribute: Attribute, is_opaque: bool) -> (&'static str, bool) {
+    match attribute {
+        Attribute::Now => ("datetime", true),
+        Attribute::Local => ("{hour: Long, minute: Long, weekday: Long}", true),
+        Attribute::Request => ("{host: String, id?: String, method: String, path: String}", !is_opaque),
+        Attribute::Body => ("{bytes: Long, sha256: String}", false),
+        Attribute::Mcp => ("{method: String, name?: String, protocol_version?: String, uri?: String}", false),
+        Attribute::A2a => ("{context?: String, method: String, task?: String}", false),
+        Attribute::User => ("User", false),
+        Attribute::Delegation => ("{actor: String, depth: Long, unbroken: Bool}", false),
+        Attribute::Scopes => ("Set<String>", false),
+        Attribute::Input => ("", false),
+    }
+}
+
+/// A type in the words of [`supplied`]: members by name.
+fn describe(cedar: &Type) -> String {
+    match cedar {
+        Type::Record { attrs, .. } => {
+            let members: Vec<String> = attrs
+                .iter()
+                .map(|(name, attribute)| {
+                    format!("{name}{}: {}", if attribute.is_required { "" } else { "?" }, describe(&attribute.attr_type))
+                })
+                .collect();
+            format!("{{{}}}", members.join(", "))
+        }
+        Type::Set { element_type: Some(element) } => format!("Set<{}>", describe(element)),
+        Type::Bool(_) => "Bool".into(),
+        Type::Long => "Long".into(),
+        Type::String => "String".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Makes the attributes in `needs` that this call has. `input` are its arguments, already converted.
+#[must_use]
+pub fn build(
+    needs: Needs,
+    request: &Request,
+    reading: &Reading<'_>,
+    call: &Call<'_>,
+    input: Option<Value>,
+    facts: &Facts,
+) -> Context {
+    let mut pairs: Vec<(&'static str, Value)> = Vec::with_capacity(8);
+    if needs.has(Attribute::Now) {
+        pairs.extend(now(facts).map(|value| ("now", value)));
+    }
+    if needs.has(Attribute::Local) {
+        let local = facts.local();
+        pairs.push(("local", record([("hour", local.hour.into()), ("minute", local.minute.into()), ("weekday", local.weekday.into())])));
+    }
+    if needs.has(Attribute::Request)
+        && let Some(http) = &request.http
+    {
+        let id = http.headers.single("x-request-id").ok().flatten();
+        let mut members = vec![("host", text(&reading.host)), ("path", text(&reading.path)), ("method", text(&http.method))];
+        members.extend(id.map(|id| ("id", text(id))));
+        pairs.push(("request", record(members)));
+    }
+    if needs.has(Attribute::Body)
+        && let (Some(body), Some(sha256)) = (reading.body, facts.body_sha256.as_deref())
+    {
+        let bytes = i64::try_from(body.len()).unwrap_or(i64::MAX);
+        pairs.push(("body", record([("bytes", bytes.into()), ("sha256", text(sha256))])));
+    }
+    match &call.facts {
+        ProtocolFacts::Mcp { protocol_version, name, uri } if needs.has(Attribute::Mcp) => {
+            let mut members = vec![("method", text(call.method.as_deref().unwrap_or_default()))];
+            members.extend(protocol_version.as_deref().map(|version| ("protocol_version", text(version))));
+            members.extend(name.as_deref().map(|name| ("name", text(name))));
+            members.extend(uri.as_deref().map(|uri| ("uri", text(uri))));
+            pairs.push(("mcp", record(members)));
+        }
+        ProtocolFacts::A2a { task, context } if needs.has(Attribute::A2a) => {
+            let mut members = vec![("method", text(call.method.as_deref().unwrap_or_default()))];
+            members.extend(task.as_deref().map(|task| ("task", text(task))));
+            members.extend(context.as_deref().map(|context| ("context", text(context))));
+            pairs.push(("a2a", record(members)));
+        }
+        _ => {}
+    }
+    if needs.has(Attribute::Input) {
+        pairs.extend(input.map(|input| ("input", input)));
+    }
+    Context::Value(Arc::new(pairs.into_iter().map(|(name, value)| (name.into(), value)).collect()))
+}
+
+fn now(facts: &Facts) -> Option<Value> {
+    extension_value("datetime", &facts.now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+}
+
+fn text(text: &str) -> Value {
+    Value::from(text)
+}
+
+fn record(members: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
+    Value::record(members, None)
+}

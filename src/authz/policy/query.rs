@@ -1,0 +1,74 @@
+//! From a caller and a call to the question that is put to the policies.
+
+use std::sync::Arc;
+
+use super::bundle::{Bundle, Server};
+use super::context::{self, Needs};
+use super::engine::Query;
+use crate::authz::call::{Call, Reading, Resource};
+use crate::authz::facts::Facts;
+use crate::authz::identity::Caller;
+use crate::authz::reason::Reason;
+use crate::authz::request::Request;
+
+/// What a question is made from.
+pub struct Parts<'a> {
+    /// The request.
+    pub request: &'a Request,
+    /// The request, read.
+    pub reading: &'a Reading<'a>,
+    /// Who asks.
+    pub caller: &'a Caller,
+    /// The target.
+    pub server: &'a Server,
+    /// Facts of the moment.
+    pub facts: &'a Facts,
+}
+
+/// Why a question could not be put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The reason.
+    pub reason: Reason,
+    /// For the record: the place, never a value.
+    pub detail: Option<String>,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: None }
+    }
+}
+
+impl Bundle {
+    /// The question for one call, with the context attributes in `needs` (or those that the action's
+    /// policies can read).
+    ///
+    /// # Errors
+    /// [`Reason::ToolUnregistered`], [`Reason::ArgumentsMismatch`] with the path of the argument, or
+    /// [`Reason::InternalError`] for an action that the schema lacks.
+    pub fn query(&self, parts: &Parts<'_>, call: &Call<'_>, needs: Option<Needs>) -> Result<Query, Refused> {
+        let (action, resource, input) = match &call.resource {
+            Resource::Tool(name) => {
+                let tool = parts.server.tools.get(name.as_ref()).ok_or(Reason::ToolUnregistered)?;
+                let arguments = call.arguments.as_ref().ok_or(Reason::InternalError)?;
+                let input = tool.input.convert(arguments).map_err(|mismatch| Refused {
+                    reason: Reason::ArgumentsMismatch,
+                    detail: Some(mismatch.to_string()),
+                })?;
+                (tool.action, tool.entity.clone(), Some(input))
+            }
+            Resource::Server => (self.action(call)?, parts.server.entity.clone(), None),
+            Resource::Endpoint(path) => {
+                (self.action(call)?, Arc::new(self.store().endpoint(&parts.server.entity, path)), None)
+            }
+        };
+        let needs = needs.unwrap_or_else(|| self.engine().needs(action));
+        let context = context::build(needs, parts.request, parts.reading, call, input, parts.facts);
+        Ok(Query { principal: self.store().agent(&parts.caller.agent), action, resource, context })
+    }
+
+    fn action(&self, call: &Call<'_>) -> Result<usize, Refused> {
+        self.engine().action(&call.action).ok_or_else(|| Reason::InternalError.into())
+    }
+}

@@ -1,0 +1,135 @@
+//! The types that the schema gives a tool's arguments, and the conversion of JSON into them.
+//!
+//! Nothing is coerced: a number is a `Long` only if it is written as an integer, `null` is no value, and
+//! a member that the schema does not know is refused, because the tool would see it and the policies not.
+
+use std::collections::BTreeMap;
+
+use super::cedar::{Type, Value, extension_value};
+use crate::authz::call::json::Json;
+
+/// A Cedar type that JSON can be converted to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `Bool`
+    Bool,
+    /// `Long`
+    Long,
+    /// `String`
+    String,
+    /// `Set<…>`, from an array.
+    Set(Box<Shape>),
+    /// A closed record; the flag says that the attribute is required.
+    Record(BTreeMap<String, (Shape, bool)>),
+    /// An extension type, made from a string by this constructor.
+    Extension(&'static str),
+}
+
+/// Where and why JSON does not fit. It names the place, never the value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{path}`: {problem}")]
+pub struct Mismatch {
+    /// Path of the argument, as `a.b[2]`.
+    pub path: String,
+    /// What is wrong there.
+    pub problem: String,
+}
+
+impl Shape {
+    /// The shape of a Cedar type; `Err` names the part that JSON cannot be converted to.
+    ///
+    /// # Errors
+    /// For entity types, unknown extension types and sets without an element type.
+    pub fn of(cedar: &Type) -> Result<Self, String> {
+        Ok(match cedar {
+            Type::Bool(_) => Self::Bool,
+            Type::Long => Self::Long,
+            Type::String => Self::String,
+            Type::Set { element_type: Some(element) } => Self::Set(Box::new(Self::of(element)?)),
+            Type::Record { attrs, .. } => {
+                let mut members = BTreeMap::new();
+                for (name, attribute) in attrs.iter() {
+                    let shape = Self::of(&attribute.attr_type).map_err(|error| format!("`{name}`: {error}"))?;
+                    members.insert(name.to_string(), (shape, attribute.is_required));
+                }
+                Self::Record(members)
+            }
+            Type::ExtensionType { name } => match name.to_string().as_str() {
+                "datetime" => Self::Extension("datetime"),
+                "duration" => Self::Extension("duration"),
+                "decimal" => Self::Extension("decimal"),
+                "ipaddr" => Self::Extension("ip"),
+                other => return Err(format!("no argument can have type `{other}`")),
+            },
+            other => return Err(format!("no argument can have type `{other}`")),
+        })
+    }
+
+    /// Converts JSON.
+    ///
+    /// # Errors
+    /// [`Mismatch`] for the first place that does not fit.
+    pub fn convert(&self, json: &Json<'_>) -> Result<Value, Mismatch> {
+        self.convert_at(json).map_err(|(path, problem)| Mismatch { path: path.concat(), problem })
+    }
+
+    /// The path is collected from the inside out, and only when something is wrong.
+    fn convert_at(&self, json: &Json<'_>) -> Result<Value, (Vec<String>, String)> {
+        let here = |problem: String| (Vec::new(), problem);
+        match (self, json) {
+            (Self::Bool, Json::Bool(value)) => Ok(Value::from(*value)),
+            (Self::Long, Json::Number(_)) => {
+                json.as_i64().map(Value::from).ok_or_else(|| here("expected an integer of 64 bits".into()))
+            }
+            (Self::String, Json::String(text)) => Ok(Value::from(text.as_ref())),
+            (Self::Extension(constructor), Json::String(text)) => {
+                extension_value(constructor, text).ok_or_else(|| here(format!("expected text of type {constructor}")))
+            }
+            (Self::Set(element), Json::Array(items)) => {
+                let values: Result<Vec<_>, _> =
+                    items.iter().enumerate().map(|(at, item)| element.convert_at(item).map_err(|e| prefix(format!("[{at}]"), e))).collect();
+                Ok(Value::set(values?, None))
+            }
+            (Self::Record(shapes), Json::Object(members)) => convert_record(shapes, members),
+            (shape, _) => Err(here(format!("expected {}", shape.name()))),
+        }
+    }
+
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Bool => "a boolean",
+            Self::Long => "an integer",
+            Self::String => "a string",
+            Self::Set(_) => "an array",
+            Self::Record(_) => "an object",
+            Self::Extension(_) => "a string of a special format",
+        }
+    }
+}
+
+type Members<'a> = [(std::borrow::Cow<'a, str>, Json<'a>)];
+
+fn convert_record(shapes: &BTreeMap<String, (Shape, bool)>, members: &Members<'_>) -> Result<Value, (Vec<String>, String)> {
+    let mut values = Vec::with_capacity(members.len());
+    let mut required = shapes.values().filter(|(_, required)| *required).count();
+    for (name, json) in members {
+        let Some((shape, is_required)) = shapes.get(name.as_ref()) else {
+            return Err((vec![format!(".{name}")], "the schema knows no such argument".into()));
+        };
+        required -= usize::from(*is_required);
+        values.push((name.as_ref(), shape.convert_at(json).map_err(|error| prefix(format!(".{name}"), error))?));
+    }
+    if required > 0 {
+        let missing = shapes
+            .iter()
+            .find(|(name, (_, required))| *required && !members.iter().any(|(given, _)| given.as_ref() == name.as_str()))
+            .map_or_else(String::new, |(name, _)| name.clone());
+        return Err((vec![format!(".{missing}")], "it is required".into()));
+    }
+    Ok(Value::record(values, None))
+}
+
+fn prefix(step: String, (mut path, problem): (Vec<String>, String)) -> (Vec<String>, String) {
+    path.insert(0, step);
+    (path, problem)
+}

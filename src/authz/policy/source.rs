@@ -1,0 +1,105 @@
+//! What a bundle is made of: named files, and the errors that point into them.
+
+use std::fmt;
+use std::fmt::Write as _;
+
+/// One file of a bundle: its path below the bundle's directory, and its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Relative path, `/`-separated.
+    pub name: String,
+    /// Content.
+    pub bytes: Vec<u8>,
+}
+
+/// What a file of a bundle holds, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `*.cedarschema`
+    Schema,
+    /// `*.cedar`
+    Policies,
+    /// `*.entities.json`
+    Entities,
+    /// `*.tools.json`
+    Tools,
+    /// `targets.toml`
+    Targets,
+}
+
+impl Kind {
+    /// The kind of the file with this name; `None` for a name that a bundle does not know.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        let base = name.rsplit('/').next().unwrap_or(name);
+        match base {
+            "targets.toml" => Some(Self::Targets),
+            _ if base.ends_with(".cedarschema") => Some(Self::Schema),
+            _ if base.ends_with(".cedar") => Some(Self::Policies),
+            _ if base.ends_with(".entities.json") => Some(Self::Entities),
+            _ if base.ends_with(".tools.json") => Some(Self::Tools),
+            _ => None,
+        }
+    }
+}
+
+/// Why a bundle was refused: one message that names the file, the line where there is one, and what was
+/// expected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct BundleError {
+    /// File below the bundle's directory; empty where the bundle as a whole is wrong.
+    pub file: String,
+    /// Line, counted from 1.
+    pub line: Option<usize>,
+    /// What is wrong, and what was expected.
+    pub message: String,
+}
+
+impl BundleError {
+    /// An error about a file as a whole, or about the bundle if `file` is empty.
+    #[must_use]
+    pub fn new(file: &str, message: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), line: None, message: message.into() }
+    }
+
+    /// An error at a byte offset of `text`.
+    #[must_use]
+    pub fn at(file: &str, text: &str, offset: usize, message: impl Into<String>) -> Self {
+        Self { line: Some(line_of(text, offset)), ..Self::new(file, message) }
+    }
+
+    /// An error of a Cedar parser or validator: the first labelled place, the message and its help.
+    #[must_use]
+    pub fn diagnostic(file: &str, text: &str, error: &dyn miette::Diagnostic) -> Self {
+        let mut message = error.to_string();
+        let label = error.labels().and_then(|mut labels| labels.next());
+        if let Some(text) = label.as_ref().and_then(|label| label.label()) {
+            let _ = write!(message, ": {text}");
+        }
+        if let Some(help) = error.help() {
+            let _ = write!(message, " ({help})");
+        }
+        // One error is one line, whatever the parser's texts hold.
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        match label {
+            Some(label) => Self::at(file, text, label.offset(), message),
+            None => Self::new(file, message),
+        }
+    }
+}
+
+impl fmt::Display for BundleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.file.as_str(), self.line) {
+            ("", _) => write!(f, "{}", self.message),
+            (file, None) => write!(f, "{file}: {}", self.message),
+            (file, Some(line)) => write!(f, "{file}:{line}: {}", self.message),
+        }
+    }
+}
+
+/// The line of a byte offset, counted from 1.
+#[must_use]
+pub fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|b| *b == b'\n').count()
+}

@@ -1,0 +1,241 @@
+//! The closed list of why a call was denied, and the one table from a reason to the wire.
+//!
+//! Every denial in Palisade carries a [`Reason`]. What the caller learns about it (a stable code, an
+//! HTTP status, a gRPC status, a JSON-RPC code and one sentence) is decided here and nowhere else, so
+//! that a new reason cannot be added without deciding all of them.
+
+/// Who has to act on a denial. It decides the HTTP class: a fault of ours is never a 403, because a
+/// caller would take that for a verdict, and never a gRPC error, because Envoy may let those pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// The request itself is wrong: unreadable, unidentified or ambiguous.
+    Caller,
+    /// The request was understood and the policies refuse it.
+    Policy,
+    /// Palisade could not do its work; the same call may pass later.
+    Us,
+}
+
+/// What the table says about one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// Stable snake_case code, in answers, records, spans and metric labels.
+    pub code: &'static str,
+    /// Who has to act.
+    pub blame: Blame,
+    /// HTTP status of the denial.
+    pub http: u16,
+    /// `google.rpc.Code` of the check response; never 0, which Envoy reads as "allow".
+    pub grpc: i32,
+    /// JSON-RPC 2.0 error code for the protocols that carry one.
+    pub json_rpc: i64,
+    /// One sentence for the caller: names no policy, no attribute and no value.
+    pub title: &'static str,
+}
+
+/// JSON-RPC code of a denial by policy. It lies outside the range that JSON-RPC 2.0 and MCP reserve
+/// (-32768 to -32000), so it collides with no SDK's own meaning.
+pub const DENIED: i64 = 403_001;
+const PARSE_ERROR: i64 = -32_700;
+const INVALID_REQUEST: i64 = -32_600;
+const METHOD_NOT_FOUND: i64 = -32_601;
+const INVALID_PARAMS: i64 = -32_602;
+const INTERNAL_ERROR: i64 = -32_603;
+/// MCP 2026-07-28, "HeaderMismatch".
+const MCP_HEADER_MISMATCH: i64 = -32_020;
+/// MCP 2026-07-28, "UnsupportedProtocolVersion".
+const MCP_UNSUPPORTED_VERSION: i64 = -32_022;
+
+const PERMISSION_DENIED: i32 = 7;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const UNAVAILABLE: i32 = 14;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident: $code:literal, $blame:ident, $http:literal, $grpc:expr, $rpc:expr, $title:literal;)*) => {
+        /// Why a call was denied. The list is closed: see `docs/why-denied.md` for each.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// Every reason, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The row of the table for this reason.
+            #[must_use]
+            pub const fn wire(self) -> Wire {
+                match self {
+                    $(Self::$name => Wire {
+                        code: $code, blame: Blame::$blame, http: $http, grpc: $grpc, json_rpc: $rpc, title: $title,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // --- the check itself -------------------------------------------------------------------------
+    /// The check message is no `CheckRequest`.
+    CheckUndecodable: "check_undecodable", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the request could not be read";
+    /// The check message is larger than the configured limit.
+    CheckTooLarge: "check_too_large", Caller, 413, PERMISSION_DENIED, INVALID_REQUEST, "the request is too large";
+    /// The check lacks its attributes, so nothing is known about the call.
+    CheckIncomplete: "check_incomplete", Caller, 403, PERMISSION_DENIED, INVALID_REQUEST, "the request could not be read";
+    /// A check without an HTTP request (a TCP filter) for a target that is not opaque.
+    CheckNotHttp: "check_not_http", Caller, 403, PERMISSION_DENIED, INVALID_REQUEST, "the request could not be read";
+
+    // --- headers, host, path ----------------------------------------------------------------------
+    /// More headers, or more bytes of headers, than the configured limits.
+    HeadersTooLarge: "headers_too_large", Caller, 431, PERMISSION_DENIED, INVALID_REQUEST, "the request headers are too large";
+    /// A header that decides something is there more than once.
+    HeaderDuplicate: "header_duplicate", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "a header is ambiguous";
+    /// A header that decides something holds bytes that it may not hold.
+    HeaderMalformed: "header_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "a header is malformed";
+    /// A header that some servers let override the method or the path.
+    HeaderOverride: "header_override", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "a header is ambiguous";
+    /// The HTTP method is none that this target's protocol knows.
+    MethodUnsupported: "method_unsupported", Caller, 403, PERMISSION_DENIED, INVALID_REQUEST, "the method is not supported here";
+    /// A protocol upgrade or CONNECT: what follows would pass unseen.
+    UpgradeRefused: "upgrade_refused", Caller, 403, PERMISSION_DENIED, INVALID_REQUEST, "protocol upgrades are not allowed here";
+    /// The authority is no plain host name or address with an optional port.
+    HostMalformed: "host_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the host is malformed";
+    /// The path can be read in two ways (dot segments, encoded separators, empty segments and so on).
+    PathAmbiguous: "path_ambiguous", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the path is ambiguous";
+    /// The path is longer than the configured limit.
+    PathTooLong: "path_too_long", Caller, 414, PERMISSION_DENIED, INVALID_REQUEST, "the path is too long";
+
+    // --- identity ---------------------------------------------------------------------------------
+    /// No peer identity at all: no mTLS, or a certificate without any name.
+    IdentityAbsent: "identity_absent", Caller, 403, PERMISSION_DENIED, DENIED, "the caller has no workload identity";
+    /// There is a peer name, but it is no SPIFFE ID.
+    IdentityMalformed: "identity_malformed", Caller, 403, PERMISSION_DENIED, DENIED, "the caller's workload identity is not valid";
+    /// A valid SPIFFE ID of a trust domain that is not configured.
+    IdentityUntrustedDomain: "identity_untrusted_domain", Caller, 403, PERMISSION_DENIED, DENIED, "the caller's trust domain is not accepted";
+
+    // --- target -----------------------------------------------------------------------------------
+    /// No configured target matches the destination of the call.
+    TargetUnknown: "target_unknown", Caller, 403, PERMISSION_DENIED, DENIED, "the destination is not known";
+
+    // --- body -------------------------------------------------------------------------------------
+    /// The content type is not one that the target's protocol uses.
+    ContentTypeUnsupported: "content_type_unsupported", Caller, 415, PERMISSION_DENIED, INVALID_REQUEST, "the content type is not supported";
+    /// The body is compressed, so it cannot be inspected.
+    ContentEncodingRefused: "content_encoding_refused", Caller, 415, PERMISSION_DENIED, INVALID_REQUEST, "the content encoding is not supported";
+    /// A body was expected and none arrived.
+    BodyMissing: "body_missing", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the body is missing";
+    /// A body arrived where none may be.
+    BodyUnexpected: "body_unexpected", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "a body is not expected";
+    /// Only a part of the body was handed to Palisade.
+    BodyTruncated: "body_truncated", Caller, 413, PERMISSION_DENIED, INVALID_REQUEST, "the body could not be read in full";
+    /// The body is longer than the configured limit.
+    BodyTooLarge: "body_too_large", Caller, 413, PERMISSION_DENIED, INVALID_REQUEST, "the body is too large";
+    /// Envoy sent the body as text and bytes may have been replaced (`pack_as_bytes` is off).
+    BodyNotRaw: "body_not_raw", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the body could not be read exactly";
+
+    // --- JSON and JSON-RPC ------------------------------------------------------------------------
+    /// The body is no JSON text of RFC 8259: syntax, BOM, trailing data, invalid UTF-8, lone surrogates.
+    JsonMalformed: "json_malformed", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body is not valid JSON";
+    /// A JSON object names one member twice.
+    JsonDuplicateKey: "json_duplicate_key", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body is ambiguous JSON";
+    /// A member name that some parsers take for another one (case, look-alike letters, control characters).
+    JsonKeyLookalike: "json_key_lookalike", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body is ambiguous JSON";
+    /// JSON nested deeper, or with more values, than the configured limits.
+    JsonTooComplex: "json_too_complex", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body is too complex";
+    /// A number outside what every parser reads alike.
+    JsonNumberRange: "json_number_range", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body holds a number out of range";
+    /// Valid JSON, but no JSON-RPC 2.0 message.
+    JsonRpcMalformed: "json_rpc_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the body is not a valid JSON-RPC message";
+    /// A JSON-RPC batch where the target (or the MCP revision) does not allow one.
+    BatchRefused: "batch_refused", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "batches are not allowed here";
+
+    // --- MCP, A2A, gRPC ---------------------------------------------------------------------------
+    /// `MCP-Protocol-Version` names no published revision.
+    McpVersionUnsupported: "mcp_version_unsupported", Caller, 400, PERMISSION_DENIED, MCP_UNSUPPORTED_VERSION, "the protocol version is not supported";
+    /// An MCP header that mirrors the body says something else, or is missing where it is required.
+    McpHeaderMismatch: "mcp_header_mismatch", Caller, 400, PERMISSION_DENIED, MCP_HEADER_MISMATCH, "headers and body disagree";
+    /// The protocol method is unknown, so nothing can be said about it.
+    ProtocolMethodUnknown: "protocol_method_unknown", Caller, 403, PERMISSION_DENIED, METHOD_NOT_FOUND, "the method is not known";
+    /// The parameters of the protocol method are not as its specification says.
+    ProtocolParamsMalformed: "protocol_params_malformed", Caller, 400, PERMISSION_DENIED, INVALID_PARAMS, "the parameters are not valid";
+    /// The tool is not in the bundle's registry for this server.
+    ToolUnregistered: "tool_unregistered", Caller, 403, PERMISSION_DENIED, DENIED, "the tool is not known";
+    /// The arguments do not fit the types that the schema gives this tool.
+    ArgumentsMismatch: "arguments_mismatch", Caller, 403, PERMISSION_DENIED, INVALID_PARAMS, "the arguments do not fit the tool";
+    /// The path of a gRPC call is not exactly `/package.Service/Method`.
+    GrpcPathMalformed: "grpc_path_malformed", Caller, 403, PERMISSION_DENIED, INVALID_REQUEST, "the path is not a gRPC method";
+
+    // --- policy -----------------------------------------------------------------------------------
+    /// At least one `forbid` was satisfied.
+    PolicyForbids: "policy_forbids", Policy, 403, PERMISSION_DENIED, DENIED, "denied by policy";
+    /// No `permit` was satisfied.
+    NoPolicyPermits: "no_policy_permits", Policy, 403, PERMISSION_DENIED, DENIED, "denied by policy";
+    /// A policy that applied failed to evaluate; Cedar would skip it, Palisade denies.
+    PolicyError: "policy_error", Policy, 403, PERMISSION_DENIED, DENIED, "denied by policy";
+
+    // --- us ---------------------------------------------------------------------------------------
+    /// No bundle has been loaded yet.
+    BundleMissing: "bundle_missing", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer is not ready";
+    /// More checks in flight than the configured limit.
+    Overloaded: "overloaded", Us, 503, RESOURCE_EXHAUSTED, INTERNAL_ERROR, "the authorizer is overloaded";
+    /// The decision was not ready before Palisade's own deadline.
+    DeadlineMissed: "deadline_missed", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer was too slow";
+    /// The record of the decision could not be taken.
+    RecordUnavailable: "record_unavailable", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer cannot record its decision";
+    /// A panic while deciding: a bug of ours.
+    InternalPanic: "internal_panic", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer failed";
+    /// An impossible state while deciding: a bug of ours, or a schema that lacks an action of the protocol.
+    InternalError: "internal_error", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer failed";
+}
+
+impl Reason {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        self.wire().code
+    }
+
+    /// Whether the call could not be read, as opposed to being read and refused. `palisade check` has
+    /// an exit code of its own for these.
+    #[must_use]
+    pub const fn is_unreadable(self) -> bool {
+        matches!(self.wire().blame, Blame::Caller)
+            && !matches!(
+                self,
+                Self::IdentityAbsent
+                    | Self::IdentityMalformed
+                    | Self::IdentityUntrustedDomain
+                    | Self::TargetUnknown
+                    | Self::ToolUnregistered
+                    | Self::ArgumentsMismatch
+                    | Self::ProtocolMethodUnknown
+                    | Self::MethodUnsupported
+                    | Self::UpgradeRefused
+            )
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_no_denial_looks_like_an_allow() {
+        let mut codes: Vec<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            let wire = reason.wire();
+            assert_ne!(wire.grpc, 0, "{reason}");
+            assert!((400..600).contains(&wire.http), "{reason}");
+            assert_eq!(wire.blame == Blame::Us, wire.http == 503, "{reason}");
+            assert!(wire.code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{reason}");
+        }
+    }
+}

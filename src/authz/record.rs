@@ -1,0 +1,94 @@
+//! The record of one decision, as a value: what is kept of it, with nothing secret in it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::decision::Decision;
+use super::request::Request;
+
+/// W3C trace context of a decision's span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// Trace id.
+    pub trace_id: [u8; 16],
+    /// The id of the decision's own span.
+    pub span_id: [u8; 8],
+    /// The span that asked, where there is one.
+    pub parent_span_id: Option<[u8; 8]>,
+    /// Whether the span that asked is sampled.
+    pub parent_sampled: bool,
+}
+
+/// What is kept of one decision.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// UUID version 7, as text.
+    pub decision_id: String,
+    /// The moment of the decision.
+    pub time: Timestamp,
+    /// What was decided, and about what.
+    pub decision: Decision,
+    /// The request, without anything secret.
+    pub request: RequestSummary,
+    /// Digest of the bundle that decided.
+    pub bundle: Arc<str>,
+    /// Trace context.
+    pub trace: Trace,
+    /// From the arrival of the check to the decision, in microseconds.
+    pub duration_micros: u64,
+}
+
+/// The parts of a request that may be kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestSummary {
+    /// `x-request-id`
+    pub id: String,
+    /// HTTP method.
+    pub method: String,
+    /// Authority.
+    pub host: String,
+    /// Path without its query, which may hold secrets.
+    pub path: String,
+    /// Length of the body.
+    pub body_bytes: u64,
+    /// SHA-256 of the body, in lower-case hex.
+    pub body_sha256: String,
+}
+
+/// Longest text that is kept of a request's own words: enough to recognise it, too little to flood.
+const MAX_TEXT_BYTES: usize = 1_024;
+
+impl RequestSummary {
+    /// Summarises a request, taking its texts out of it.
+    #[must_use]
+    pub fn take(request: Request, body_sha256: Option<String>) -> Self {
+        let Some(http) = request.http else { return Self::default() };
+        let body_bytes = match &http.body {
+            super::request::Body::Absent => 0,
+            super::request::Body::Raw(bytes) => bytes.len(),
+            super::request::Body::Text(text) => text.len(),
+        };
+        let mut path = http.path;
+        if let Some(query) = path.find(['?', '#']) {
+            path.truncate(query);
+        }
+        Self {
+            id: bounded(http.headers.single("x-request-id").ok().flatten().unwrap_or_default().to_owned()),
+            method: bounded(http.method),
+            host: bounded(http.host),
+            path: bounded(path),
+            body_bytes: body_bytes as u64,
+            body_sha256: body_sha256.unwrap_or_default(),
+        }
+    }
+}
+
+fn bounded(mut text: String) -> String {
+    if text.len() > MAX_TEXT_BYTES {
+        let end = (0..=MAX_TEXT_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,207 @@
+//! What Envoy reported about one request: owned, bounded, and not yet interpreted.
+
+use super::limits::Limits;
+use super::reason::Reason;
+
+/// One check, as data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// `source.principal`: text that Envoy took from the peer's certificate. Untyped, so not yet an ID.
+    pub source_principal: String,
+    /// `destination.principal`: the same for the proxy's own certificate.
+    pub destination_principal: String,
+    /// `context_extensions["palisade.target"]`: set by the proxy's configuration, not by the client.
+    pub target_extension: Option<String>,
+    /// The HTTP request; absent for a check by a TCP filter.
+    pub http: Option<HttpRequest>,
+}
+
+/// The HTTP part of a check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// `:method`, as sent.
+    pub method: String,
+    /// `:path` with its query, as sent.
+    pub path: String,
+    /// `:authority`, as sent.
+    pub host: String,
+    /// All request headers but the pseudo-headers.
+    pub headers: Headers,
+    /// The body as far as it was handed over.
+    pub body: Body,
+}
+
+/// The body of a request as Palisade received it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Body {
+    /// No body was handed over: there is none, or the proxy did not buffer it.
+    #[default]
+    Absent,
+    /// Raw bytes (`pack_as_bytes`).
+    Raw(Vec<u8>),
+    /// Text in which Envoy may have replaced invalid bytes by `!`.
+    Text(String),
+}
+
+/// A header is there more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duplicate;
+
+/// Request headers: lower-case names, values as received, repeated headers kept apart where Envoy does so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    fields: Vec<(String, String)>,
+    /// Envoy joined repeated headers with `,` (its `headers` map instead of `header_map`), so a comma
+    /// in a value may be a second header.
+    joined: bool,
+}
+
+impl Headers {
+    /// Headers from single fields; names are lower-cased, order is kept. `joined` says that repeated
+    /// headers were joined by the sender.
+    #[must_use]
+    pub fn new(mut fields: Vec<(String, String)>, joined: bool) -> Self {
+        for (name, _) in &mut fields {
+            name.make_ascii_lowercase();
+        }
+        Self { fields, joined }
+    }
+
+    /// The value of a header that may be there at most once.
+    ///
+    /// # Errors
+    /// [`Duplicate`] if it is there twice, or if Envoy joined headers and the value holds a comma.
+    pub fn single(&self, name: &str) -> Result<Option<&str>, Duplicate> {
+        let mut values = self.fields.iter().filter(|(field, _)| field == name).map(|(_, value)| value.as_str());
+        let first = values.next();
+        match (first, values.next()) {
+            (_, Some(_)) => Err(Duplicate),
+            // XFCC separates its own elements by commas; its last element is what counts either way.
+            (Some(value), None) if self.joined && name != "x-forwarded-client-cert" && value.contains(',') => {
+                Err(Duplicate)
+            }
+            (value, None) => Ok(value),
+        }
+    }
+
+    /// All fields.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether a header of this name is there.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.fields.iter().any(|(field, _)| field == name)
+    }
+
+    /// Whether the sender joined repeated headers.
+    #[must_use]
+    pub const fn joined(&self) -> bool {
+        self.joined
+    }
+}
+
+/// Headers that decide something, so that two of them are one too many.
+const SINGLE: &[&str] = &[
+    "authorization",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "origin",
+    "traceparent",
+    "transfer-encoding",
+    "x-envoy-auth-partial-body",
+    "x-request-id",
+];
+
+/// Headers by which some servers let a client replace the method or the path that was authorised.
+const OVERRIDES: &[&str] = &[
+    "x-envoy-original-path",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
+impl HttpRequest {
+    /// Bounds and header hygiene that hold for every target that is not opaque.
+    ///
+    /// # Errors
+    /// The reason of the first rule that the request breaks.
+    pub fn check_hygiene(&self, limits: &Limits) -> Result<(), Reason> {
+        if self.headers.fields.len() > limits.header_count {
+            return Err(Reason::HeadersTooLarge);
+        }
+        let bytes: usize = self.headers.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > limits.header_bytes {
+            return Err(Reason::HeadersTooLarge);
+        }
+        if self.path.len() > limits.path_bytes {
+            return Err(Reason::PathTooLong);
+        }
+        // One pass over the headers: this runs for every call.
+        let mut seen = 0_u32;
+        for (name, value) in self.headers.iter() {
+            if let Some(bit) = SINGLE.iter().position(|single| *single == name) {
+                let bit = 1_u32 << bit;
+                if seen & bit != 0 || (self.headers.joined && value.contains(',')) {
+                    return Err(Reason::HeaderDuplicate);
+                }
+                seen |= bit;
+            } else if OVERRIDES.contains(&name) {
+                return Err(Reason::HeaderOverride);
+            }
+        }
+        let upgrade = self.headers.contains("upgrade") || self.headers.contains("http2-settings");
+        if upgrade || self.method.eq_ignore_ascii_case("connect") {
+            return Err(Reason::UpgradeRefused);
+        }
+        Ok(())
+    }
+
+    /// The whole body, or why it cannot be had; `None` if there is none. Rule 3 of the design: what was
+    /// not fully seen is not read.
+    ///
+    /// # Errors
+    /// Too large, truncated, compressed, or not the exact bytes.
+    pub fn whole_body(&self, limits: &Limits) -> Result<Option<&[u8]>, Reason> {
+        let header = |name| self.headers.single(name).map_err(|Duplicate| Reason::HeaderDuplicate);
+        if header("x-envoy-auth-partial-body")?.is_some_and(|partial| partial != "false") {
+            return Err(Reason::BodyTruncated);
+        }
+        let bytes = match &self.body {
+            Body::Absent => None,
+            Body::Raw(bytes) => Some(bytes.as_slice()),
+            // Envoy writes `!` for every byte that is not UTF-8. Text without `!` is what was sent.
+            Body::Text(text) if text.contains('!') => return Err(Reason::BodyNotRaw),
+            Body::Text(text) => Some(text.as_bytes()),
+        };
+        let length = match header("content-length")? {
+            None => None,
+            Some(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(text.parse::<u64>().map_err(|_| Reason::HeaderMalformed)?)
+            }
+            Some(_) => return Err(Reason::HeaderMalformed),
+        };
+        let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
+            return if length.unwrap_or(0) == 0 { Ok(None) } else { Err(Reason::BodyMissing) };
+        };
+        if bytes.len() > limits.body_bytes {
+            return Err(Reason::BodyTooLarge);
+        }
+        if length.is_some_and(|length| length != bytes.len() as u64) {
+            return Err(Reason::BodyTruncated);
+        }
+        if header("content-encoding")?.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+            return Err(Reason::ContentEncodingRefused);
+        }
+        Ok(Some(bytes))
+    }
+}

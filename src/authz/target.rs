@@ -1,0 +1,137 @@
+//! Targets: the upstreams that calls go to, as configured in the bundle.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::call::http::{canonical_host, segment_prefix};
+use super::request::Request;
+
+/// The protocol spoken to a target; it decides how a call is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Model Context Protocol over HTTP.
+    Mcp,
+    /// Agent2Agent protocol, JSON-RPC binding.
+    A2a,
+    /// Plain HTTP.
+    Http,
+    /// gRPC, by method.
+    Grpc,
+    /// Nothing is read: the decision rests on caller and target alone.
+    Opaque,
+}
+
+impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Self; 5] = [Self::Mcp, Self::A2a, Self::Http, Self::Grpc, Self::Opaque];
+
+    /// The name used in configuration, records and metric labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mcp => "mcp",
+            Self::A2a => "a2a",
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Opaque => "opaque",
+        }
+    }
+}
+
+/// How denials are written for an MCP target (its SDK clients differ in what they survive).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum McpDenial {
+    /// HTTP 403 (or the reason's own status) with a JSON-RPC error that keeps the id.
+    #[default]
+    #[serde(rename = "http_403")]
+    Http403,
+    /// HTTP 200 with a JSON-RPC error: every SDK reads it as an error of this one call.
+    #[serde(rename = "json_rpc_200")]
+    JsonRpc200,
+    /// HTTP 200 with a tool result `isError`: the text reaches the model.
+    #[serde(rename = "tool_error_200")]
+    ToolError200,
+}
+
+/// Whether JSON-RPC batches may pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Batches {
+    /// Any batch is unreadable.
+    #[default]
+    Refuse,
+    /// Each message is decided; one denial denies all. Only where the MCP revision has batches.
+    AllOrNothing,
+}
+
+/// One target of `targets.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Name; the Cedar entity is `Server::"name"`.
+    pub name: Arc<str>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// `Server.classification`.
+    pub classification: Option<String>,
+    /// `ServerGroup` parents of the server.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// How denials are written, for MCP.
+    #[serde(default)]
+    pub denial: McpDenial,
+    /// Whether batches may pass, for MCP.
+    #[serde(default)]
+    pub batches: Batches,
+    /// Which checks are for this target.
+    #[serde(rename = "match")]
+    pub matches: Match,
+}
+
+/// Conditions on a check; all that are given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Match {
+    /// `destination.principal`, whole.
+    pub destination_principal: Option<String>,
+    /// The authority without its port, lower case. The client chooses it: safe only where the proxy
+    /// routes by it as well.
+    pub authority: Option<String>,
+    /// `context_extensions["palisade.target"]`, set by the proxy's configuration.
+    pub context_extension: Option<String>,
+    /// The path or a prefix of it that ends at a segment.
+    pub path_prefix: Option<String>,
+}
+
+impl Match {
+    /// Whether any condition is given; a target without one would take every call.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.destination_principal.is_none()
+            && self.authority.is_none()
+            && self.context_extension.is_none()
+            && self.path_prefix.is_none()
+    }
+
+    fn holds(&self, request: &Request) -> bool {
+        let http = request.http.as_ref();
+        let given = |condition: &Option<String>, test: &dyn Fn(&str) -> bool| condition.as_deref().is_none_or(test);
+        given(&self.destination_principal, &|want| want == request.destination_principal)
+            && given(&self.context_extension, &|want| request.target_extension.as_deref() == Some(want))
+            && given(&self.authority, &|want| {
+                http.and_then(|http| canonical_host(&http.host)).is_some_and(|host| host == want)
+            })
+            && given(&self.path_prefix, &|want| {
+                http.is_some_and(|http| segment_prefix(want, http.path.split('?').next().unwrap_or_default()))
+            })
+    }
+}
+
+/// The first target, in file order, whose conditions all hold.
+#[must_use]
+pub fn find<'t>(targets: &'t [Arc<Target>], request: &Request) -> Option<&'t Arc<Target>> {
+    targets.iter().find(|target| target.matches.holds(request))
+}

@@ -1,0 +1,281 @@
+//! Checks as files: what `serve --record` writes and `check` reads.
+//!
+//! The form is the protobuf JSON mapping of Envoy's `CheckRequest`, as far as Palisade reads it, so that a
+//! request written by hand or dumped by another tool works as well. Captures are redacted: header values
+//! but a few, the query and every value in a JSON body are replaced, for files travel.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+
+use crate::authz::identity::IdentitySource;
+use crate::authz::request::{Body, Headers, HttpRequest, Request};
+
+/// Most captures that wait to be written.
+const QUEUE: usize = 64;
+/// What stands for a value that was taken out.
+const REDACTED: &str = "[redacted]";
+/// Headers whose values are kept: they decide, and hold nothing secret.
+const KEPT: &[&str] = &[
+    "accept", "content-encoding", "content-type", "mcp-method", "mcp-name", "mcp-protocol-version", "traceparent",
+    "upgrade", "x-envoy-auth-partial-body", "x-request-id",
+];
+
+/// A captured `CheckRequest`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capture {
+    /// Whether values were taken out; such a capture may decide otherwise than the original.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redacted: bool,
+    /// `attributes`
+    pub attributes: Attributes,
+}
+
+/// `AttributeContext`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attributes {
+    /// The peer.
+    #[serde(default)]
+    pub source: Peer,
+    /// The proxy.
+    #[serde(default)]
+    pub destination: Peer,
+    /// The request.
+    #[serde(default)]
+    pub request: Option<RequestPart>,
+    /// Per-route configuration of the proxy.
+    #[serde(default, alias = "contextExtensions", skip_serializing_if = "BTreeMap::is_empty")]
+    pub context_extensions: BTreeMap<String, String>,
+}
+
+/// `AttributeContext.Peer`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// The name in its certificate.
+    #[serde(default)]
+    pub principal: String,
+}
+
+/// `AttributeContext.Request`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestPart {
+    /// The HTTP request.
+    pub http: HttpPart,
+}
+
+/// `AttributeContext.HttpRequest`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpPart {
+    /// `:method`
+    pub method: String,
+    /// `:path`
+    pub path: String,
+    /// `:authority`
+    #[serde(default)]
+    pub host: String,
+    /// Headers as a map, repeated ones joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<BTreeMap<String, String>>,
+    /// Headers as a list (`encode_raw_headers`).
+    #[serde(default, alias = "headerMap", skip_serializing_if = "Option::is_none")]
+    pub header_map: Option<HeaderMap>,
+    /// The body as text (without `pack_as_bytes`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// The body as base64 (`pack_as_bytes`).
+    #[serde(default, alias = "rawBody", skip_serializing_if = "Option::is_none")]
+    pub raw_body: Option<String>,
+    /// The same as `raw_body`, written as text: easier on readers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_body_text: Option<String>,
+}
+
+/// `HeaderMap`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderMap {
+    /// The fields.
+    pub headers: Vec<Field>,
+}
+
+/// `HeaderValue`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Field {
+    /// Name.
+    pub key: String,
+    /// Value.
+    #[serde(default)]
+    pub value: String,
+}
+
+impl Capture {
+    /// Reads a capture.
+    ///
+    /// # Errors
+    /// One sentence with line and column.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// The request that was captured.
+    ///
+    /// # Errors
+    /// If `raw_body` is no base64, or a part is there in two forms.
+    pub fn request(self) -> Result<Request, String> {
+        let Attributes { source, destination, request, mut context_extensions } = self.attributes;
+        Ok(Request {
+            source_principal: source.principal,
+            destination_principal: destination.principal,
+            target_extension: context_extensions.remove("palisade.target"),
+            http: request.map(|part| part.http.request()).transpose()?,
+        })
+    }
+
+    /// Captures a request, with its values taken out unless `redact` is false.
+    #[must_use]
+    pub fn of(request: &Request, redact: bool) -> Self {
+        let http = request.http.as_ref().map(|http| RequestPart { http: HttpPart::of(http, redact) });
+        let principal = |text: &str| Peer { principal: text.to_owned() };
+        let extension = request.target_extension.iter().map(|target| ("palisade.target".to_owned(), target.clone()));
+        Self {
+            redacted: redact,
+            attributes: Attributes {
+                source: principal(&request.source_principal),
+                destination: principal(&request.destination_principal),
+                request: http,
+                context_extensions: extension.collect(),
+            },
+        }
+    }
+}
+
+impl HttpPart {
+    fn request(self) -> Result<HttpRequest, String> {
+        let headers = match (self.header_map, self.headers) {
+            (Some(_), Some(_)) => return Err("both `headers` and `header_map` are given".into()),
+            (Some(map), None) => Headers::new(map.headers.into_iter().map(|field| (field.key, field.value)).collect(), false),
+            (None, map) => Headers::new(map.unwrap_or_default().into_iter().collect(), true),
+        };
+        let body = match (self.raw_body, self.raw_body_text, self.body) {
+            (Some(base64), None, None) => {
+                Body::Raw(BASE64.decode(base64).map_err(|error| format!("`raw_body` is no base64: {error}"))?)
+            }
+            (None, Some(text), None) => Body::Raw(text.into_bytes()),
+            (None, None, Some(text)) => Body::Text(text),
+            (None, None, None) => Body::Absent,
+            _ => return Err("more than one of `body`, `raw_body` and `raw_body_text` is given".into()),
+        };
+        Ok(HttpRequest { method: self.method, path: self.path, host: self.host, headers, body })
+    }
+
+    fn of(http: &HttpRequest, redact: bool) -> Self {
+        let keep = |name: &str| !redact || KEPT.contains(&name);
+        // With values taken out, the length is another one.
+        let fields = http.headers.iter().filter(|(name, _)| !redact || *name != "content-length").map(|(name, value)| {
+            (name.to_owned(), if keep(name) { value.to_owned() } else { REDACTED.to_owned() })
+        });
+        let (headers, header_map) = if http.headers.joined() {
+            (Some(fields.collect()), None)
+        } else {
+            (None, Some(HeaderMap { headers: fields.map(|(key, value)| Field { key, value }).collect() }))
+        };
+        let path = match http.path.split_once('?') {
+            Some((path, _query)) if redact => format!("{path}?{REDACTED}"),
+            _ => http.path.clone(),
+        };
+        let mut part = Self { method: http.method.clone(), path, host: http.host.clone(), headers, header_map, ..Self::default() };
+        match &http.body {
+            Body::Absent => {}
+            Body::Raw(bytes) if redact => part.raw_body_text = Some(redacted_json(bytes)),
+            Body::Raw(bytes) => part.raw_body = Some(BASE64.encode(bytes)),
+            Body::Text(text) if redact => part.body = Some(redacted_json(text.as_bytes())),
+            Body::Text(text) => part.body = Some(text.clone()),
+        }
+        part
+    }
+}
+
+/// A JSON body with its values replaced, but for the members by which a protocol is read. A body that is
+/// no JSON, or ambiguous JSON, is replaced as a whole.
+fn redacted_json(bytes: &[u8]) -> String {
+    use crate::authz::call::json::Json;
+    use serde_json::Value;
+    const KEPT_MEMBERS: &[&str] = &["jsonrpc", "id", "method", "name", "uri", "role", "taskId", "io.modelcontextprotocol/protocolVersion"];
+    fn walk(json: &Json<'_>, keep: bool, depth: usize) -> Value {
+        match json {
+            Json::Null => Value::Null,
+            Json::Bool(_) => Value::Bool(false),
+            Json::Number(text) if keep => text.parse::<i64>().map_or(Value::from(0), Value::from),
+            Json::Number(_) => Value::from(0),
+            Json::String(text) => Value::from(if keep { text.as_ref() } else { REDACTED }),
+            Json::Array(items) => items.iter().map(|item| walk(item, false, depth + 1)).collect(),
+            Json::Object(members) => members
+                .iter()
+                // Below the envelope and its parameters, a member called `name` is an argument.
+                .map(|(key, value)| (key.to_string(), walk(value, depth < 3 && KEPT_MEMBERS.contains(&key.as_ref()), depth + 1)))
+                .collect(),
+        }
+    }
+    let walk_arguments = |json: &Json<'_>| {
+        let mut value = walk(json, false, 0);
+        if let Some(arguments) = value.pointer_mut("/params/arguments")
+            && let Some(json) = json.get("params").and_then(|params| params.get("arguments"))
+        {
+            *arguments = walk(json, false, 9);
+        }
+        value
+    };
+    let limits = crate::authz::limits::Limits::default();
+    Json::parse(bytes, &limits).map_or_else(|_| REDACTED.to_owned(), |json| walk_arguments(&json).to_string())
+}
+
+/// Writes captures on a thread of its own.
+#[derive(Clone, Debug)]
+pub struct Capturer {
+    sender: mpsc::SyncSender<(String, Capture)>,
+    redact: bool,
+}
+
+impl Capturer {
+    /// Captures to `directory`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn start(directory: &Path, redact: bool) -> io::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let (sender, captures) = mpsc::sync_channel::<(String, Capture)>(QUEUE);
+        let directory: PathBuf = directory.to_path_buf();
+        std::thread::Builder::new().name("capture".into()).spawn(move || {
+            for (name, capture) in captures {
+                let written = serde_json::to_vec_pretty(&capture)
+                    .map_err(io::Error::other)
+                    .and_then(|bytes| std::fs::write(directory.join(name), bytes));
+                if let Err(error) = written {
+                    tracing::error!(%error, "a check could not be captured");
+                }
+            }
+        })?;
+        Ok(Self { sender, redact })
+    }
+
+    /// Queues one check; false if the queue is full and it was dropped.
+    #[must_use]
+    pub fn take(&self, request: &Request, identity: IdentitySource, decision_id: &str) -> bool {
+        let suffix = match identity {
+            IdentitySource::SourcePrincipal => "json",
+            IdentitySource::Xfcc => "xfcc.json",
+        };
+        self.sender.try_send((format!("{decision_id}.{suffix}"), Capture::of(request, self.redact))).is_ok()
+    }
+}

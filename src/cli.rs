@@ -1,0 +1,60 @@
+//! The command line: one file per command, and exit codes that tell outcomes apart.
+
+pub mod check;
+pub mod config;
+pub mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit codes. 2 is clap's, for a wrong command line.
+pub mod exit {
+    /// Done; for `check`: permitted.
+    pub const OK: u8 = 0;
+    /// It could not be done: configuration, bundle, file.
+    pub const FAILURE: u8 = 1;
+    /// `check`: denied.
+    pub const DENIAL: u8 = 10;
+    /// `check`: the request could not be read, which denies it too.
+    pub const UNREADABLE: u8 = 11;
+}
+
+/// Envoy external authorization for AI agents: Cedar policies on every agent-to-agent and agent-to-tool call.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, after_help = "Start with `palisade config default > palisade.toml`, then `palisade serve --config palisade.toml`.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Arguments),
+    Check(check::Arguments),
+    Config(config::Arguments),
+}
+
+/// Parses the command line and runs the command.
+#[must_use]
+pub fn run() -> ExitCode {
+    let code = match Arguments::parse().command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Config(arguments) => config::run(&arguments),
+    };
+    ExitCode::from(code)
+}
+
+/// One line on standard error.
+#[expect(clippy::print_stderr, reason = "the command line's voice")]
+fn complain(message: &str) {
+    eprintln!("palisade: {message}");
+}
+
+/// Text on standard output. A reader that went away (`| head`) is no error.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let _reader_gone = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

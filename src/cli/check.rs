@@ -1,0 +1,213 @@
+//! `palisade check`: decide one recorded check offline, and explain.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::{complain, exit, print};
+use crate::authz::decision::{Decision, Verdict};
+use crate::authz::facts::Facts;
+use crate::authz::identity::IdentitySource;
+use crate::authz::limits::Limits;
+use crate::authz::policy::context::Needs;
+use crate::authz::policy::engine::Part;
+use crate::authz::policy::query::Parts;
+use crate::authz::policy::{Bundle, PolicyInfo};
+use crate::authz::request::{Body, Request};
+use crate::authz::{self, Active, Settings};
+use crate::capture::Capture;
+use crate::config::Config;
+use crate::envoy::response;
+use crate::store::files;
+
+/// Decide one recorded check offline and explain it
+///
+/// Exit codes: 0 permit, 10 denial, 11 unreadable request (also a denial), 1 failure, 2 wrong command line.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// A CheckRequest as JSON, as `serve --record` writes it; `-` reads standard input
+    #[arg(value_name = "REQUEST.json")]
+    request: PathBuf,
+    /// The bundle directory
+    #[arg(long, value_name = "DIR")]
+    bundle: PathBuf,
+    /// Take trust domains, limits and zone from this configuration; without it the caller's trust domain is
+    /// taken as configured
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Take the identity from x-forwarded-client-cert, as a listener with identity = "xfcc" does
+    #[arg(long)]
+    xfcc: bool,
+    /// Decide as of this moment, e.g. 2026-03-04T10:15:00Z [default: now]
+    #[arg(long, value_name = "TIME")]
+    now: Option<Timestamp>,
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(arguments: &Arguments) -> u8 {
+    match check(arguments) {
+        Ok((text, code)) => {
+            print(&text);
+            code
+        }
+        Err(message) => {
+            complain(&message);
+            exit::FAILURE
+        }
+    }
+}
+
+fn check(arguments: &Arguments) -> Result<(String, u8), String> {
+    let (request, redacted) = read_request(&arguments.request)?;
+    let bundle = load_bundle(&arguments.bundle)?;
+    let identity = if arguments.xfcc { IdentitySource::Xfcc } else { IdentitySource::SourcePrincipal };
+    let (settings, zone) = settings(arguments, &request)?;
+    #[expect(clippy::disallowed_methods, reason = "a command decides as of now unless told otherwise")]
+    let now = arguments.now.map_or_else(|| Timestamp::try_from(std::time::SystemTime::now()), Ok);
+    let body_sha256 = request.http.as_ref().and_then(|http| match &http.body {
+        Body::Absent => None,
+        Body::Raw(bytes) => Some(files::sha256_hex(bytes)),
+        Body::Text(text) => Some(files::sha256_hex(text.as_bytes())),
+    });
+    let facts = Facts { now: now.map_err(|error| error.to_string())?, zone, body_sha256 };
+
+    let active = Active::Loaded(Box::new(bundle));
+    let decision = authz::authorize(&active, &settings, identity, &request, &facts);
+    let Active::Loaded(bundle) = &active else { return Err("no bundle".into()) };
+    let mut text = String::new();
+    if redacted {
+        text.push_str("note: values were taken out of this capture; with them it may decide otherwise\n");
+    }
+    describe(&mut text, &decision, bundle, &facts);
+    explain_policies(&mut text, bundle, &settings, identity, &request, &facts)?;
+    describe_answer(&mut text, &decision);
+    let code = match decision.reason() {
+        None => exit::OK,
+        Some(reason) if reason.is_unreadable() => exit::UNREADABLE,
+        Some(_) => exit::DENIAL,
+    };
+    Ok((text, code))
+}
+
+fn read_request(path: &Path) -> Result<(Request, bool), String> {
+    let text = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let at = |error: String| format!("{}: {error}", path.display());
+    let capture = Capture::parse(&text.map_err(|error| at(format!("cannot be read: {error}")))?).map_err(at)?;
+    let redacted = capture.redacted;
+    Ok((capture.request().map_err(at)?, redacted))
+}
+
+fn load_bundle(directory: &Path) -> Result<Bundle, String> {
+    let at = |error| format!("bundle {}: {error}", directory.display());
+    let files = files::read(directory).map_err(at)?;
+    Bundle::load(&files, files::digest(&files)).map_err(at)
+}
+
+fn settings(arguments: &Arguments, request: &Request) -> Result<(Settings, jiff::tz::TimeZone), String> {
+    if let Some(path) = &arguments.config {
+        let config = Config::load(path).map_err(|error| error.to_string())?;
+        let zone = config.zone();
+        return Ok((Settings { trust_domains: config.identity.trust_domains, limits: config.limits }, zone));
+    }
+    let own = request.source_principal.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
+    let trust_domains = own.map(str::to_owned).into_iter().collect();
+    Ok((Settings { trust_domains, limits: Limits::default() }, jiff::tz::TimeZone::UTC))
+}
+
+fn describe(text: &mut String, decision: &Decision, bundle: &Bundle, facts: &Facts) {
+    let verdict = match &decision.verdict {
+        Verdict::Permit(_) => "PERMIT".to_owned(),
+        Verdict::Denial(denial) => {
+            let detail = denial.detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
+            format!("DENIAL ({}){detail}", denial.reason)
+        }
+    };
+    let caller = decision.caller.as_ref().map_or("not verified", |agent| agent.as_str());
+    let target = decision.target.as_ref().map_or_else(
+        || "none matched".to_owned(),
+        |target| format!("{} ({})", target.name, target.protocol.as_str()),
+    );
+    let local = facts.local();
+    let _ = writeln!(text, "verdict    {verdict}");
+    let _ = writeln!(text, "caller     {caller}");
+    let _ = writeln!(text, "target     {target}");
+    let _ = writeln!(text, "time       {} (local {:02}:{:02}, weekday {})", facts.now, local.hour, local.minute, local.weekday);
+    let _ = writeln!(text, "bundle     {} ({} policies)", bundle.digest(), bundle.engine().len());
+}
+
+/// Every call with every policy's part in it, and what Cedar's own authorizer says over all policies.
+fn explain_policies(
+    text: &mut String,
+    bundle: &Bundle,
+    settings: &Settings,
+    identity: IdentitySource,
+    request: &Request,
+    facts: &Facts,
+) -> Result<(), String> {
+    let Ok((caller, server, reading)) = authz::read(bundle, settings, identity, request) else { return Ok(()) };
+    let parts = Parts { request, reading: &reading, caller: &caller, server, facts };
+    for (at, call) in reading.calls.iter().enumerate() {
+        let number = if reading.calls.len() > 1 { format!(" {}", at + 1) } else { String::new() };
+        let _ = writeln!(text, "call{number:<7}Action::\"{}\"", call.action);
+        let (Ok(query), Ok(for_reference)) = (bundle.query(&parts, call, None), bundle.query(&parts, call, Some(Needs::ALL)))
+        else {
+            continue;
+        };
+        let _ = writeln!(text, "resource   {}", query.resource.uid());
+        let explained = bundle.engine().explain(query);
+        let (others, candidates): (Vec<_>, Vec<_>) = explained.iter().partition(|(_, part)| matches!(part, Part::OutOfScope(_)));
+        let _ = writeln!(text, "candidates {} of {} policies", candidates.len(), explained.len());
+        for (policy, part) in candidates {
+            describe_part(text, policy, part);
+        }
+        for (policy, part) in others {
+            describe_part(text, policy, part);
+        }
+        match bundle.reference(for_reference) {
+            Ok(response) => {
+                let reasons: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
+                let _ = writeln!(
+                    text,
+                    "reference  Cedar's authorizer over all policies: {:?} [{}], {} errors",
+                    response.decision(),
+                    reasons.join(", "),
+                    response.diagnostics().errors().count(),
+                );
+            }
+            Err(error) => return Err(format!("Cedar's authorizer refuses the request: {error}")),
+        }
+    }
+    Ok(())
+}
+
+fn describe_part(text: &mut String, policy: &PolicyInfo, part: &Part) {
+    let effect = if policy.forbids { "forbid" } else { "permit" };
+    let (mark, said) = match part {
+        Part::Satisfied => ("=>", format!("{effect}s: {}", policy.reason)),
+        Part::NotSatisfied => ("  ", format!("{effect}, its conditions do not hold")),
+        Part::Failed(error) => ("!!", format!("{effect}, failed: {error}")),
+        Part::OutOfScope(why) => (" -", format!("{effect}, for {why}")),
+    };
+    let _ = writeln!(text, "  {mark} {:<34} {said}", policy.id);
+}
+
+fn describe_answer(text: &mut String, decision: &Decision) {
+    use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+    let answer = response::build(decision, "00000000-0000-7000-8000-000000000000");
+    let code = answer.status.as_ref().map_or(-1, |status| status.code);
+    match answer.http_response {
+        Some(HttpResponse::DeniedResponse(denied)) => {
+            let status = denied.status.map_or(0, |status| status.code);
+            let _ = writeln!(text, "answer     denied (gRPC status {code}), HTTP {status}: {}", denied.body);
+        }
+        _ => {
+            let _ = writeln!(text, "answer     OK (gRPC status {code}), {} and {} set for the upstream", response::AGENT, response::DECISION_ID);
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The gRPC service `envoy.service.auth.v3.Authorization`, one unary method, taken as raw bytes.
+//!
+//! tonic's own handlers answer an oversized or undecodable message with a gRPC error, which Envoy treats as
+//! "authorizer broken". So the exchange is done here: read one length-prefixed message within limits and a
+//! deadline, hand it to a [`Decide`], catch its panics, and answer every case with a `CheckResponse`.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
+use http::{HeaderMap, HeaderValue};
+use http_body_util::BodyExt;
+use prost::Message;
+use tonic::body::Body;
+
+use crate::authz::identity::IdentitySource;
+use crate::authz::reason::Reason;
+
+const PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
+/// Compression flag and length (gRPC over HTTP/2, "Length-Prefixed-Message").
+const PREFIX_BYTES: usize = 5;
+const UNIMPLEMENTED: &str = "12";
+
+/// One check as it arrived.
+pub struct Check {
+    /// The bytes of the `CheckRequest`.
+    pub message: Bytes,
+    /// `traceparent` of the check call itself, which Envoy's tracer writes.
+    pub traceparent: Option<HeaderValue>,
+    /// Where this listener takes the caller's identity from.
+    pub identity: IdentitySource,
+    /// When the check arrived.
+    pub arrived: Instant,
+    /// When the answer has to be there.
+    pub deadline: Instant,
+}
+
+/// What decides: implemented by the composition root.
+pub trait Decide: Send + Sync + 'static {
+    /// Decides one check.
+    fn decide(&self, check: Check) -> CheckResponse;
+    /// Denies a check that could not even be read, or whose decision failed.
+    fn refuse(&self, reason: Reason, arrived: Instant) -> CheckResponse;
+}
+
+/// Bounds of the exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Largest check message, in bytes.
+    pub message_bytes: usize,
+    /// Most checks in flight, over all connections and listeners.
+    pub in_flight: usize,
+    /// Time for one check, shorter than Envoy's own timeout.
+    pub deadline: Duration,
+}
+
+/// The service of one listener.
+pub struct CheckService<D> {
+    decider: Arc<D>,
+    bounds: Bounds,
+    identity: IdentitySource,
+    in_flight: Arc<AtomicUsize>,
+}
+
+impl<D> Clone for CheckService<D> {
+    fn clone(&self) -> Self {
+        Self {
+            decider: self.decider.clone(),
+            bounds: self.bounds,
+            identity: self.identity,
+            in_flight: self.in_flight.clone(),
+        }
+    }
+}
+
+impl<D: Decide> CheckService<D> {
+    /// A service over `decider`; `in_flight` is shared by all listeners.
+    #[must_use]
+    pub const fn new(decider: Arc<D>, bounds: Bounds, identity: IdentitySource, in_flight: Arc<AtomicUsize>) -> Self {
+        Self { decider, bounds, identity, in_flight }
+    }
+
+    /// `place` and `arrived` are taken when the stream arrives, not when this future first runs: under
+    /// overload the time between the two is what grows.
+    async fn exchange(
+        self,
+        request: http::Request<Body>,
+        place: Option<InFlight>,
+        arrived: Instant,
+    ) -> http::Response<Body> {
+        if request.uri().path() != PATH {
+            return unimplemented();
+        }
+        let Some(_place) = place else {
+            return respond(&self.decider.refuse(Reason::Overloaded, arrived));
+        };
+        let (head, body) = request.into_parts();
+        let time = patience(&head.headers).map_or(self.bounds.deadline, |theirs| theirs.min(self.bounds.deadline));
+        let left = time.saturating_sub(arrived.elapsed());
+        let message = match tokio::time::timeout(left, read_message(body, self.bounds.message_bytes)).await {
+            Ok(Ok(message)) => message,
+            Ok(Err(reason)) => return respond(&self.decider.refuse(reason, arrived)),
+            Err(_elapsed) => return respond(&self.decider.refuse(Reason::DeadlineMissed, arrived)),
+        };
+        let check = Check {
+            message,
+            traceparent: head.headers.get("traceparent").cloned(),
+            identity: self.identity,
+            arrived,
+            deadline: arrived + time,
+        };
+        // The decision is synchronous and shares nothing mutable but queues and counters, which a panic
+        // leaves whole.
+        let decided = catch_unwind(AssertUnwindSafe(|| self.decider.decide(check)));
+        respond(&decided.unwrap_or_else(|_| self.decider.refuse(Reason::InternalPanic, arrived)))
+    }
+}
+
+/// A place among the checks in flight, given back on drop.
+struct InFlight(Arc<AtomicUsize>);
+
+impl InFlight {
+    fn enter(count: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let place = Self(count.clone());
+        (count.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Four fifths of the time that the proxy gives (`grpc-timeout`): the answer has to travel too.
+fn patience(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    let time = match unit {
+        "H" => Duration::from_secs(amount.checked_mul(3_600)?),
+        "M" => Duration::from_secs(amount.checked_mul(60)?),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    };
+    Some(time / 5 * 4)
+}
+
+/// Reads exactly one uncompressed message.
+async fn read_message(mut body: Body, limit: usize) -> Result<Bytes, Reason> {
+    let limit = limit + PREFIX_BYTES;
+    let mut whole = Bytes::new();
+    let mut parts: Option<BytesMut> = None;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Reason::CheckUndecodable)?.into_data() else { continue };
+        if whole.is_empty() && parts.is_none() {
+            whole = data;
+        } else {
+            // A second frame is rare: only then are bytes copied.
+            let parts = parts.get_or_insert_with(|| BytesMut::from(std::mem::take(&mut whole)));
+            parts.put(data);
+        }
+        if whole.len().max(parts.as_ref().map_or(0, BytesMut::len)) > limit {
+            return Err(Reason::CheckTooLarge);
+        }
+    }
+    let mut whole = parts.map_or(whole, BytesMut::freeze);
+    let prefix = whole.split_to_checked(PREFIX_BYTES).ok_or(Reason::CheckUndecodable)?;
+    match *prefix {
+        [0, a, b, c, d] if u32::from_be_bytes([a, b, c, d]) as usize == whole.len() => Ok(whole),
+        _ => Err(Reason::CheckUndecodable),
+    }
+}
+
+/// `Bytes::split_to` without its panic.
+trait SplitToChecked: Sized {
+    fn split_to_checked(&mut self, at: usize) -> Option<Self>;
+}
+
+impl SplitToChecked for Bytes {
+    fn split_to_checked(&mut self, at: usize) -> Option<Self> {
+        (at <= self.len()).then(|| self.split_to(at))
+    }
+}
+
+fn respond(answer: &CheckResponse) -> http::Response<Body> {
+    let length = answer.encoded_len();
+    let mut data = BytesMut::with_capacity(PREFIX_BYTES + length);
+    data.put_u8(0);
+    // An answer is a few hundred bytes.
+    data.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    // The buffer grows as needed: encoding into it cannot fail.
+    let encoded = answer.encode(&mut data);
+    debug_assert!(encoded.is_ok());
+    grpc(Body::new(Answer { data: Some(data.freeze()), trailers: Some(ok_trailers()) }), None)
+}
+
+fn unimplemented() -> http::Response<Body> {
+    grpc(Body::empty(), Some(HeaderValue::from_static(UNIMPLEMENTED)))
+}
+
+fn grpc(body: Body, status: Option<HeaderValue>) -> http::Response<Body> {
+    let mut response = http::Response::new(body);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    if let Some(status) = status {
+        response.headers_mut().insert("grpc-status", status);
+    }
+    response
+}
+
+fn ok_trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers
+}
+
+/// One message and the trailers that end a gRPC answer.
+struct Answer {
+    data: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, tonic::Status>>> {
+        let frame = match self.data.take() {
+            Some(data) => Some(http_body::Frame::data(data)),
+            None => self.trailers.take().map(http_body::Frame::trailers),
+        };
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_none() && self.trailers.is_none()
+    }
+}
+
+impl<D: Decide> tower_service::Service<http::Request<Body>> for CheckService<D> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let arrived = Instant::now();
+        let place = InFlight::enter(&self.in_flight, self.bounds.in_flight);
+        let service = self.clone();
+        Box::pin(async move { Ok(service.exchange(request, place, arrived).await) })
+    }
+}
+
+impl<D> tonic::server::NamedService for CheckService<D> {
+    const NAME: &'static str = "envoy.service.auth.v3.Authorization";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proxy_s_patience_counts() {
+        let of = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", HeaderValue::from_static(text));
+            patience(&headers)
+        };
+        assert_eq!(of("250m"), Some(Duration::from_millis(200)));
+        assert_eq!(of("1S"), Some(Duration::from_millis(800)));
+        for text in ["", "m", "250", "x5m", "-1m", "123456789m", "5x"] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Reading a bundle directory.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use aws_lc_rs::digest;
+
+use crate::authz::policy::source::{BundleError, SourceFile};
+
+/// Most files in a bundle.
+const MAX_FILES: usize = 20_000;
+/// Largest sum of all files, in bytes.
+const MAX_BYTES: u64 = 256 * 1024 * 1024;
+/// Deepest nesting of directories.
+const MAX_DEPTH: usize = 8;
+
+/// Reads every file that belongs to the bundle in `directory`. Names that begin with a dot (Kubernetes keeps
+/// its own links there), `tests/` and `*.md` do not.
+///
+/// # Errors
+/// [`BundleError`] for what cannot be read, and for a bundle beyond its bounds.
+pub fn read(directory: &Path) -> Result<Vec<SourceFile>, BundleError> {
+    let mut reading = Reading { files: Vec::new(), bytes: 0 };
+    reading.directory(directory, "", 0)?;
+    reading.files.sort_by(|a, b| a.name.cmp(&b.name));
+    if reading.files.is_empty() {
+        return Err(BundleError::new("", format!("`{}` holds no bundle", directory.display())));
+    }
+    Ok(reading.files)
+}
+
+struct Reading {
+    files: Vec<SourceFile>,
+    bytes: u64,
+}
+
+impl Reading {
+    fn directory(&mut self, path: &Path, prefix: &str, depth: usize) -> Result<(), BundleError> {
+        let failed = |error: std::io::Error| BundleError::new(prefix, format!("cannot read `{}`: {error}", path.display()));
+        if depth > MAX_DEPTH {
+            return Err(BundleError::new(prefix, format!("directories are nested deeper than {MAX_DEPTH}")));
+        }
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Ok(base) = entry.file_name().into_string() else {
+                return Err(BundleError::new(prefix, "holds a file whose name is not UTF-8"));
+            };
+            if base.starts_with('.') || base.ends_with(".md") || (prefix.is_empty() && base == "tests") {
+                continue;
+            }
+            let name = if prefix.is_empty() { base } else { format!("{prefix}/{base}") };
+            // `metadata` follows links: a Kubernetes volume is made of them.
+            let metadata = fs::metadata(entry.path()).map_err(failed)?;
+            if metadata.is_dir() {
+                self.directory(&entry.path(), &name, depth + 1)?;
+            } else {
+                self.file(&entry.path(), name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path, name: String) -> Result<(), BundleError> {
+        let failed = |error: std::io::Error| BundleError::new(&name, format!("cannot be read: {error}"));
+        let mut bytes = Vec::new();
+        let left = MAX_BYTES.saturating_sub(self.bytes);
+        fs::File::open(path).map_err(failed)?.take(left + 1).read_to_end(&mut bytes).map_err(failed)?;
+        self.bytes += bytes.len() as u64;
+        if self.bytes > MAX_BYTES || self.files.len() >= MAX_FILES {
+            return Err(BundleError::new("", format!("the bundle has more than {MAX_FILES} files or {MAX_BYTES} bytes")));
+        }
+        self.files.push(SourceFile { name, bytes });
+        Ok(())
+    }
+}
+
+/// The digest that names a bundle: SHA-256 over the names and contents of its files, each preceded by its
+/// length, in the order of names.
+#[must_use]
+pub fn digest(files: &[SourceFile]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for file in files {
+        for part in [file.name.as_bytes(), &file.bytes] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+    }
+    format!("sha256:{}", hex(context.finish().as_ref()))
+}
+
+/// SHA-256 of `bytes` in lower-case hex.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+/// Lower-case hex.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| DIGITS.get(usize::from(value)).map_or('0', |digit| char::from(*digit));
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}

@@ -1,0 +1,127 @@
+//! Every metric in one place. Labels are bounded: protocol and reason come from closed lists.
+
+use prometheus::core::Collector;
+use prometheus::{Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+use crate::authz::decision::Decision;
+use crate::authz::reason::Reason;
+use crate::authz::target::Protocol;
+
+/// Counters and histograms. Handles for the request path are resolved once, here.
+pub struct Metrics {
+    registry: Registry,
+    /// By protocol (the last row: none), then by reason (the last column: permit).
+    decisions: Vec<Vec<IntCounter>>,
+    /// From the arrival of a check to its decision, in seconds.
+    pub decision_seconds: Histogram,
+    /// Policies that failed to evaluate.
+    pub policy_errors: IntCounter,
+    /// When the bundle in force was swapped in, as Unix time.
+    pub bundle_loaded_seconds: Gauge,
+    /// Swaps of the bundle.
+    pub bundle_loads: IntCounter,
+    /// Bundles on disk that were refused.
+    pub bundle_load_failures: IntCounter,
+    /// 1 while the bundle on disk is refused and the last good one is in force.
+    pub bundle_stale: IntGauge,
+    /// Policies in force.
+    pub bundle_policies: IntGauge,
+    /// Checks being decided.
+    pub in_flight: IntGauge,
+    /// Records waiting for the writer.
+    pub record_queue: IntGauge,
+    /// Records lost since the start.
+    pub records_lost: IntGauge,
+    /// Attempts to write records that failed since the start.
+    pub record_write_errors: IntGauge,
+    /// Connections closed at once because there were too many.
+    pub connections_refused: IntCounter,
+    /// Captures that were dropped.
+    pub captures_dropped: IntCounter,
+}
+
+/// From 5 µs to 250 ms: the decision itself is some ten microseconds.
+const BUCKETS: &[f64] =
+    &[5e-6, 1e-5, 2e-5, 3e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25];
+
+impl Metrics {
+    /// All metrics, at zero.
+    ///
+    /// # Errors
+    /// If a name is there twice.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let decisions = IntCounterVec::new(
+            Opts::new("palisade_decisions_total", "Decisions by verdict, reason and protocol."),
+            &["verdict", "reason", "protocol"],
+        )?;
+        register(&registry, &decisions)?;
+        let protocols = Protocol::ALL.iter().map(|protocol| protocol.as_str()).chain(["none"]);
+        let handles = protocols
+            .map(|protocol| {
+                let denials = Reason::ALL.iter().map(|reason| decisions.with_label_values(&["denial", reason.code(), protocol]));
+                let permit = decisions.with_label_values(&["permit", "", protocol]);
+                denials.chain([permit]).collect()
+            })
+            .collect();
+        let counter = |name, help| register(&registry, &IntCounter::new(name, help)?);
+        let gauge = |name, help| register(&registry, &IntGauge::new(name, help)?);
+        let histogram = HistogramOpts::new("palisade_decision_seconds", "From the arrival of a check to its decision.");
+        Ok(Self {
+            decisions: handles,
+            decision_seconds: register(&registry, &Histogram::with_opts(histogram.buckets(BUCKETS.to_vec()))?)?,
+            policy_errors: counter("palisade_policy_errors_total", "Policies that failed to evaluate; each denies its call.")?,
+            bundle_loaded_seconds: register(
+                &registry,
+                &Gauge::new("palisade_bundle_loaded_timestamp_seconds", "When the bundle in force was swapped in.")?,
+            )?,
+            bundle_loads: counter("palisade_bundle_loads_total", "Bundles swapped in.")?,
+            bundle_load_failures: counter("palisade_bundle_load_failures_total", "Bundles on disk that were refused.")?,
+            bundle_stale: gauge("palisade_bundle_stale", "1 while the bundle on disk is refused and the last good one in force.")?,
+            bundle_policies: gauge("palisade_bundle_policies", "Policies in force.")?,
+            in_flight: gauge("palisade_checks_in_flight", "Checks being decided.")?,
+            record_queue: gauge("palisade_record_queue", "Records waiting for the writer.")?,
+            records_lost: gauge("palisade_records_lost", "Records lost since the start because the queue was full.")?,
+            record_write_errors: gauge("palisade_record_write_errors", "Attempts to write records that failed since the start.")?,
+            connections_refused: counter("palisade_connections_refused_total", "Connections closed at once because there were too many.")?,
+            captures_dropped: counter("palisade_captures_dropped_total", "Captured checks that were dropped.")?,
+            registry,
+        })
+    }
+
+    /// Counts a decision.
+    pub fn count(&self, decision: &Decision, seconds: f64) {
+        let row = decision.target.as_ref().map_or(Protocol::ALL.len(), |target| target.protocol as usize);
+        let column = decision.reason().map_or(Reason::ALL.len(), |reason| reason as usize);
+        if let Some(counter) = self.decisions.get(row).and_then(|row| row.get(column)) {
+            counter.inc();
+        }
+        self.decision_seconds.observe(seconds);
+        let failures: usize = decision.evaluations.iter().map(|evaluation| evaluation.failures.len()).sum();
+        if failures > 0 {
+            self.policy_errors.inc_by(failures as u64);
+        }
+    }
+
+    /// The text that Prometheus scrapes. Series that never counted are left out.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut families = self.registry.gather();
+        for family in &mut families {
+            if family.name() == "palisade_decisions_total" {
+                let counted: Vec<_> = family.take_metric().into_iter().filter(|m| m.get_counter().get_value() > 0.0).collect();
+                family.set_metric(counted);
+            }
+        }
+        families.retain(|family| !family.get_metric().is_empty());
+        let mut text = Vec::new();
+        // Writing to memory cannot fail, and every family left has a metric.
+        let _encoded = TextEncoder::new().encode(&families, &mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: &C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric.clone())
+}

@@ -1,0 +1,196 @@
+//! One span per decision, built from its record after the answer has left, and exported over OTLP/gRPC.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
+use opentelemetry::{Context, InstrumentationScope, KeyValue, StringValue, Value};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanEvents, SpanLinks, SpanProcessor,
+};
+
+use super::Config;
+use crate::authz::decision::{Evaluation, Verdict};
+use crate::authz::record::Record;
+
+/// Exports spans of decisions, and through [`Spans::provider`] those of Palisade's own life.
+#[derive(Clone, Debug)]
+pub struct Spans {
+    processor: Shared,
+    provider: SdkTracerProvider,
+    scope: InstrumentationScope,
+    permit_sample_ratio: f64,
+}
+
+/// One processor, and so one bounded queue, for both kinds of spans.
+#[derive(Clone, Debug)]
+struct Shared(Arc<BatchSpanProcessor>);
+
+impl SpanProcessor for Shared {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.0.on_start(span, context);
+    }
+    fn on_end(&self, span: SpanData) {
+        self.0.on_end(span);
+    }
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+}
+
+impl Spans {
+    /// An exporter, or `None` where no endpoint is configured. Has to be called within a tokio runtime,
+    /// on which the connection lives.
+    ///
+    /// # Errors
+    /// If the endpoint is no URL.
+    pub fn new(config: &Config) -> Result<Option<Self>, String> {
+        if config.otlp_endpoint.is_empty() {
+            return Ok(None);
+        }
+        let exporter = SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(&config.otlp_endpoint)
+            .with_timeout(Duration::from_millis(config.export_timeout_ms))
+            .build()
+            .map_err(|error| format!("otlp_endpoint `{}`: {error}", config.otlp_endpoint))?;
+        let resource = Resource::builder()
+            .with_service_name(config.service_name.clone())
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+            .build();
+        let batch = BatchConfigBuilder::default()
+            .with_max_queue_size(config.queue_spans)
+            .with_scheduled_delay(Duration::from_millis(500))
+            .build();
+        let mut processor = BatchSpanProcessor::builder(exporter).with_batch_config(batch).build();
+        processor.set_resource(&resource);
+        let processor = Shared(Arc::new(processor));
+        let provider =
+            SdkTracerProvider::builder().with_resource(resource).with_span_processor(processor.clone()).build();
+        let scope = InstrumentationScope::builder("palisade").with_version(env!("CARGO_PKG_VERSION")).build();
+        Ok(Some(Self { processor, provider, scope, permit_sample_ratio: config.permit_sample_ratio }))
+    }
+
+    /// For spans of Palisade's own life, such as loading a bundle.
+    #[must_use]
+    pub const fn provider(&self) -> &SdkTracerProvider {
+        &self.provider
+    }
+
+    /// Queues the span of a decision if it is to be kept; drops it if the queue is full.
+    pub fn observe(&self, record: &Record) {
+        if self.keeps(record) {
+            self.processor.on_end(span(record, self.scope.clone()));
+        }
+    }
+
+    /// Exports what is queued and ends.
+    pub fn finish(&self, timeout: Duration) {
+        let _lost_at_the_end = self.provider.shutdown_with_timeout(timeout);
+    }
+
+    fn keeps(&self, record: &Record) -> bool {
+        let denied = matches!(record.decision.verdict, Verdict::Denial(_));
+        denied || record.trace.parent_sampled || {
+            // The trace id decides, so that all who see the trace decide alike (as OpenTelemetry's
+            // TraceIdRatioBased).
+            let [.., a, b, c, d, e, f, g, h] = record.trace.trace_id;
+            let share = (u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 11) as f64 / (1_u64 << 53) as f64;
+            record.trace.parent_span_id.is_none() && share < self.permit_sample_ratio
+        }
+    }
+}
+
+fn span(record: &Record, scope: InstrumentationScope) -> SpanData {
+    let decision = &record.decision;
+    let first = decision.evaluations.first();
+    let name = first.map_or_else(|| "authorize".into(), |evaluation| format!("authorize {}", evaluation.action));
+    let start = SystemTime::from(record.time);
+    SpanData {
+        span_context: SpanContext::new(
+            TraceId::from_bytes(record.trace.trace_id),
+            SpanId::from_bytes(record.trace.span_id),
+            TraceFlags::SAMPLED,
+            false,
+            TraceState::default(),
+        ),
+        parent_span_id: record.trace.parent_span_id.map_or(SpanId::INVALID, SpanId::from_bytes),
+        parent_span_is_remote: record.trace.parent_span_id.is_some(),
+        span_kind: SpanKind::Internal,
+        name: name.into(),
+        start_time: start,
+        end_time: start + Duration::from_micros(record.duration_micros),
+        attributes: attributes(record),
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        // A denial is Palisade's work well done, not an error of it.
+        status: Status::Unset,
+        instrumentation_scope: scope,
+    }
+}
+
+/// Own names where OpenTelemetry has none for an authorization decision (`authz.*`), its GenAI and MCP
+/// conventions where it has. Never tokens, arguments or header values.
+fn attributes(record: &Record) -> Vec<KeyValue> {
+    let decision = &record.decision;
+    let mut all = vec![
+        KeyValue::new("authz.decision.id", record.decision_id.clone()),
+        KeyValue::new("authz.policy_set.digest", record.bundle.to_string()),
+    ];
+    match &decision.verdict {
+        Verdict::Permit(_) => all.push(KeyValue::new("authz.decision", "permit")),
+        Verdict::Denial(denial) => all
+            .extend([KeyValue::new("authz.decision", "denial"), KeyValue::new("authz.reason_code", denial.reason.code())]),
+    }
+    all.extend(decision.caller.as_ref().map(|agent| KeyValue::new("authz.principal", agent.as_str().to_owned())));
+    if let Some(target) = &decision.target {
+        all.push(KeyValue::new("authz.target", target.name.to_string()));
+        all.push(KeyValue::new("authz.protocol", target.protocol.as_str()));
+    }
+    let policies = decision.evaluations.iter().flat_map(|evaluation| &evaluation.policies);
+    let ids: Vec<StringValue> = policies.map(|policy| StringValue::from(policy.id.clone())).collect();
+    all.push(KeyValue::new("authz.policy.ids", Value::Array(ids.into())));
+    all.extend(decision.evaluations.first().into_iter().flat_map(call_attributes));
+    if decision.evaluations.len() > 1 {
+        all.push(KeyValue::new("authz.batch.calls", decision.evaluations.len() as i64));
+    }
+    let failures: String = decision.evaluations.iter().flat_map(|evaluation| &evaluation.failures).fold(
+        String::new(),
+        |mut text, failure| {
+            let separator = if text.is_empty() { "" } else { "; " };
+            let _ = write!(text, "{separator}{}: {}", failure.policy.id, failure.error);
+            text
+        },
+    );
+    if !failures.is_empty() {
+        all.push(KeyValue::new("authz.policy.errors", failures));
+    }
+    all
+}
+
+fn call_attributes(call: &Evaluation) -> Vec<KeyValue> {
+    let mut all = vec![
+        KeyValue::new("authz.action", call.action.clone()),
+        KeyValue::new("authz.resource", call.resource.clone()),
+        KeyValue::new("authz.policy.candidates", call.candidates as i64),
+    ];
+    let is_mcp = call.tool.is_some() || call.protocol_version.is_some();
+    if let Some(method) = &call.method {
+        all.push(KeyValue::new(if is_mcp { "mcp.method.name" } else { "rpc.method" }, method.clone()));
+    }
+    all.extend(call.protocol_version.as_ref().map(|version| KeyValue::new("mcp.protocol.version", version.clone())));
+    if let Some(tool) = &call.tool {
+        all.push(KeyValue::new("gen_ai.operation.name", "execute_tool"));
+        all.push(KeyValue::new("gen_ai.tool.name", tool.clone()));
+    }
+    all.extend(call.id.as_ref().map(|id| KeyValue::new("jsonrpc.request.id", id.trim_matches('"').to_owned())));
+    all
+}
