@@ -103,15 +103,12 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     let admin = admin_listener.local_addr()?;
     let tcp = bound.iter().filter_map(Bound::tcp_address).collect();
     let unix = bound.iter().filter_map(Bound::unix_path).collect();
-    let sink = audit::Sink::open(&config.record)
-        .map_err(|error| StartError::Record(config.record.path.clone(), error))?;
+    let sink =
+        audit::Sink::open(&config.record).map_err(|error| StartError::Record(config.record.path.clone(), error))?;
 
     // Everything but deciding runs on one thread of its own: admin, reloads, export.
-    let background = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("background")
-        .enable_all()
-        .build()?;
+    let background =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build()?;
     let spans = {
         let _on_the_runtime = background.enter();
         Spans::new(&config.telemetry).map_err(StartError::Telemetry)?
@@ -164,7 +161,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
             return Err(error);
         }
     };
-    let background = start_background(background, admin_listener, pipeline.clone(), watch)?;
+    let background = start_background(background, admin_listener, pipeline.clone(), watch, stop.subscribe())?;
     tracing::info!(?tcp, ?unix, %admin, "ready");
     let drain = Duration::from_secs(config.server.drain_seconds);
     Ok(Running { tcp, unix, admin, stop, deciding, background, pipeline, writer, spans, drain })
@@ -202,6 +199,7 @@ fn start_background(
     admin_listener: std::net::TcpListener,
     pipeline: Arc<Pipeline>,
     watch: Option<crate::store::watch::Watch>,
+    mut stopped: watch::Receiver<bool>,
 ) -> Result<Background, StartError> {
     let listener = {
         let _on_the_runtime = runtime.enter();
@@ -213,6 +211,14 @@ fn start_background(
             if let Some(watch) = watch {
                 tokio::spawn(reload::follow(pipeline.clone(), watch));
             }
+            let for_health = pipeline.clone();
+            tokio::spawn(async move {
+                // Readiness changes twice: now, with the first bundle in force, and when draining begins.
+                for_health.report_health().await;
+                if stopped.wait_for(|stop| *stop).await.is_ok() {
+                    for_health.report_health().await;
+                }
+            });
             // The admin port outlives draining: somebody has to say "not ready".
             let serve = axum::serve(listener, admin::routes(pipeline)).into_future();
             tokio::select! { _ = serve => {}, _ = ended => {} }

@@ -235,7 +235,11 @@ impl<F: FnMut(&Record)> Worker<F> {
                 if self.shared.closed.load(Ordering::Acquire) {
                     return;
                 }
-                if lingered { self.sleep() } else { thread::park_timeout(LINGER) }
+                if lingered {
+                    self.sleep()
+                } else {
+                    thread::park_timeout(LINGER)
+                }
                 lingered = !lingered;
                 continue;
             }

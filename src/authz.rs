@@ -62,7 +62,13 @@ pub struct Settings {
 }
 
 /// Decides one check that arrived at a listener with this identity source.
-pub fn authorize(active: &Active, settings: &Settings, source: IdentitySource, request: &Request, facts: &Facts) -> Decision {
+pub fn authorize(
+    active: &Active,
+    settings: &Settings,
+    source: IdentitySource,
+    request: &Request,
+    facts: &Facts,
+) -> Decision {
     let Active::Loaded(bundle) = active else { return Decision::deny(Reason::BundleMissing) };
     let caller = match identity::identify(request, source, &settings.trust_domains) {
         Identity::Verified(caller) => caller,

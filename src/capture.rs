@@ -22,8 +22,16 @@ const QUEUE: usize = 64;
 const REDACTED: &str = "[redacted]";
 /// Headers whose values are kept: they decide, and hold nothing secret.
 const KEPT: &[&str] = &[
-    "accept", "content-encoding", "content-type", "mcp-method", "mcp-name", "mcp-protocol-version", "traceparent",
-    "upgrade", "x-envoy-auth-partial-body", "x-request-id",
+    "accept",
+    "content-encoding",
+    "content-type",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "traceparent",
+    "upgrade",
+    "x-envoy-auth-partial-body",
+    "x-request-id",
 ];
 
 /// A captured `CheckRequest`.
@@ -164,7 +172,9 @@ impl HttpPart {
     fn request(self) -> Result<HttpRequest, String> {
         let headers = match (self.header_map, self.headers) {
             (Some(_), Some(_)) => return Err("both `headers` and `header_map` are given".into()),
-            (Some(map), None) => Headers::new(map.headers.into_iter().map(|field| (field.key, field.value)).collect(), false),
+            (Some(map), None) => {
+                Headers::new(map.headers.into_iter().map(|field| (field.key, field.value)).collect(), false)
+            }
             (None, map) => Headers::new(map.unwrap_or_default().into_iter().collect(), true),
         };
         let body = match (self.raw_body, self.raw_body_text, self.body) {
@@ -182,9 +192,10 @@ impl HttpPart {
     fn of(http: &HttpRequest, redact: bool) -> Self {
         let keep = |name: &str| !redact || KEPT.contains(&name);
         // With values taken out, the length is another one.
-        let fields = http.headers.iter().filter(|(name, _)| !redact || *name != "content-length").map(|(name, value)| {
-            (name.to_owned(), if keep(name) { value.to_owned() } else { REDACTED.to_owned() })
-        });
+        let fields =
+            http.headers.iter().filter(|(name, _)| !redact || *name != "content-length").map(|(name, value)| {
+                (name.to_owned(), if keep(name) { value.to_owned() } else { REDACTED.to_owned() })
+            });
         let (headers, header_map) = if http.headers.joined() {
             (Some(fields.collect()), None)
         } else {
@@ -194,7 +205,8 @@ impl HttpPart {
             Some((path, _query)) if redact => format!("{path}?{REDACTED}"),
             _ => http.path.clone(),
         };
-        let mut part = Self { method: http.method.clone(), path, host: http.host.clone(), headers, header_map, ..Self::default() };
+        let mut part =
+            Self { method: http.method.clone(), path, host: http.host.clone(), headers, header_map, ..Self::default() };
         match &http.body {
             Body::Absent => {}
             Body::Raw(bytes) if redact => part.raw_body_text = Some(redacted_json(bytes)),
@@ -211,7 +223,8 @@ impl HttpPart {
 fn redacted_json(bytes: &[u8]) -> String {
     use crate::authz::call::json::Json;
     use serde_json::Value;
-    const KEPT_MEMBERS: &[&str] = &["jsonrpc", "id", "method", "name", "uri", "role", "taskId", "io.modelcontextprotocol/protocolVersion"];
+    const KEPT_MEMBERS: &[&str] =
+        &["jsonrpc", "id", "method", "name", "uri", "role", "taskId", "io.modelcontextprotocol/protocolVersion"];
     fn walk(json: &Json<'_>, keep: bool, depth: usize) -> Value {
         match json {
             Json::Null => Value::Null,
@@ -223,7 +236,9 @@ fn redacted_json(bytes: &[u8]) -> String {
             Json::Object(members) => members
                 .iter()
                 // Below the envelope and its parameters, a member called `name` is an argument.
-                .map(|(key, value)| (key.to_string(), walk(value, depth < 3 && KEPT_MEMBERS.contains(&key.as_ref()), depth + 1)))
+                .map(|(key, value)| {
+                    (key.to_string(), walk(value, depth < 3 && KEPT_MEMBERS.contains(&key.as_ref()), depth + 1))
+                })
                 .collect(),
         }
     }

@@ -22,7 +22,11 @@ pub mod exit {
 
 /// Envoy external authorization for AI agents: Cedar policies on every agent-to-agent and agent-to-tool call.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, after_help = "Start with `palisade config default > palisade.toml`, then `palisade serve --config palisade.toml`.")]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Start with `palisade config default > palisade.toml`, then `palisade serve --config palisade.toml`."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -192,8 +192,11 @@ impl Config {
     /// [`ConfigError`] naming file, line and key.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError { file: file.clone(), line: None, message: format!("cannot be read: {error}") })?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
+            file: file.clone(),
+            line: None,
+            message: format!("cannot be read: {error}"),
+        })?;
         Self::parse(&file, &text, path.parent().unwrap_or(Path::new("")))
     }
 
@@ -237,7 +240,10 @@ impl Config {
             return Err(("[identity]", "`identity.trust_domains` is empty, so every caller would be denied".into()));
         }
         if let Some(domain) = self.identity.trust_domains.iter().find(|domain| !is_trust_domain(domain)) {
-            return Err(("trust_domains", format!("`trust_domains`: `{domain}` is no trust domain name (a-z 0-9 . - _)")));
+            return Err((
+                "trust_domains",
+                format!("`trust_domains`: `{domain}` is no trust domain name (a-z 0-9 . - _)"),
+            ));
         }
         if jiff::tz::TimeZone::get(&self.time.zone).is_err() {
             return Err(("zone", format!("`time.zone`: `{}` is no IANA time zone", self.time.zone)));
@@ -273,7 +279,10 @@ impl Config {
             return Err(("json_depth", "`json_depth` can be at most 128".into()));
         }
         if self.server.check_message_bytes < self.limits.body_bytes + self.limits.header_bytes {
-            return Err(("check_message_bytes", "`check_message_bytes` has to hold `body_bytes` and `header_bytes` together".into()));
+            return Err((
+                "check_message_bytes",
+                "`check_message_bytes` has to hold `body_bytes` and `header_bytes` together".into(),
+            ));
         }
         Ok(())
     }
@@ -319,7 +328,10 @@ mod tests {
 
     #[test]
     fn every_key_is_printed() {
-        let keys: Vec<&str> = DEFAULT.lines().filter_map(|line| line.trim_start_matches("# ").split_once(" = ").map(|(key, _)| key)).collect();
+        let keys: Vec<&str> = DEFAULT
+            .lines()
+            .filter_map(|line| line.trim_start_matches("# ").split_once(" = ").map(|(key, _)| key))
+            .collect();
         for key in ["unix", "unix_mode_octal", "deadline_ms", "when_full", "zone", "json_depth", "worker_threads"] {
             assert!(keys.contains(&key), "{key}");
         }
@@ -348,7 +360,10 @@ mod tests {
             (format!("{good}[server]\ncheck_message_bytes = 10\n"), "palisade.toml:6: `check_message_bytes`"),
             (format!("{good}[telemetry]\npermit_sample_ratio = 2\n"), "palisade.toml:6: `permit_sample_ratio`"),
             ("[[listener]]\ntcp = \"127.0.0.1:0\"\n".into(), "`identity.trust_domains` is empty"),
-            ("[[listener]]\ntcp = \"127.0.0.1:0\"\nunix = \"x\"\n".into(), "palisade.toml:1: a `[[listener]]` has either"),
+            (
+                "[[listener]]\ntcp = \"127.0.0.1:0\"\nunix = \"x\"\n".into(),
+                "palisade.toml:1: a `[[listener]]` has either",
+            ),
             ("[[listener]]\ntcp = \"localhost\"\n".into(), "palisade.toml:2: invalid socket address"),
             ("x".into(), "palisade.toml:1: "),
             (String::new(), "palisade.toml: there is no `[[listener]]`"),

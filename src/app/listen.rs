@@ -173,7 +173,9 @@ fn builder(server: &config::Server) -> tonic::transport::Server {
         .http2_keepalive_interval(Some(keepalive))
         .http2_keepalive_timeout(Some(keepalive))
         // A whole check fits the window, so none waits for a round trip.
-        .initial_stream_window_size(u32::try_from(server.check_message_bytes).unwrap_or(u32::MAX).clamp(65_535, 1 << 24))
+        .initial_stream_window_size(
+            u32::try_from(server.check_message_bytes).unwrap_or(u32::MAX).clamp(65_535, 1 << 24),
+        )
         .initial_connection_window_size(1 << 20)
         .accept_http1(false)
 }

@@ -66,7 +66,8 @@ impl Pipeline {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let health = HealthReporter::new();
-        let health_service = HealthServer::new(tonic_health::server::HealthService::from_health_reporter(health.clone()));
+        let health_service =
+            HealthServer::new(tonic_health::server::HealthService::from_health_reporter(health.clone()));
         Self { parts, draining: AtomicBool::new(false), refused: Mutex::new(None), health, health_service }
     }
 
@@ -119,7 +120,12 @@ impl Pipeline {
                 metrics.bundle_loads.inc();
                 metrics.bundle_policies.set(i64::try_from(summary.policies).unwrap_or(i64::MAX));
                 metrics.bundle_loaded_seconds.set(now().as_second() as f64);
-                tracing::info!(digest = summary.digest, policies = summary.policies, targets = summary.targets, "bundle loaded");
+                tracing::info!(
+                    digest = summary.digest,
+                    policies = summary.policies,
+                    targets = summary.targets,
+                    "bundle loaded"
+                );
                 Ok(())
             }
             Err(error) => {
@@ -152,7 +158,13 @@ impl Pipeline {
         self.health.set_service_status("envoy.service.auth.v3.Authorization", status).await;
     }
 
-    fn decide_request(&self, check: &Check, snapshot: &Snapshot, request: Result<Request, Reason>, known: Known) -> CheckResponse {
+    fn decide_request(
+        &self,
+        check: &Check,
+        snapshot: &Snapshot,
+        request: Result<Request, Reason>,
+        known: Known,
+    ) -> CheckResponse {
         let parent = check.traceparent.as_ref().and_then(|value| Parent::parse(value.to_str().ok()?)).or_else(|| {
             let http = request.as_ref().ok()?.http.as_ref()?;
             Parent::parse(http.headers.single("traceparent").ok()??)
@@ -166,7 +178,8 @@ impl Pipeline {
                 (decision, RequestSummary::take(request, facts.body_sha256))
             }
         };
-        let decision = if Instant::now() > check.deadline { decision.overruled(Reason::DeadlineMissed) } else { decision };
+        let decision =
+            if Instant::now() > check.deadline { decision.overruled(Reason::DeadlineMissed) } else { decision };
         self.conclude(decision, summary, snapshot, known, trace(parent), check.arrived)
     }
 
@@ -267,7 +280,13 @@ impl Status for Pipeline {
         let snapshot = self.parts.store.snapshot();
         let draining = self.draining.load(Ordering::Relaxed);
         let ready = !draining && !snapshot.digest.is_empty();
-        let mut lines = String::from(if ready { "ready\n" } else if draining { "draining\n" } else { "not ready\n" });
+        let mut lines = String::from(if ready {
+            "ready\n"
+        } else if draining {
+            "draining\n"
+        } else {
+            "not ready\n"
+        });
         lines += &match snapshot.digest.as_ref() {
             "" => "bundle: none loaded\n".to_owned(),
             digest => format!("bundle: {digest}\n"),

@@ -96,7 +96,13 @@ pub struct Evaluation {
 impl Decision {
     /// A denial of which nothing more is known.
     pub fn deny(reason: Reason) -> Self {
-        Self { verdict: Verdict::Denial(reason.into()), caller: None, target: None, evaluations: Vec::new(), reply: Reply::None }
+        Self {
+            verdict: Verdict::Denial(reason.into()),
+            caller: None,
+            target: None,
+            evaluations: Vec::new(),
+            reply: Reply::None,
+        }
     }
 
     /// The same call, denied for `reason` after all: what was known of it stays.

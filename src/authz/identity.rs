@@ -59,7 +59,9 @@ pub fn identify(request: &Request, source: IdentitySource, trust_domains: &[Stri
             let header = match request.http.as_ref().map(|http| http.headers.single("x-forwarded-client-cert")) {
                 None | Some(Ok(None)) => return Identity::Absent,
                 Some(Ok(Some(header))) => header,
-                Some(Err(_)) => return failed(Reason::HeaderDuplicate, "x-forwarded-client-cert is there twice".into()),
+                Some(Err(_)) => {
+                    return failed(Reason::HeaderDuplicate, "x-forwarded-client-cert is there twice".into());
+                }
             };
             match xfcc::last_uri(header) {
                 Ok(None) => return Identity::Absent,
@@ -76,9 +78,10 @@ pub fn identify(request: &Request, source: IdentitySource, trust_domains: &[Stri
     }
     match SpiffeId::parse(name) {
         Err(error) => failed(Reason::IdentityMalformed, format!("the peer's name is no SPIFFE ID: {error}")),
-        Ok(agent) if !trust_domains.iter().any(|domain| domain == agent.trust_domain()) => {
-            failed(Reason::IdentityUntrustedDomain, format!("trust domain `{}` is not configured", agent.trust_domain()))
-        }
+        Ok(agent) if !trust_domains.iter().any(|domain| domain == agent.trust_domain()) => failed(
+            Reason::IdentityUntrustedDomain,
+            format!("trust domain `{}` is not configured", agent.trust_domain()),
+        ),
         Ok(agent) => Identity::Verified(Caller { agent }),
     }
 }

@@ -92,11 +92,8 @@ fn check(arguments: &Arguments) -> Result<(String, u8), String> {
 }
 
 fn read_request(path: &Path) -> Result<(Request, bool), String> {
-    let text = if path.as_os_str() == "-" {
-        std::io::read_to_string(std::io::stdin())
-    } else {
-        std::fs::read_to_string(path)
-    };
+    let text =
+        if path.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
     let at = |error: String| format!("{}: {error}", path.display());
     let capture = Capture::parse(&text.map_err(|error| at(format!("cannot be read: {error}")))?).map_err(at)?;
     let redacted = capture.redacted;
@@ -129,15 +126,19 @@ fn describe(text: &mut String, decision: &Decision, bundle: &Bundle, facts: &Fac
         }
     };
     let caller = decision.caller.as_ref().map_or("not verified", |agent| agent.as_str());
-    let target = decision.target.as_ref().map_or_else(
-        || "none matched".to_owned(),
-        |target| format!("{} ({})", target.name, target.protocol.as_str()),
-    );
+    let target = decision
+        .target
+        .as_ref()
+        .map_or_else(|| "none matched".to_owned(), |target| format!("{} ({})", target.name, target.protocol.as_str()));
     let local = facts.local();
     let _ = writeln!(text, "verdict    {verdict}");
     let _ = writeln!(text, "caller     {caller}");
     let _ = writeln!(text, "target     {target}");
-    let _ = writeln!(text, "time       {} (local {:02}:{:02}, weekday {})", facts.now, local.hour, local.minute, local.weekday);
+    let _ = writeln!(
+        text,
+        "time       {} (local {:02}:{:02}, weekday {})",
+        facts.now, local.hour, local.minute, local.weekday
+    );
     let _ = writeln!(text, "bundle     {} ({} policies)", bundle.digest(), bundle.engine().len());
 }
 
@@ -155,13 +156,15 @@ fn explain_policies(
     for (at, call) in reading.calls.iter().enumerate() {
         let number = if reading.calls.len() > 1 { format!(" {}", at + 1) } else { String::new() };
         let _ = writeln!(text, "call{number:<7}Action::\"{}\"", call.action);
-        let (Ok(query), Ok(for_reference)) = (bundle.query(&parts, call, None), bundle.query(&parts, call, Some(Needs::ALL)))
+        let (Ok(query), Ok(for_reference)) =
+            (bundle.query(&parts, call, None), bundle.query(&parts, call, Some(Needs::ALL)))
         else {
             continue;
         };
         let _ = writeln!(text, "resource   {}", query.resource.uid());
         let explained = bundle.engine().explain(query);
-        let (others, candidates): (Vec<_>, Vec<_>) = explained.iter().partition(|(_, part)| matches!(part, Part::OutOfScope(_)));
+        let (others, candidates): (Vec<_>, Vec<_>) =
+            explained.iter().partition(|(_, part)| matches!(part, Part::OutOfScope(_)));
         let _ = writeln!(text, "candidates {} of {} policies", candidates.len(), explained.len());
         for (policy, part) in candidates {
             describe_part(text, policy, part);
@@ -207,7 +210,12 @@ fn describe_answer(text: &mut String, decision: &Decision) {
             let _ = writeln!(text, "answer     denied (gRPC status {code}), HTTP {status}: {}", denied.body);
         }
         _ => {
-            let _ = writeln!(text, "answer     OK (gRPC status {code}), {} and {} set for the upstream", response::AGENT, response::DECISION_ID);
+            let _ = writeln!(
+                text,
+                "answer     OK (gRPC status {code}), {} and {} set for the upstream",
+                response::AGENT,
+                response::DECISION_ID
+            );
         }
     }
 }

@@ -7,9 +7,9 @@
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
-use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
+use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
 use envoy_types::pb::google::rpc::Status;
@@ -46,7 +46,9 @@ fn answer(code: i32, response: HttpResponse, metadata: [(&str, &str); 3]) -> Che
     let string = |value: &str| Value { kind: Some(Kind::StringValue(value.to_owned())) };
     CheckResponse {
         status: Some(Status { code, message: String::new(), details: Vec::new() }),
-        dynamic_metadata: Some(Struct { fields: fields.map(|(name, value)| (name.to_owned(), string(value))).collect() }),
+        dynamic_metadata: Some(Struct {
+            fields: fields.map(|(name, value)| (name.to_owned(), string(value))).collect(),
+        }),
         http_response: Some(response),
     }
 }
@@ -70,11 +72,8 @@ fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> CheckRespo
     if wire.blame == Blame::Us {
         headers.push(overwrite("retry-after", RETRY_AFTER_SECONDS));
     }
-    let response = DeniedHttpResponse {
-        status: Some(HttpStatus { code: rendered.http.into() }),
-        headers,
-        body: rendered.body,
-    };
+    let response =
+        DeniedHttpResponse { status: Some(HttpStatus { code: rendered.http.into() }), headers, body: rendered.body };
     let metadata = [("decision_id", decision_id), ("verdict", "denial"), ("reason", wire.code)];
     answer(wire.grpc, HttpResponse::DeniedResponse(response), metadata)
 }

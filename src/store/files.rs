@@ -37,7 +37,8 @@ struct Reading {
 
 impl Reading {
     fn directory(&mut self, path: &Path, prefix: &str, depth: usize) -> Result<(), BundleError> {
-        let failed = |error: std::io::Error| BundleError::new(prefix, format!("cannot read `{}`: {error}", path.display()));
+        let failed =
+            |error: std::io::Error| BundleError::new(prefix, format!("cannot read `{}`: {error}", path.display()));
         if depth > MAX_DEPTH {
             return Err(BundleError::new(prefix, format!("directories are nested deeper than {MAX_DEPTH}")));
         }
@@ -68,7 +69,10 @@ impl Reading {
         fs::File::open(path).map_err(failed)?.take(left + 1).read_to_end(&mut bytes).map_err(failed)?;
         self.bytes += bytes.len() as u64;
         if self.bytes > MAX_BYTES || self.files.len() >= MAX_FILES {
-            return Err(BundleError::new("", format!("the bundle has more than {MAX_FILES} files or {MAX_BYTES} bytes")));
+            return Err(BundleError::new(
+                "",
+                format!("the bundle has more than {MAX_FILES} files or {MAX_BYTES} bytes"),
+            ));
         }
         self.files.push(SourceFile { name, bytes });
         Ok(())

@@ -42,9 +42,8 @@ pub fn install(config: Config, spans: Option<&Spans>) {
         Level::Debug => LevelFilter::DEBUG,
     };
     let own = tracing_subscriber::filter::filter_fn(|metadata| metadata.target().starts_with("palisade"));
-    let otlp = spans.map(|spans| {
-        tracing_opentelemetry::layer().with_tracer(spans.provider().tracer("palisade")).with_filter(own)
-    });
+    let otlp = spans
+        .map(|spans| tracing_opentelemetry::layer().with_tracer(spans.provider().tracer("palisade")).with_filter(own));
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)

@@ -1,7 +1,9 @@
 //! Every metric in one place. Labels are bounded: protocol and reason come from closed lists.
 
 use prometheus::core::Collector;
-use prometheus::{Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
 
 use crate::authz::decision::Decision;
 use crate::authz::reason::Reason;
@@ -59,7 +61,8 @@ impl Metrics {
         let protocols = Protocol::ALL.iter().map(|protocol| protocol.as_str()).chain(["none"]);
         let handles = protocols
             .map(|protocol| {
-                let denials = Reason::ALL.iter().map(|reason| decisions.with_label_values(&["denial", reason.code(), protocol]));
+                let denials =
+                    Reason::ALL.iter().map(|reason| decisions.with_label_values(&["denial", reason.code(), protocol]));
                 let permit = decisions.with_label_values(&["permit", "", protocol]);
                 denials.chain([permit]).collect()
             })
@@ -70,20 +73,32 @@ impl Metrics {
         Ok(Self {
             decisions: handles,
             decision_seconds: register(&registry, &Histogram::with_opts(histogram.buckets(BUCKETS.to_vec()))?)?,
-            policy_errors: counter("palisade_policy_errors_total", "Policies that failed to evaluate; each denies its call.")?,
+            policy_errors: counter(
+                "palisade_policy_errors_total",
+                "Policies that failed to evaluate; each denies its call.",
+            )?,
             bundle_loaded_seconds: register(
                 &registry,
                 &Gauge::new("palisade_bundle_loaded_timestamp_seconds", "When the bundle in force was swapped in.")?,
             )?,
             bundle_loads: counter("palisade_bundle_loads_total", "Bundles swapped in.")?,
             bundle_load_failures: counter("palisade_bundle_load_failures_total", "Bundles on disk that were refused.")?,
-            bundle_stale: gauge("palisade_bundle_stale", "1 while the bundle on disk is refused and the last good one in force.")?,
+            bundle_stale: gauge(
+                "palisade_bundle_stale",
+                "1 while the bundle on disk is refused and the last good one in force.",
+            )?,
             bundle_policies: gauge("palisade_bundle_policies", "Policies in force.")?,
             in_flight: gauge("palisade_checks_in_flight", "Checks being decided.")?,
             record_queue: gauge("palisade_record_queue", "Records waiting for the writer.")?,
             records_lost: gauge("palisade_records_lost", "Records lost since the start because the queue was full.")?,
-            record_write_errors: gauge("palisade_record_write_errors", "Attempts to write records that failed since the start.")?,
-            connections_refused: counter("palisade_connections_refused_total", "Connections closed at once because there were too many.")?,
+            record_write_errors: gauge(
+                "palisade_record_write_errors",
+                "Attempts to write records that failed since the start.",
+            )?,
+            connections_refused: counter(
+                "palisade_connections_refused_total",
+                "Connections closed at once because there were too many.",
+            )?,
             captures_dropped: counter("palisade_captures_dropped_total", "Captured checks that were dropped.")?,
             registry,
         })
@@ -109,7 +124,8 @@ impl Metrics {
         let mut families = self.registry.gather();
         for family in &mut families {
             if family.name() == "palisade_decisions_total" {
-                let counted: Vec<_> = family.take_metric().into_iter().filter(|m| m.get_counter().get_value() > 0.0).collect();
+                let counted: Vec<_> =
+                    family.take_metric().into_iter().filter(|m| m.get_counter().get_value() > 0.0).collect();
                 family.set_metric(counted);
             }
         }

@@ -147,8 +147,10 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
     ];
     match &decision.verdict {
         Verdict::Permit(_) => all.push(KeyValue::new("authz.decision", "permit")),
-        Verdict::Denial(denial) => all
-            .extend([KeyValue::new("authz.decision", "denial"), KeyValue::new("authz.reason_code", denial.reason.code())]),
+        Verdict::Denial(denial) => all.extend([
+            KeyValue::new("authz.decision", "denial"),
+            KeyValue::new("authz.reason_code", denial.reason.code()),
+        ]),
     }
     all.extend(decision.caller.as_ref().map(|agent| KeyValue::new("authz.principal", agent.as_str().to_owned())));
     if let Some(target) = &decision.target {

@@ -101,5 +101,9 @@ fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Cal
         None => text(Some(&params), "taskId")?.map_or_else(|| text(Some(&params), "id"), |task| Ok(Some(task)))?,
     };
     let context = text(message, "contextId")?;
-    Ok(Call { method: Some(Cow::Borrowed(action)), facts: ProtocolFacts::A2a { task, context }, ..Call::plain(*action, Resource::Server) })
+    Ok(Call {
+        method: Some(Cow::Borrowed(action)),
+        facts: ProtocolFacts::A2a { task, context },
+        ..Call::plain(*action, Resource::Server)
+    })
 }

@@ -34,9 +34,9 @@ pub fn canonical_host(authority: &str) -> Option<String> {
     } else {
         authority
     };
-    let labels_are_fine = host.split('.').all(|label| {
-        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    });
+    let labels_are_fine = host
+        .split('.')
+        .all(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
     (host.len() <= 253 && labels_are_fine).then(|| host.to_ascii_lowercase())
 }
 
@@ -123,9 +123,37 @@ mod tests {
     #[test]
     fn ambiguous_paths_are_refused() {
         for path in [
-            "", "admin", "*", "http://api/admin", "\\admin", "/a\\b", "/a//b", "//a", "/a/./b", "/a/../b", "/a/..", "/a/.",
-            "/%2e%2e/a", "/a/%2E", "/a%2fb", "/a%5cb", "/a%00", "/a%252e", "/a;x=1", "/a%3bx", "/a#f", "/a?x#f", "/%c0%af",
-            "/%EF%BD%81", "/ü", "/a%", "/a%2", "/a%zz", "/a%+1", "/a b", "/a\t",
+            "",
+            "admin",
+            "*",
+            "http://api/admin",
+            "\\admin",
+            "/a\\b",
+            "/a//b",
+            "//a",
+            "/a/./b",
+            "/a/../b",
+            "/a/..",
+            "/a/.",
+            "/%2e%2e/a",
+            "/a/%2E",
+            "/a%2fb",
+            "/a%5cb",
+            "/a%00",
+            "/a%252e",
+            "/a;x=1",
+            "/a%3bx",
+            "/a#f",
+            "/a?x#f",
+            "/%c0%af",
+            "/%EF%BD%81",
+            "/ü",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a%+1",
+            "/a b",
+            "/a\t",
         ] {
             assert_eq!(canonical_path(path), Err(Reason::PathAmbiguous), "{path:?}");
         }
@@ -136,7 +164,10 @@ mod tests {
         assert_eq!(canonical_host("API.example.org:8443").as_deref(), Some("api.example.org"));
         assert_eq!(canonical_host("127.0.0.1").as_deref(), Some("127.0.0.1"));
         assert_eq!(canonical_host("[::1]:80").as_deref(), Some("[::1]"));
-        for host in ["", ".", "a.", "a..b", "a:", "a:x", "a:99999", "user@a", "a/b", "a b", "ü.org", "[::1", "[zz]", "a,b", "a\0"] {
+        for host in [
+            "", ".", "a.", "a..b", "a:", "a:x", "a:99999", "user@a", "a/b", "a b", "ü.org", "[::1", "[zz]", "a,b",
+            "a\0",
+        ] {
             assert_eq!(canonical_host(host), None, "{host:?}");
         }
     }

@@ -35,8 +35,13 @@ impl<'a> Json<'a> {
     /// character in a member name), [`Reason::JsonTooComplex`] or [`Reason::JsonNumberRange`].
     pub fn parse(bytes: &'a [u8], limits: &Limits) -> Result<Self, Reason> {
         let text = std::str::from_utf8(bytes).map_err(|_| Reason::JsonMalformed)?;
-        let mut reader =
-            Reader { text, bytes: text.as_bytes(), at: 0, depth_left: limits.json_depth, values_left: limits.json_values };
+        let mut reader = Reader {
+            text,
+            bytes: text.as_bytes(),
+            at: 0,
+            depth_left: limits.json_depth,
+            values_left: limits.json_values,
+        };
         let value = reader.value()?;
         reader.skip_white_space();
         if reader.at < reader.bytes.len() { Err(Reason::JsonMalformed) } else { Ok(value) }
@@ -298,11 +303,8 @@ impl<'a> Reader<'a> {
             self.digits()?;
         }
         let text = self.slice(start, self.at)?;
-        let in_range = if integer {
-            text.parse::<i64>().is_ok()
-        } else {
-            text.parse::<f64>().is_ok_and(f64::is_finite)
-        };
+        let in_range =
+            if integer { text.parse::<i64>().is_ok() } else { text.parse::<f64>().is_ok_and(f64::is_finite) };
         if in_range { Ok(Json::Number(text)) } else { Err(Reason::JsonNumberRange) }
     }
 
@@ -319,7 +321,10 @@ impl<'a> Reader<'a> {
 fn has_duplicate(members: &[(Cow<'_, str>, Json<'_>)]) -> bool {
     const FEW: usize = 16;
     if members.len() <= FEW {
-        return members.iter().enumerate().any(|(at, (key, _))| members.iter().skip(at + 1).any(|(other, _)| other == key));
+        return members
+            .iter()
+            .enumerate()
+            .any(|(at, (key, _))| members.iter().skip(at + 1).any(|(other, _)| other == key));
     }
     let mut names: Vec<&str> = members.iter().map(|(key, _)| key.as_ref()).collect();
     names.sort_unstable();
@@ -368,12 +373,12 @@ mod tests {
 
     #[test]
     fn values_are_kept_as_written() {
-        let json = parse(" {\"a\":[1,-2.5e3,\"x\\u0041\\ud83d\\ude00\\n\"],\"b\":{},\"c\":null,\"d\":true}\r\n").unwrap();
-        assert_eq!(json.get("a").unwrap(), &Json::Array(vec![
-            Json::Number("1"),
-            Json::Number("-2.5e3"),
-            Json::String("xA😀\n".into()),
-        ]));
+        let json =
+            parse(" {\"a\":[1,-2.5e3,\"x\\u0041\\ud83d\\ude00\\n\"],\"b\":{},\"c\":null,\"d\":true}\r\n").unwrap();
+        assert_eq!(
+            json.get("a").unwrap(),
+            &Json::Array(vec![Json::Number("1"), Json::Number("-2.5e3"), Json::String("xA😀\n".into()),])
+        );
         assert_eq!(json.get("b"), Some(&Json::Object(vec![])));
         assert_eq!(json.get("d"), Some(&Json::Bool(true)));
         assert_eq!(json.get("e"), None);
@@ -453,9 +458,9 @@ mod tests {
         match (ours, theirs) {
             (Json::Null, Value::Null) => true,
             (Json::Bool(a), Value::Bool(b)) => a == b,
-            (Json::Number(a), Value::Number(b)) => {
-                b.as_i64().map_or_else(|| a.parse::<f64>().ok() == b.as_f64(), |b| a.parse::<f64>().ok() == Some(b as f64))
-            }
+            (Json::Number(a), Value::Number(b)) => b
+                .as_i64()
+                .map_or_else(|| a.parse::<f64>().ok() == b.as_f64(), |b| a.parse::<f64>().ok() == Some(b as f64)),
             (Json::String(a), Value::String(b)) => a == b,
             (Json::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
             (Json::Object(a), Value::Object(b)) => {

@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn messages_are_told_apart() {
-        assert!(matches!(read(r#"{"jsonrpc":"2.0","id":"a\"b","method":"m"}"#), Ok(Message::Request { id, .. }) if id == r#""a\"b""#));
+        assert!(
+            matches!(read(r#"{"jsonrpc":"2.0","id":"a\"b","method":"m"}"#), Ok(Message::Request { id, .. }) if id == r#""a\"b""#)
+        );
         assert!(matches!(read(r#"{"jsonrpc":"2.0","method":"m","params":{}}"#), Ok(Message::Notification { .. })));
         assert_eq!(read(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#), Ok(Message::Response));
         assert_eq!(read(r#"{"jsonrpc":"2.0","id":1,"error":{}}"#), Ok(Message::Response));
@@ -169,7 +171,9 @@ mod tests {
         let json = &["application/json"];
         assert!(is_content_type("application/json", json));
         assert!(is_content_type("Application/JSON; charset=UTF-8", json));
-        for text in ["", "text/plain", "application/json; charset=utf-16", "application/jsonp", "application/json, text/plain"] {
+        for text in
+            ["", "text/plain", "application/json; charset=utf-16", "application/jsonp", "application/json, text/plain"]
+        {
             assert!(!is_content_type(text, json), "{text}");
         }
     }

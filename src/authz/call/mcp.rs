@@ -101,7 +101,8 @@ fn read_post<'a>(place: &Place<'a, '_>, version: Option<&str>) -> Result<(Vec<Ca
             if !allowed {
                 return Err(Reason::BatchRefused.into());
             }
-            let calls: Result<Vec<_>, Unreadable> = items.into_iter().map(|item| read_message(place, item, version)).collect();
+            let calls: Result<Vec<_>, Unreadable> =
+                items.into_iter().map(|item| read_message(place, item, version)).collect();
             let calls = calls?;
             let ids = calls.iter().filter_map(|call| call.id.clone()).collect();
             Ok((calls, Reply::Batch(ids)))
@@ -157,7 +158,11 @@ fn read_method<'a>(
     }
     let facts = |name, uri| ProtocolFacts::Mcp { protocol_version: version.map(str::to_owned), name, uri };
     if action != "tools/call" {
-        return Ok(Call { method: Some(Cow::Borrowed(action)), facts: facts(name, uri), ..Call::plain(action, Resource::Server) });
+        return Ok(Call {
+            method: Some(Cow::Borrowed(action)),
+            facts: facts(name, uri),
+            ..Call::plain(action, Resource::Server)
+        });
     }
     let arguments = match take(params, "arguments") {
         None => Json::Object(Vec::new()),

@@ -51,9 +51,9 @@ impl SpiffeId {
             return Err(SpiffeIdError::TooLong);
         }
         let rest = text.strip_prefix(SCHEME).ok_or(SpiffeIdError::Scheme)?;
-        let (domain, path) = rest.split_once('/').ok_or_else(|| {
-            if is_trust_domain(rest) { SpiffeIdError::NoPath } else { SpiffeIdError::TrustDomain }
-        })?;
+        let (domain, path) = rest
+            .split_once('/')
+            .ok_or_else(|| if is_trust_domain(rest) { SpiffeIdError::NoPath } else { SpiffeIdError::TrustDomain })?;
         if !is_trust_domain(domain) {
             return Err(SpiffeIdError::TrustDomain);
         }

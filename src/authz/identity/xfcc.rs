@@ -71,7 +71,10 @@ fn split_outside_quotes(text: &str, separator: char) -> Result<Vec<&str>, XfccEr
 
 fn unquote(value: &str) -> String {
     let value = value.trim();
-    value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).map_or_else(|| value.to_owned(), |v| v.replace("\\\"", "\""))
+    value
+        .strip_prefix('"')
+        .and_then(|v| v.strip_suffix('"'))
+        .map_or_else(|| value.to_owned(), |v| v.replace("\\\"", "\""))
 }
 
 #[cfg(test)]
@@ -80,7 +83,8 @@ mod tests {
 
     #[test]
     fn the_last_element_counts() {
-        let header = "By=spiffe://e/w;URI=spiffe://e/admin,By=spiffe://e/w;Hash=ab;Subject=\"CN=a,O=\\\"b;c\";URI=spiffe://e/a";
+        let header =
+            "By=spiffe://e/w;URI=spiffe://e/admin,By=spiffe://e/w;Hash=ab;Subject=\"CN=a,O=\\\"b;c\";URI=spiffe://e/a";
         assert_eq!(last_uri(header), Ok(Some("spiffe://e/a".into())));
         assert_eq!(last_uri("By=spiffe://e/w;URI=\"spiffe://e/a\""), Ok(Some("spiffe://e/a".into())));
     }

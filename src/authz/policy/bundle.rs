@@ -91,7 +91,8 @@ impl Bundle {
 
         let core: &cedar::Entities = entities.as_ref();
         let validator_schema: &cedar::ValidatorSchema = schema.as_ref();
-        let actions: Vec<Arc<Entity>> = core.iter().filter(|entity| entity.uid().is_action()).cloned().map(Arc::new).collect();
+        let actions: Vec<Arc<Entity>> =
+            core.iter().filter(|entity| entity.uid().is_action()).cloned().map(Arc::new).collect();
         let inputs = check_actions(&texts, validator_schema, &registries)?;
         let engine = Engine::new(policies.compiled(), actions)
             .map_err(|id| BundleError::new("", format!("policy `{id}` is a template that is not linked")))?;
@@ -175,7 +176,8 @@ impl<'f> Texts<'f> {
                 let known = "*.cedarschema, *.cedar, *.entities.json, *.tools.json, targets.toml or *.md";
                 BundleError::new(&file.name, format!("a bundle knows no such file; expected {known}"))
             })?;
-            let text = std::str::from_utf8(&file.bytes).map_err(|_| BundleError::new(&file.name, "is not UTF-8 text"))?;
+            let text =
+                std::str::from_utf8(&file.bytes).map_err(|_| BundleError::new(&file.name, "is not UTF-8 text"))?;
             if text.starts_with('\u{feff}') || text.contains('\0') {
                 return Err(BundleError::new(&file.name, "holds a byte order mark or NUL; expected plain UTF-8 text"));
             }
@@ -192,8 +194,8 @@ impl<'f> Texts<'f> {
     fn schema(&self) -> Result<Schema, BundleError> {
         let mut fragments = Vec::new();
         for (name, text) in self.of(Kind::Schema) {
-            let (fragment, _warnings) =
-                SchemaFragment::from_cedarschema_str(text).map_err(|error| BundleError::diagnostic(name, text, &error))?;
+            let (fragment, _warnings) = SchemaFragment::from_cedarschema_str(text)
+                .map_err(|error| BundleError::diagnostic(name, text, &error))?;
             fragments.push(fragment);
         }
         if fragments.is_empty() {
@@ -231,7 +233,12 @@ impl<'f> Texts<'f> {
             if target.matches.path_prefix.as_deref().is_some_and(|path| !path.starts_with('/')) {
                 return Err(wrong("`path_prefix` has to start with `/`"));
             }
-            if target.matches.authority.as_deref().is_some_and(|host| crate::authz::call::http::canonical_host(host).as_deref() != Some(host)) {
+            if target
+                .matches
+                .authority
+                .as_deref()
+                .is_some_and(|host| crate::authz::call::http::canonical_host(host).as_deref() != Some(host))
+            {
                 return Err(wrong("`authority` has to be a lower-case host without port"));
             }
         }
@@ -311,9 +318,8 @@ impl Policies {
     fn read(texts: &Texts<'_>) -> Result<Self, BundleError> {
         let mut all = Self { set: PolicySet::new(), places: Vec::new() };
         for (name, text) in texts.of(Kind::Policies) {
-            let set: PolicySet = text
-                .parse()
-                .map_err(|errors: cedar_policy::ParseErrors| match errors.iter().next() {
+            let set: PolicySet =
+                text.parse().map_err(|errors: cedar_policy::ParseErrors| match errors.iter().next() {
                     Some(first) => BundleError::diagnostic(name, text, first),
                     None => BundleError::new(name, errors.to_string()),
                 })?;
@@ -333,7 +339,9 @@ impl Policies {
                 let at = offset(template.as_ref().loc());
                 let info = all.info(name, text, at, &annotations, template.effect() == cedar_policy::Effect::Forbid)?;
                 let id = PolicyId::new(&info.id);
-                all.set.add_template(template.new_id(id)).map_err(|error| BundleError::at(name, text, at, error.to_string()))?;
+                all.set
+                    .add_template(template.new_id(id))
+                    .map_err(|error| BundleError::at(name, text, at, error.to_string()))?;
             }
         }
         Ok(all)
@@ -366,7 +374,8 @@ impl Policies {
 
     /// Strict validation at level 1; warnings are errors too, for they name policies that can never apply.
     fn validate(&self, schema: &Schema) -> Result<(), BundleError> {
-        let result = Validator::new(schema.clone()).validate_with_level(&self.set, ValidationMode::Strict, DEREFERENCE_LEVEL);
+        let result =
+            Validator::new(schema.clone()).validate_with_level(&self.set, ValidationMode::Strict, DEREFERENCE_LEVEL);
         if let Some(error) = result.validation_errors().next() {
             return Err(self.diagnostic(error.policy_id(), error));
         }
@@ -395,12 +404,22 @@ impl Policies {
                 let ty = literal.type_name().to_string();
                 let written = literal.to_string();
                 if CHECKED_LITERALS.contains(&ty.as_str()) && !known.contains(&written) {
-                    return Err(BundleError::at(name, text, at, format!("policy `{id}` names `{written}`, which nothing in the bundle declares")));
+                    return Err(BundleError::at(
+                        name,
+                        text,
+                        at,
+                        format!("policy `{id}` names `{written}`, which nothing in the bundle declares"),
+                    ));
                 }
                 if ty == "Agent"
                     && let Err(error) = SpiffeId::parse(literal.id().unescaped())
                 {
-                    return Err(BundleError::at(name, text, at, format!("policy `{id}` names `{written}`, which is no SPIFFE ID: {error}")));
+                    return Err(BundleError::at(
+                        name,
+                        text,
+                        at,
+                        format!("policy `{id}` names `{written}`, which is no SPIFFE ID: {error}"),
+                    ));
                 }
             }
         }
@@ -441,7 +460,10 @@ fn check_actions(
             let needle = format!("\"{id}\"");
             let place = texts.of(Kind::Schema).find_map(|(name, text)| text.find(&needle).map(|at| (name, text, at)));
             let message = format!("action `{id}`: {message}");
-            place.map_or_else(|| BundleError::new("", &message), |(name, text, at)| BundleError::at(name, text, at, &message))
+            place.map_or_else(
+                || BundleError::new("", &message),
+                |(name, text, at)| BundleError::at(name, text, at, &message),
+            )
         };
         let is_tool = action.resources().any(|ty| ty.to_string() == "Tool");
         if is_tool && !tools.remove(id) {
@@ -453,7 +475,10 @@ fn check_actions(
     }
     match tools.first() {
         None => Ok(inputs),
-        Some(tool) => Err(BundleError::new("", format!("tool `{tool}` is registered, but the schema has no action `{tool}` for it"))),
+        Some(tool) => Err(BundleError::new(
+            "",
+            format!("tool `{tool}` is registered, but the schema has no action `{tool}` for it"),
+        )),
     }
 }
 
@@ -462,7 +487,10 @@ fn check_protocol_actions(targets: &[Arc<Target>], engine: &Engine) -> Result<()
     for target in targets {
         for action in crate::authz::call::actions(target.protocol) {
             if engine.action(action).is_none() {
-                return Err(BundleError::new("", format!("the schema lacks the action `{action}` of protocol {}", target.protocol.as_str())));
+                return Err(BundleError::new(
+                    "",
+                    format!("the schema lacks the action `{action}` of protocol {}", target.protocol.as_str()),
+                ));
             }
         }
     }
@@ -481,7 +509,11 @@ fn servers(
     for target in targets {
         let entity = store.get(&uid(&store.types().server, &target.name)).ok_or_else(|| missing(&target.name))?.clone();
         let mut tools = HashMap::new();
-        for tool in registries.iter().filter(|(_, registry)| *registry.server == *target.name).flat_map(|(_, registry)| &registry.tools) {
+        for tool in registries
+            .iter()
+            .filter(|(_, registry)| *registry.server == *target.name)
+            .flat_map(|(_, registry)| &registry.tools)
+        {
             let id = entities::tool_id(&target.name, &tool.name);
             let entity = store.get(&uid(&store.types().tool, &id)).ok_or_else(|| missing(&id))?.clone();
             let action = engine.action(&id).ok_or_else(|| missing(&id))?;

@@ -101,11 +101,12 @@ pub fn check_action(context: &Type, is_opaque: bool, is_tool: bool) -> Result<Op
     let Type::Record { attrs, .. } = context else { return Err("its context is no record".into()) };
     let mut input = None;
     for (name, attribute) in attrs.iter() {
-        let Some(known) = Attribute::named(name).filter(|known| (*known == Attribute::Input) == false || is_tool) else {
+        let Some(known) = Attribute::named(name).filter(|known| *known != Attribute::Input || is_tool) else {
             return Err(format!("context attribute `{name}` is none that Palisade supplies"));
         };
         if known == Attribute::Input {
-            let shape = Shape::of(&attribute.attr_type).map_err(|error| format!("context attribute `input`: {error}"))?;
+            let shape =
+                Shape::of(&attribute.attr_type).map_err(|error| format!("context attribute `input`: {error}"))?;
             if !matches!(shape, Shape::Record(_)) {
                 return Err("context attribute `input` has to be a record".into());
             }
@@ -154,7 +155,11 @@ fn describe(cedar: &Type) -> String {
             let members: Vec<String> = attrs
                 .iter()
                 .map(|(name, attribute)| {
-                    format!("{name}{}: {}", if attribute.is_required { "" } else { "?" }, describe(&attribute.attr_type))
+                    format!(
+                        "{name}{}: {}",
+                        if attribute.is_required { "" } else { "?" },
+                        describe(&attribute.attr_type)
+                    )
                 })
                 .collect();
             format!("{{{}}}", members.join(", "))
@@ -183,13 +188,17 @@ pub fn build(
     }
     if needs.has(Attribute::Local) {
         let local = facts.local();
-        pairs.push(("local", record([("hour", local.hour.into()), ("minute", local.minute.into()), ("weekday", local.weekday.into())])));
+        pairs.push((
+            "local",
+            record([("hour", local.hour.into()), ("minute", local.minute.into()), ("weekday", local.weekday.into())]),
+        ));
     }
     if needs.has(Attribute::Request)
         && let Some(http) = &request.http
     {
         let id = http.headers.single("x-request-id").ok().flatten();
-        let mut members = vec![("host", text(&reading.host)), ("path", text(&reading.path)), ("method", text(&http.method))];
+        let mut members =
+            vec![("host", text(&reading.host)), ("path", text(&reading.path)), ("method", text(&http.method))];
         members.extend(id.map(|id| ("id", text(id))));
         pairs.push(("request", record(members)));
     }

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::cedar::{
-    ActionConstraint, Entities, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, EvaluationError, Evaluator,
-    Expr, Extensions, Literal, NoEntitiesSchema, Policy, PrincipalOrResourceConstraint, Request, TCComputation, Value,
-    ValueKind,
+    ActionConstraint, Entities, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, EvaluationError,
+    Evaluator, Expr, Extensions, Literal, NoEntitiesSchema, Policy, PrincipalOrResourceConstraint, Request,
+    TCComputation, Value, ValueKind,
 };
 use super::context::Needs;
 
@@ -176,7 +176,8 @@ impl Engine {
             .collect();
         let policies = compiled?;
         let actions: Vec<Action> = actions.into_iter().map(|entity| Action::new(entity, &policies)).collect();
-        let by_name = actions.iter().enumerate().map(|(at, action)| (super::cedar::id_of(&action.uid).to_owned(), at)).collect();
+        let by_name =
+            actions.iter().enumerate().map(|(at, action)| (super::cedar::id_of(&action.uid).to_owned(), at)).collect();
         Ok(Self { policies, actions, by_name })
     }
 
@@ -220,7 +221,7 @@ impl Engine {
                 Ok(false) => {}
                 Ok(true) if policy.info.forbids => forbids.push(policy.info.clone()),
                 Ok(true) => permits.push(policy.info.clone()),
-                Err(error) => failures.push(Failure { policy: policy.info.clone(), error: kind(&error) }),
+                Err(error) => failures.push(Failure { policy: policy.info.clone(), error }),
             }
         });
         let answer = if evaluated.is_none() {
@@ -264,7 +265,7 @@ impl Engine {
                 *part = match outcome {
                     Ok(true) => Part::Satisfied,
                     Ok(false) => Part::NotSatisfied,
-                    Err(error) => Part::Failed(kind(&error)),
+                    Err(error) => Part::Failed(error),
                 };
             }
         });
@@ -272,7 +273,7 @@ impl Engine {
     }
 
     /// Evaluates the candidates of a query in the order of the bundle; `None` if that could not be done.
-    fn evaluate(&self, query: Query, mut visit: impl FnMut(&Compiled, Result<bool, EvaluationError>)) -> Option<()> {
+    fn evaluate(&self, query: Query, mut visit: impl FnMut(&Compiled, Result<bool, &'static str>)) -> Option<()> {
         let action = self.actions.get(query.action)?;
         let extensions = Extensions::all_available();
         let slice = [query.principal.clone(), query.resource.clone(), action.entity.clone()];
@@ -300,12 +301,12 @@ impl Engine {
 
 impl Compiled {
     /// The policy's conditions; its scope is known to hold.
-    fn evaluate(&self, evaluator: &Evaluator<'_>) -> Result<bool, EvaluationError> {
+    fn evaluate(&self, evaluator: &Evaluator<'_>) -> Result<bool, &'static str> {
         let Some(conditions) = self.policy.non_scope_constraints() else { return Ok(true) };
-        match evaluator.interpret(conditions, self.policy.env())? {
+        match evaluator.interpret(conditions, self.policy.env()).map_err(|error| kind(&error))? {
             Value { value: ValueKind::Lit(Literal::Bool(holds)), .. } => Ok(holds),
             // Strict validation rules this out; the whole policy gives Cedar's own type error.
-            _ => evaluator.evaluate(&self.policy),
+            _ => evaluator.evaluate(&self.policy).map_err(|error| kind(&error)),
         }
     }
 }
@@ -316,7 +317,9 @@ impl Action {
         let applies = |policy: &Compiled| match policy.policy.action_constraint() {
             ActionConstraint::Any => true,
             ActionConstraint::Eq(wanted) => **wanted == uid,
-            ActionConstraint::In(wanted) => wanted.iter().any(|wanted| **wanted == uid || entity.is_descendant_of(wanted)),
+            ActionConstraint::In(wanted) => {
+                wanted.iter().any(|wanted| **wanted == uid || entity.is_descendant_of(wanted))
+            }
         };
         let applicable: Vec<usize> = (0..policies.len()).filter(|at| policies.get(*at).is_some_and(applies)).collect();
         let needs = applicable

@@ -209,7 +209,11 @@ impl Store {
     }
 }
 
-fn entity(uid: EntityUID, attributes: impl IntoIterator<Item = (&'static str, Value)>, ancestors: Vec<EntityUID>) -> Entity {
+fn entity(
+    uid: EntityUID,
+    attributes: impl IntoIterator<Item = (&'static str, Value)>,
+    ancestors: Vec<EntityUID>,
+) -> Entity {
     Entity::new_with_attr_partial_value(
         uid,
         attributes.into_iter().map(|(name, value)| (name.into(), PartialValue::from(value))),

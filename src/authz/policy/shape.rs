@@ -86,8 +86,11 @@ impl Shape {
                 extension_value(constructor, text).ok_or_else(|| here(format!("expected text of type {constructor}")))
             }
             (Self::Set(element), Json::Array(items)) => {
-                let values: Result<Vec<_>, _> =
-                    items.iter().enumerate().map(|(at, item)| element.convert_at(item).map_err(|e| prefix(format!("[{at}]"), e))).collect();
+                let values: Result<Vec<_>, _> = items
+                    .iter()
+                    .enumerate()
+                    .map(|(at, item)| element.convert_at(item).map_err(|e| prefix(format!("[{at}]"), e)))
+                    .collect();
                 Ok(Value::set(values?, None))
             }
             (Self::Record(shapes), Json::Object(members)) => convert_record(shapes, members),
@@ -109,7 +112,10 @@ impl Shape {
 
 type Members<'a> = [(std::borrow::Cow<'a, str>, Json<'a>)];
 
-fn convert_record(shapes: &BTreeMap<String, (Shape, bool)>, members: &Members<'_>) -> Result<Value, (Vec<String>, String)> {
+fn convert_record(
+    shapes: &BTreeMap<String, (Shape, bool)>,
+    members: &Members<'_>,
+) -> Result<Value, (Vec<String>, String)> {
     let mut values = Vec::with_capacity(members.len());
     let mut required = shapes.values().filter(|(_, required)| *required).count();
     for (name, json) in members {
@@ -122,7 +128,9 @@ fn convert_record(shapes: &BTreeMap<String, (Shape, bool)>, members: &Members<'_
     if required > 0 {
         let missing = shapes
             .iter()
-            .find(|(name, (_, required))| *required && !members.iter().any(|(given, _)| given.as_ref() == name.as_str()))
+            .find(|(name, (_, required))| {
+                *required && !members.iter().any(|(given, _)| given.as_ref() == name.as_str())
+            })
             .map_or_else(String::new, |(name, _)| name.clone());
         return Err((vec![format!(".{missing}")], "it is required".into()));
     }
