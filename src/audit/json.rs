@@ -1,4 +1,4 @@
-//! Records as JSON lines: the protobuf JSON mapping of `palisade.v1.RecordLine`.
+//! Records as JSON lines: the protobuf JSON mapping of `palisade.v1.DecisionRecord` and `Gap`.
 
 use jiff::Timestamp;
 
@@ -8,19 +8,19 @@ use crate::proto;
 
 /// Appends one record as a line.
 pub fn line(lines: &mut Vec<u8>, record: &Record) {
-    append(lines, proto::record_line::Line::Decision(message(record)));
+    append(lines, &message(record));
 }
 
 /// Appends a gap as a line.
 pub fn gap(lines: &mut Vec<u8>, lost_records: u64) {
     #[expect(clippy::disallowed_methods, reason = "a gap has no decision whose moment it could bear")]
     let now = Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default();
-    append(lines, proto::record_line::Line::Gap(proto::Gap { time: Some(timestamp(now)), lost_records }));
+    append(lines, &proto::Gap { time: Some(timestamp(now)), lost_records });
 }
 
-fn append(lines: &mut Vec<u8>, line: proto::record_line::Line) {
+fn append(lines: &mut Vec<u8>, line: &impl serde::Serialize) {
     let start = lines.len();
-    if serde_json::to_writer(&mut *lines, &proto::RecordLine { line: Some(line) }).is_err() {
+    if serde_json::to_writer(&mut *lines, line).is_err() {
         // A message of texts and numbers always has a JSON form; never leave half a line.
         lines.truncate(start);
         return;

@@ -5,6 +5,8 @@ pub mod cedar;
 pub mod context;
 pub mod engine;
 pub mod entities;
+pub mod load;
+pub mod policies;
 pub mod query;
 pub mod registry;
 pub mod shape;

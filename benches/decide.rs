@@ -1,0 +1,119 @@
+//! The pure decision, without the network: what `authz::authorize` costs, and its neighbours.
+//!
+//! Each line is the distribution of single runs in one thread. `cargo bench --bench decide`
+
+#![expect(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark talks to its terminal and stops at the first surprise"
+)]
+
+use std::hint::black_box;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use jiff::tz::TimeZone;
+use palisade::authz::facts::Facts;
+use palisade::authz::identity::IdentitySource;
+use palisade::authz::limits::Limits;
+use palisade::authz::policy::Bundle;
+use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::{Active, Settings, authorize};
+use palisade::envoy::response;
+use palisade::store::files;
+
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const WARM_UP: usize = 20_000;
+const RUNS: usize = 200_000;
+
+fn main() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("cedar");
+    let sources = files::read(&directory).expect("the default bundle");
+    let bundle = Bundle::load(&sources, files::digest(&sources)).expect("the default bundle is valid");
+    println!("bundle: {} policies; {RUNS} runs each, one thread", bundle.engine().len());
+    println!("{:<52} {:>9} {:>9} {:>9}", "", "p50 µs", "p99 µs", "mean µs");
+    let active = Active::Loaded(Box::new(bundle));
+    let settings = Settings { trust_domains: vec!["example.org".into()], limits: Limits::default() };
+    let facts = Facts {
+        now: "2026-03-04T10:15:00Z".parse().expect("a time"),
+        zone: TimeZone::UTC,
+        body_sha256: Some("0".repeat(64)),
+    };
+    let decide = |request: &Request| authorize(&active, &settings, IdentitySource::SourcePrincipal, request, &facts);
+
+    let call = tools_call("support-bot", "query_customers", r#"{"segment":"startup","limit":20}"#);
+    let update = tools_call("support-bot", "update_customer_email", r#"{"customer_id":7,"email":"a@example.org"}"#);
+    let denied = tools_call("auditor", "export_customers", r#"{"destination_url":"https://x.example/"}"#);
+    measure("decision: MCP tools/call, permitted", || decide(&call));
+    measure("decision: MCP tools/call that reads the clock", || decide(&update));
+    measure("decision: MCP tools/call, forbidden", || decide(&denied));
+    let decision = decide(&call);
+    measure("answer: CheckResponse of a permit", || response::build(&decision, "019b0000-0000-7000-8000-000000000000"));
+    measure("digest: SHA-256 of the body", || files::sha256_hex(body(&call)));
+}
+
+fn measure<T>(name: &str, mut run: impl FnMut() -> T) {
+    for _ in 0..WARM_UP {
+        black_box(run());
+    }
+    let mut times: Vec<Duration> = (0..RUNS)
+        .map(|_| {
+            let start = Instant::now();
+            black_box(run());
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    let micros = |time: Duration| time.as_secs_f64() * 1e6;
+    let mean = times.iter().sum::<Duration>() / u32::try_from(RUNS).unwrap_or(u32::MAX);
+    println!(
+        "{name:<52} {:>9.2} {:>9.2} {:>9.2}",
+        micros(times[RUNS / 2]),
+        micros(times[RUNS / 100 * 99]),
+        micros(mean)
+    );
+}
+
+fn body(request: &Request) -> &[u8] {
+    match request.http.as_ref().map(|http| &http.body) {
+        Some(Body::Raw(bytes)) => bytes,
+        _ => &[],
+    }
+}
+
+fn tools_call(agent: &str, tool: &str, arguments: &str) -> Request {
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments},"_meta":{{"progressToken":7}}}}}}"#
+    );
+    let length = body.len().to_string();
+    let headers = [
+        ("accept", "application/json, text/event-stream"),
+        ("accept-encoding", "gzip, deflate"),
+        ("content-type", "application/json"),
+        ("content-length", &length),
+        ("user-agent", "python-httpx/0.28.1"),
+        ("mcp-protocol-version", "2025-11-25"),
+        ("mcp-session-id", "0b8d7f0c1d9e4c0f9f0a7a1c6a1d2e3f"),
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", "6a1f8f5e-0a64-4d3c-9f44-0b8d7f0c1d9e"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"),
+        ("x-envoy-auth-partial-body", "false"),
+    ];
+    let fields = headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Request {
+        source_principal: format!("spiffe://example.org/ns/agents/sa/{agent}"),
+        destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
+        target_extension: None,
+        http: Some(HttpRequest {
+            method: "POST".into(),
+            path: "/mcp".into(),
+            host: "crm.example.org".into(),
+            headers: Headers::new(fields, false),
+            body: Body::Raw(body.into_bytes()),
+        }),
+    }
+}

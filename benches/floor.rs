@@ -1,0 +1,98 @@
+//! The floor: an `ext_authz` server of the same tonic that decodes nothing, decides nothing and answers OK.
+//!
+//! `floor serve ADDRESS` serves on one thread; `floor payload FILE` writes a gRPC-framed `CheckRequest` for
+//! h2load. `cargo bench` builds it and runs it without arguments, which does nothing.
+
+use std::error::Error;
+
+use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
+use envoy_types::pb::google::rpc::Status;
+use prost::Message;
+
+/// The allocator of the binary it is compared with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+struct Floor;
+
+#[tonic::async_trait]
+impl Authorization for Floor {
+    async fn check(
+        &self,
+        _request: tonic::Request<CheckRequest>,
+    ) -> Result<tonic::Response<CheckResponse>, tonic::Status> {
+        let status = Some(Status { code: 0, message: String::new(), details: Vec::new() });
+        Ok(tonic::Response::new(CheckResponse { status, ..CheckResponse::default() }))
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["serve", address] => serve(address),
+        ["payload", file] => Ok(std::fs::write(file, payload())?),
+        _ => Ok(()),
+    }
+}
+
+fn serve(address: &str) -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let server = tonic::transport::Server::builder().add_service(AuthorizationServer::new(Floor));
+    Ok(runtime.block_on(server.serve(address.parse()?))?)
+}
+
+/// An MCP `tools/call` as Envoy 1.40 asks about it, raw headers and raw body.
+fn payload() -> Vec<u8> {
+    let body = br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"query_customers","arguments":{"segment":"startup","limit":20},"_meta":{"progressToken":7}}}"#;
+    let length = body.len().to_string();
+    let headers = [
+        (":authority", "crm.example.org"),
+        (":path", "/mcp"),
+        (":method", "POST"),
+        (":scheme", "https"),
+        ("accept", "application/json, text/event-stream"),
+        ("accept-encoding", "gzip, deflate"),
+        ("content-type", "application/json"),
+        ("content-length", &length),
+        ("user-agent", "python-httpx/0.28.1"),
+        ("mcp-protocol-version", "2025-11-25"),
+        ("mcp-session-id", "0b8d7f0c1d9e4c0f9f0a7a1c6a1d2e3f"),
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", "6a1f8f5e-0a64-4d3c-9f44-0b8d7f0c1d9e"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"),
+        ("x-envoy-auth-partial-body", "false"),
+    ];
+    let header = |(key, value): (&str, &str)| HeaderValue {
+        key: key.to_owned(),
+        value: String::new(),
+        raw_value: value.as_bytes().to_vec(),
+    };
+    let peer = |principal: &str| Some(Peer { principal: principal.to_owned(), ..Peer::default() });
+    let http = HttpRequest {
+        id: "1234567890".into(),
+        method: "POST".into(),
+        path: "/mcp".into(),
+        host: "crm.example.org".into(),
+        scheme: "https".into(),
+        protocol: "HTTP/2".into(),
+        size: body.len() as i64,
+        header_map: Some(HeaderMap { headers: headers.into_iter().map(header).collect() }),
+        raw_body: body.to_vec(),
+        ..HttpRequest::default()
+    };
+    let check = CheckRequest {
+        attributes: Some(AttributeContext {
+            source: peer("spiffe://example.org/ns/agents/sa/support-bot"),
+            destination: peer("spiffe://example.org/ns/tools/sa/crm"),
+            request: Some(Request { time: None, http: Some(http) }),
+            ..AttributeContext::default()
+        }),
+    };
+    let mut framed = vec![0];
+    framed.extend(u32::try_from(check.encoded_len()).unwrap_or_default().to_be_bytes());
+    framed.extend(check.encode_to_vec());
+    framed
+}

@@ -1,0 +1,155 @@
+//! The policies of a bundle: parsed, annotated, validated strictly, and checked for names that nothing declares.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cedar_policy::{Entities, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+
+use super::cedar;
+use super::engine::PolicyInfo;
+use super::load::Texts;
+use super::source::{BundleError, Kind};
+use crate::authz::identity::spiffe::SpiffeId;
+
+/// Policies may dereference principal, action, resource and entities of the context, and no further:
+/// that keeps the entities of a query a handful (Cedar RFC 76).
+const DEREFERENCE_LEVEL: u32 = 1;
+/// Annotations that Palisade knows; any other one is a misspelling.
+const ANNOTATIONS: &[&str] = &["id", "reason", "message", "control"];
+/// Entity types whose literals in policies have to exist: a misspelled group in a `forbid` would silently
+/// never match.
+const CHECKED_LITERALS: &[&str] = &["AgentGroup", "ServerGroup", "ToolGroup", "Server", "Tool"];
+
+/// The policies with the places they come from.
+pub(super) struct Policies {
+    pub(super) set: PolicySet,
+    /// Policy id, its file's name and text, and what is said of it; in the order of the bundle.
+    places: Vec<(PolicyId, String, String, Arc<PolicyInfo>)>,
+}
+
+impl Policies {
+    pub(super) fn read(texts: &Texts<'_>) -> Result<Self, BundleError> {
+        let mut all = Self { set: PolicySet::new(), places: Vec::new() };
+        for (name, text) in texts.of(Kind::Policies) {
+            let set: PolicySet =
+                text.parse().map_err(|errors: cedar_policy::ParseErrors| match errors.iter().next() {
+                    Some(first) => BundleError::diagnostic(name, text, first),
+                    None => BundleError::new(name, errors.to_string()),
+                })?;
+            // `policies` follows the text; templates are kept apart and stay inert until they are linked.
+            for policy in set.policies() {
+                let annotations: Vec<(&str, &str)> = policy.annotations().collect();
+                let forbids = policy.effect() == cedar_policy::Effect::Forbid;
+                let info = all.info(name, text, offset(policy.as_ref().loc()), &annotations, forbids)?;
+                let id = PolicyId::new(&info.id);
+                all.set
+                    .add(policy.new_id(id.clone()))
+                    .map_err(|error| BundleError::at(name, text, offset(policy.as_ref().loc()), error.to_string()))?;
+                all.places.push((id, name.to_owned(), text.to_owned(), Arc::new(info)));
+            }
+            for template in set.templates() {
+                let annotations: Vec<(&str, &str)> = template.annotations().collect();
+                let at = offset(template.as_ref().loc());
+                let info = all.info(name, text, at, &annotations, template.effect() == cedar_policy::Effect::Forbid)?;
+                let id = PolicyId::new(&info.id);
+                all.set
+                    .add_template(template.new_id(id))
+                    .map_err(|error| BundleError::at(name, text, at, error.to_string()))?;
+            }
+        }
+        Ok(all)
+    }
+
+    fn info(
+        &self,
+        file: &str,
+        text: &str,
+        at: usize,
+        annotations: &[(&str, &str)],
+        forbids: bool,
+    ) -> Result<PolicyInfo, BundleError> {
+        let wrong = |message: String| Err(BundleError::at(file, text, at, message));
+        let value = |name: &str| annotations.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        if let Some((unknown, _)) = annotations.iter().find(|(key, _)| !ANNOTATIONS.contains(key)) {
+            return wrong(format!("annotation `@{unknown}` is unknown; expected one of @{}", ANNOTATIONS.join(", @")));
+        }
+        let Some(id) = value("id").filter(|id| !id.is_empty()) else {
+            return wrong("this policy has no `@id(\"…\")`".into());
+        };
+        let Some(reason) = value("reason").filter(|reason| !reason.is_empty()) else {
+            return wrong(format!("policy `{id}` has no `@reason(\"…\")`"));
+        };
+        if self.places.iter().any(|(other, ..)| *other == PolicyId::new(&id)) {
+            return wrong(format!("policy id `{id}` is there twice"));
+        }
+        Ok(PolicyInfo { id, reason, message: value("message"), control: value("control"), forbids })
+    }
+
+    /// Strict validation at level 1; warnings are errors too, for they name policies that can never apply.
+    pub(super) fn validate(&self, schema: &Schema) -> Result<(), BundleError> {
+        let result =
+            Validator::new(schema.clone()).validate_with_level(&self.set, ValidationMode::Strict, DEREFERENCE_LEVEL);
+        if let Some(error) = result.validation_errors().next() {
+            return Err(self.diagnostic(error.policy_id(), error));
+        }
+        if let Some(warning) = result.validation_warnings().next() {
+            return Err(self.diagnostic(warning.policy_id(), warning));
+        }
+        Ok(())
+    }
+
+    fn diagnostic(&self, id: &PolicyId, error: &dyn miette::Diagnostic) -> BundleError {
+        match self.places.iter().find(|(other, ..)| other == id) {
+            Some((_, name, text, _)) => BundleError::diagnostic(name, text, error),
+            None => BundleError::new("", error.to_string()),
+        }
+    }
+
+    /// Groups, servers and tools that policies name have to exist; agents have to be SPIFFE IDs.
+    pub(super) fn check_literals(&self, entities: &Entities) -> Result<(), BundleError> {
+        let core: &cedar::Entities = entities.as_ref();
+        let mut known: BTreeSet<String> = core.iter().map(|entity| entity.uid().to_string()).collect();
+        known.extend(core.iter().flat_map(|entity| entity.ancestors().map(ToString::to_string).collect::<Vec<_>>()));
+        for (id, name, text, _) in &self.places {
+            let Some(policy) = self.set.policy(id) else { continue };
+            let at = offset(policy.as_ref().loc());
+            for literal in policy.entity_literals() {
+                let ty = literal.type_name().to_string();
+                let written = literal.to_string();
+                if CHECKED_LITERALS.contains(&ty.as_str()) && !known.contains(&written) {
+                    return Err(BundleError::at(
+                        name,
+                        text,
+                        at,
+                        format!("policy `{id}` names `{written}`, which nothing in the bundle declares"),
+                    ));
+                }
+                if ty == "Agent"
+                    && let Err(error) = SpiffeId::parse(literal.id().unescaped())
+                {
+                    return Err(BundleError::at(
+                        name,
+                        text,
+                        at,
+                        format!("policy `{id}` names `{written}`, which is no SPIFFE ID: {error}"),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn compiled(&self) -> Vec<(Arc<PolicyInfo>, cedar::Policy)> {
+        self.places
+            .iter()
+            .filter_map(|(id, _, _, info)| {
+                let policy: &cedar::Policy = self.set.policy(id)?.as_ref();
+                Some((info.clone(), policy.clone()))
+            })
+            .collect()
+    }
+}
+
+fn offset(loc: Option<&cedar::Loc>) -> usize {
+    loc.map_or(0, |loc| loc.span.offset())
+}
