@@ -70,17 +70,19 @@ pub fn authorize(
     facts: &Facts,
 ) -> Decision {
     let Active::Loaded(bundle) = active else { return Decision::deny(Reason::BundleMissing) };
+    // The target is looked up first so that even a denial for identity is written in its protocol's words.
+    let found = bundle.find_target(request);
+    let known = Decision { target: found.map(|(target, _)| target.clone()), ..Decision::deny(Reason::TargetUnknown) };
     let caller = match identity::identify(request, source, &settings.trust_domains) {
         Identity::Verified(caller) => caller,
-        Identity::Absent => return Decision::deny(Reason::IdentityAbsent),
+        Identity::Absent => return known.overruled(Reason::IdentityAbsent),
         Identity::Failed { reason, detail } => {
             let denial = Denial { detail: Some(detail), ..reason.into() };
-            return Decision { verdict: Verdict::Denial(denial), ..Decision::deny(reason) };
+            return Decision { verdict: Verdict::Denial(denial), ..known };
         }
     };
-    let known = Decision { caller: Some(caller.agent.clone()), ..Decision::deny(Reason::TargetUnknown) };
-    let Some((target, server)) = bundle.find_target(request) else { return known };
-    let known = Decision { target: Some(target.clone()), ..known };
+    let known = Decision { caller: Some(caller.agent.clone()), ..known };
+    let Some((target, server)) = found else { return known };
     let reading = match call::read(request, target, &settings.limits) {
         Ok(reading) => reading,
         Err(unreadable) => return Decision { reply: unreadable.reply, ..known.overruled(unreadable.reason) },

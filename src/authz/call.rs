@@ -126,8 +126,8 @@ pub fn read<'a>(request: &'a Request, target: &Target, limits: &Limits) -> Resul
     let (calls, reply) = match target.protocol {
         Protocol::Mcp => mcp::read(&place)?,
         Protocol::A2a => a2a::read(&place, &path)?,
-        Protocol::Http => (vec![http::read(&http.method, path.clone())?], Reply::None),
-        Protocol::Grpc => (vec![grpc::read(http, path.clone())?], Reply::None),
+        Protocol::Http => (vec![http::read(&http.method, path.clone())?], Reply::Http),
+        Protocol::Grpc => (vec![grpc::read(http, path.clone())?], Reply::Http),
         Protocol::Opaque => return Err(Reason::InternalError.into()),
     };
     Ok(Reading { calls, reply, body, host, path })
@@ -159,7 +159,7 @@ pub struct Place<'a, 'c> {
 
 impl<'a> Reading<'a> {
     fn of(call: Call<'a>, body: Option<&'a [u8]>, host: String, path: Cow<'a, str>) -> Self {
-        Self { calls: vec![call], reply: Reply::None, body, host, path }
+        Self { calls: vec![call], reply: Reply::Http, body, host, path }
     }
 }
 

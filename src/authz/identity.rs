@@ -12,6 +12,9 @@ use super::reason::Reason;
 use super::request::Request;
 use spiffe::SpiffeId;
 
+/// Longest part of a refused name that is put on record, in characters.
+const MAX_NAME_CHARS: usize = 256;
+
 /// Where a listener takes the peer's identity from. It is configured per listener and never guessed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,11 +80,14 @@ pub fn identify(request: &Request, source: IdentitySource, trust_domains: &[Stri
         return Identity::Absent;
     }
     match SpiffeId::parse(name) {
-        Err(error) => failed(Reason::IdentityMalformed, format!("the peer's name is no SPIFFE ID: {error}")),
-        Ok(agent) if !trust_domains.iter().any(|domain| domain == agent.trust_domain()) => failed(
-            Reason::IdentityUntrustedDomain,
-            format!("trust domain `{}` is not configured", agent.trust_domain()),
-        ),
+        // The name of a TLS peer is no secret, and whoever looks into this needs it.
+        Err(error) => {
+            let name: String = name.chars().take(MAX_NAME_CHARS).collect();
+            failed(Reason::IdentityMalformed, format!("the peer's name `{name}` is no SPIFFE ID: {error}"))
+        }
+        Ok(agent) if !trust_domains.iter().any(|domain| domain == agent.trust_domain()) => {
+            failed(Reason::IdentityUntrustedDomain, format!("`{agent}` belongs to no configured trust domain"))
+        }
         Ok(agent) => Identity::Verified(Caller { agent }),
     }
 }

@@ -100,7 +100,7 @@ fn render(denial: &Denial, wire: &Wire, decision: &Decision, decision_id: &str) 
     let message = denial.message.as_deref().unwrap_or(wire.title);
     let target = decision.target.as_deref();
     let speaks_json_rpc = target.is_some_and(|target| matches!(target.protocol, Protocol::Mcp | Protocol::A2a));
-    if !speaks_json_rpc {
+    if !speaks_json_rpc || decision.reply == Reply::Http {
         let body = json!({"status": wire.http, "code": wire.code, "title": message, "decision_id": decision_id});
         return Rendered { http: wire.http, content_type: "application/problem+json", body: body.to_string() };
     }
@@ -112,7 +112,7 @@ fn render(denial: &Denial, wire: &Wire, decision: &Decision, decision_id: &str) 
         }
     };
     let body = match &decision.reply {
-        Reply::None => json_rpc_error("null", message, wire, decision_id),
+        Reply::None | Reply::Http => json_rpc_error("null", message, wire, decision_id),
         Reply::One(id) => one(id),
         Reply::Batch(ids) => format!("[{}]", ids.iter().map(|id| one(id)).collect::<Vec<_>>().join(",")),
     };

@@ -40,6 +40,11 @@ const CARD_PATHS: &[&str] = &["/.well-known/agent-card.json", "/.well-known/agen
 const PARAMS: &[&str] = &["configuration", "id", "message", "metadata", "taskId", "tenant"];
 const MESSAGE: &[&str] = &["contextId", "messageId", "parts", "referenceTaskIds", "role", "taskId"];
 
+const CONFIGURATION: &[&str] = &["acceptedOutputModes", "historyLength", "pushNotificationConfig", "taskPushNotificationConfig"];
+/// Members of a message's `configuration` that register a webhook: 0.3 and 1.0.
+const INLINE_PUSH: &[&str] = &["pushNotificationConfig", "taskPushNotificationConfig"];
+const REGISTERS_PUSH: &str = "CreateTaskPushNotificationConfig";
+
 /// Reads an A2A request: a JSON-RPC POST, or a GET of the agent card.
 ///
 /// # Errors
@@ -51,7 +56,7 @@ pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Rep
             if place.body.is_some() {
                 return Err(Reason::BodyUnexpected.into());
             }
-            return Ok((vec![Call::plain("a2a:card", Resource::Server)], Reply::None));
+            return Ok((vec![Call::plain("a2a:card", Resource::Server)], Reply::Http));
         }
         _ => return Err(Reason::MethodUnsupported.into()),
     }
@@ -65,7 +70,7 @@ pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Rep
     };
     let reply = Reply::One(id.clone());
     match read_method(method, params) {
-        Ok(call) => Ok((vec![Call { id: Some(id), ..call }], reply)),
+        Ok(calls) => Ok((calls.into_iter().map(|call| Call { id: Some(id.clone()), ..call }).collect(), reply)),
         Err(reason) => Err(Unreadable { reason, reply }),
     }
 }
@@ -75,7 +80,9 @@ pub fn actions() -> impl Iterator<Item = &'static str> {
     METHODS.iter().map(|(_, action)| *action).chain(["a2a:card"])
 }
 
-fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Call<'a>, Reason> {
+/// A message that registers a webhook along the way is two calls, and both have to be permitted: whoever
+/// may not send results to an address of the caller's choice may not do it inside another method either.
+fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Vec<Call<'a>>, Reason> {
     let (_, action) = METHODS.iter().find(|(name, _)| *name == method).ok_or(Reason::ProtocolMethodUnknown)?;
     let params = params.unwrap_or(Json::Object(Vec::new()));
     // ProtoJSON readers take `task_id` for `taskId`.
@@ -101,9 +108,14 @@ fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Cal
         None => text(Some(&params), "taskId")?.map_or_else(|| text(Some(&params), "id"), |task| Ok(Some(task)))?,
     };
     let context = text(message, "contextId")?;
-    Ok(Call {
+    let configuration = params.get("configuration").unwrap_or(&Json::Null);
+    refuse_lookalikes(configuration, CONFIGURATION, true)?;
+    let registers_push = sends && INLINE_PUSH.iter().any(|name| configuration.get(name).is_some());
+    let call = |action: &'static str| Call {
         method: Some(Cow::Borrowed(action)),
-        facts: ProtocolFacts::A2a { task, context },
-        ..Call::plain(*action, Resource::Server)
-    })
+        facts: ProtocolFacts::A2a { task: task.clone(), context: context.clone() },
+        ..Call::plain(action, Resource::Server)
+    };
+    let actions = [Some(*action), registers_push.then_some(REGISTERS_PUSH)];
+    Ok(actions.into_iter().flatten().map(call).collect())
 }

@@ -10,9 +10,11 @@ use crate::authz::reason::Reason;
 /// How an answer to a JSON-RPC request has to be addressed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Reply {
-    /// There is no JSON-RPC id: a notification, another protocol, or an id that could not be read.
+    /// There is no JSON-RPC id: a notification, or an id that could not be read.
     #[default]
     None,
+    /// In plain HTTP: what was asked is no JSON-RPC message (a GET, a DELETE).
+    Http,
     /// One id, as JSON text.
     One(String),
     /// The ids of a batch, as JSON text, without those of notifications.

@@ -76,7 +76,7 @@ pub fn read<'a>(place: &Place<'a, '_>) -> Result<(Vec<Call<'a>>, Reply), Unreada
     if place.body.is_some() {
         return Err(Reason::BodyUnexpected.into());
     }
-    Ok((vec![Call::plain(stream_action, Resource::Server)], Reply::None))
+    Ok((vec![Call::plain(stream_action, Resource::Server)], Reply::Http))
 }
 
 /// Every action of this protocol but those of the tools.

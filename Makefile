@@ -1,0 +1,35 @@
+# The commands of this repository. `make` alone lists them.
+
+BASE_PORT ?= 18000
+PYTHON = .venv/bin/python
+
+.PHONY: help run test mesh-test tour release debug venv clean
+.DEFAULT_GOAL := help
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: venv release ## build, start the demo mesh, show the tour, stay up until Ctrl-C (BASE_PORT=18000)
+	@$(PYTHON) -m demo.run --base-port $(BASE_PORT)
+
+tour: venv release ## the same, but stop after the tour
+	@$(PYTHON) -m demo.run --base-port $(BASE_PORT) --tour-only
+
+test: venv debug ## everything that has to pass: Rust tests, then the mesh tests with real Envoy
+	cargo test --locked
+	@$(PYTHON) -m pytest tests/mesh
+
+mesh-test: venv debug ## the mesh tests alone (ARGS="-k reload -x")
+	@$(PYTHON) -m pytest tests/mesh $(ARGS)
+
+release: ## target/release/palisade
+	@demo/build.sh release
+
+debug: ## target/debug/palisade
+	@demo/build.sh debug
+
+venv: ## .venv with Envoy and the SDKs
+	@demo/bootstrap.sh
+
+clean: ## remove everything that was built
+	rm -rf target .venv

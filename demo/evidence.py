@@ -1,0 +1,67 @@
+"""Read what the mesh leaves: records, spans, access log, journals, metrics; and wait for what is still on its way."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from demo import wire
+from demo.processes import MeshError
+
+Line = dict[str, Any]
+
+
+def lines(path: Path) -> list[Line]:
+    """The complete JSON lines of a file that may still grow; none when it does not exist yet."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    complete = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+def find(path: Path, wanted: Callable[[Line], bool], what: str, seconds: float = 5.0) -> Line:
+    """The first line that is wanted, as soon as it is there."""
+    deadline = time.monotonic() + seconds
+    while True:
+        for line in lines(path):
+            if wanted(line):
+                return line
+        if time.monotonic() > deadline:
+            raise MeshError(f"{what} is not in {path.name} after {seconds:g} s")
+        time.sleep(0.02)
+
+
+def get(port: int, path: str) -> wire.Answer:
+    """One GET of an admin page."""
+    return wire.send(wire.plain(port), "GET", "localhost", path)
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether the page answers 200."""
+    try:
+        return get(port, path).status == 200
+    except OSError:
+        return False
+
+
+def answers_on_socket(socket: Path, path: str, host: str) -> bool:
+    try:
+        return wire.send(wire.UnixConnection(socket), "GET", host, path).status == 200
+    except OSError:
+        return False
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens; for servers that have no page to ask."""
+    connection = wire.plain(port, timeout=1)
+    try:
+        connection.connect()
+    except OSError:
+        return False
+    connection.close()
+    return True

