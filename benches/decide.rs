@@ -38,11 +38,8 @@ fn main() {
     println!("{:<52} {:>9} {:>9} {:>9}", "", "p50 µs", "p99 µs", "mean µs");
     let active = Active::Loaded(Box::new(bundle));
     let settings = Settings { trust_domains: vec!["example.org".into()], limits: Limits::default() };
-    let facts = Facts {
-        now: "2026-03-04T10:15:00Z".parse().expect("a time"),
-        zone: TimeZone::UTC,
-        body_sha256: Some("0".repeat(64)),
-    };
+    let facts =
+        Facts { now: "2026-03-04T10:15:00Z".parse().expect("a time"), zone: TimeZone::UTC, body_sha256: Some([0; 32]) };
     let decide = |request: &Request| authorize(&active, &settings, IdentitySource::SourcePrincipal, request, &facts);
 
     let call = tools_call("support-bot", "query_customers", r#"{"segment":"startup","limit":20}"#);
@@ -53,7 +50,7 @@ fn main() {
     measure("decision: MCP tools/call, forbidden", || decide(&denied));
     let decision = decide(&call);
     measure("answer: CheckResponse of a permit", || response::build(&decision, "019b0000-0000-7000-8000-000000000000"));
-    measure("digest: SHA-256 of the body", || files::sha256_hex(body(&call)));
+    measure("digest: SHA-256 of the body", || files::sha256(body(&call)));
 }
 
 fn measure<T>(name: &str, mut run: impl FnMut() -> T) {

@@ -12,6 +12,7 @@
 pub mod call;
 pub mod decision;
 pub mod facts;
+pub mod hex;
 pub mod identity;
 pub mod limits;
 pub mod policy;
@@ -120,7 +121,7 @@ fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Sa
             return (Err(Denial { detail: refused.detail, ..refused.reason.into() }), evaluation);
         }
     };
-    evaluation.resource = query.resource.uid().to_string();
+    evaluation.resource = Some(query.resource.uid().clone());
     let (answer, candidates) = bundle.engine().decide(query);
     evaluation.candidates = candidates;
     let outcome = match answer {
@@ -147,7 +148,7 @@ fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Sa
 fn describe(call: &Call<'_>) -> Evaluation {
     Evaluation {
         action: call.action.clone().into_owned(),
-        resource: String::new(),
+        resource: None,
         method: call.method.as_deref().map(str::to_owned),
         tool: match &call.resource {
             Resource::Tool(name) => Some(name.clone().into_owned()),

@@ -24,7 +24,7 @@ use crate::authz::{Settings, authorize};
 use crate::capture::Capturer;
 use crate::envoy::service::{Check, Decide};
 use crate::envoy::{request, response};
-use crate::store::files::sha256_hex;
+use crate::store::files::sha256;
 use crate::store::{Reload, Snapshot, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace_context::Parent;
@@ -172,7 +172,7 @@ impl Pipeline {
         let (decision, summary) = match request {
             Err(reason) => (Decision::deny(reason), RequestSummary::default()),
             Ok(request) => {
-                let body_sha256 = body(&request).map(sha256_hex);
+                let body_sha256 = body(&request).map(sha256);
                 let facts = Facts { now: known.now, zone: self.parts.zone.clone(), body_sha256 };
                 let decision = authorize(&snapshot.active, &self.parts.settings, check.identity, &request, &facts);
                 (decision, RequestSummary::take(request, facts.body_sha256))

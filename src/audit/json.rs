@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::authz::decision::{Evaluation, Verdict};
+use crate::authz::hex;
 use crate::authz::record::Record;
 use crate::proto;
 
@@ -53,11 +54,11 @@ fn message(record: &Record) -> proto::DecisionRecord {
             host: record.request.host.clone(),
             path: record.request.path.clone(),
             body_bytes: record.request.body_bytes,
-            body_sha256: record.request.body_sha256.clone(),
+            body_sha256: record.request.body_sha256.as_ref().map_or_else(String::new, |digest| hex::encode(digest)),
         }),
         bundle: record.bundle.to_string(),
-        trace_id: hex(&record.trace.trace_id),
-        span_id: hex(&record.trace.span_id),
+        trace_id: hex::encode(&record.trace.trace_id),
+        span_id: hex::encode(&record.trace.span_id),
         duration_micros: record.duration_micros,
     }
 }
@@ -65,7 +66,7 @@ fn message(record: &Record) -> proto::DecisionRecord {
 fn call(evaluation: &Evaluation) -> proto::CallRecord {
     proto::CallRecord {
         action: evaluation.action.clone(),
-        resource: evaluation.resource.clone(),
+        resource: evaluation.resource_text(),
         method: evaluation.method.clone().unwrap_or_default(),
         tool: evaluation.tool.clone().unwrap_or_default(),
         policies: evaluation
@@ -88,12 +89,4 @@ fn call(evaluation: &Evaluation) -> proto::CallRecord {
 
 fn timestamp(time: Timestamp) -> pbjson_types::Timestamp {
     pbjson_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

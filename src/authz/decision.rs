@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::call::json_rpc::Reply;
 use super::identity::spiffe::SpiffeId;
+use super::policy::cedar::EntityUID;
 use super::policy::{Failure, PolicyInfo, Satisfied};
 use super::reason::Reason;
 use super::target::Target;
@@ -75,8 +76,8 @@ impl From<Reason> for Denial {
 pub struct Evaluation {
     /// Cedar action id.
     pub action: String,
-    /// Cedar resource, as `Type::"id"`; empty where the query could not be put.
-    pub resource: String,
+    /// Cedar resource; absent where the query could not be put. Written out only after the answer has left.
+    pub resource: Option<EntityUID>,
     /// The protocol's own method.
     pub method: Option<String>,
     /// The tool's name at its server.
@@ -91,6 +92,14 @@ pub struct Evaluation {
     pub failures: Vec<Failure>,
     /// How many policies were evaluated.
     pub candidates: usize,
+}
+
+impl Evaluation {
+    /// The resource as `Type::"id"`; empty where there is none.
+    #[must_use]
+    pub fn resource_text(&self) -> String {
+        self.resource.as_ref().map_or_else(String::new, ToString::to_string)
+    }
 }
 
 impl Decision {

@@ -11,8 +11,8 @@ pub struct Facts {
     pub now: Timestamp,
     /// The zone of `context.local`.
     pub zone: TimeZone,
-    /// SHA-256 of the body in lower-case hex, where there is a body.
-    pub body_sha256: Option<String>,
+    /// SHA-256 of the body, where there is a body.
+    pub body_sha256: Option<[u8; 32]>,
 }
 
 /// The wall clock of `context.local`.

@@ -52,8 +52,8 @@ pub struct RequestSummary {
     pub path: String,
     /// Length of the body.
     pub body_bytes: u64,
-    /// SHA-256 of the body, in lower-case hex.
-    pub body_sha256: String,
+    /// SHA-256 of the body, where there is one.
+    pub body_sha256: Option<[u8; 32]>,
 }
 
 /// Longest text that is kept of a request's own words: enough to recognise it, too little to flood.
@@ -62,7 +62,7 @@ const MAX_TEXT_BYTES: usize = 1_024;
 impl RequestSummary {
     /// Summarises a request, taking its texts out of it.
     #[must_use]
-    pub fn take(request: Request, body_sha256: Option<String>) -> Self {
+    pub fn take(request: Request, body_sha256: Option<[u8; 32]>) -> Self {
         let Some(http) = request.http else { return Self::default() };
         let body_bytes = match &http.body {
             super::request::Body::Absent => 0,
@@ -79,7 +79,7 @@ impl RequestSummary {
             host: bounded(http.host),
             path: bounded(path),
             body_bytes: body_bytes as u64,
-            body_sha256: body_sha256.unwrap_or_default(),
+            body_sha256,
         }
     }
 }

@@ -68,8 +68,8 @@ fn check(arguments: &Arguments) -> Result<(String, u8), String> {
     let now = arguments.now.map_or_else(|| Timestamp::try_from(std::time::SystemTime::now()), Ok);
     let body_sha256 = request.http.as_ref().and_then(|http| match &http.body {
         Body::Absent => None,
-        Body::Raw(bytes) => Some(files::sha256_hex(bytes)),
-        Body::Text(text) => Some(files::sha256_hex(text.as_bytes())),
+        Body::Raw(bytes) => Some(files::sha256(bytes)),
+        Body::Text(text) => Some(files::sha256(text.as_bytes())),
     });
     let facts = Facts { now: now.map_err(|error| error.to_string())?, zone, body_sha256 };
 

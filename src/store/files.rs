@@ -6,6 +6,7 @@ use std::path::Path;
 
 use aws_lc_rs::digest;
 
+use crate::authz::hex;
 use crate::authz::policy::source::{BundleError, SourceFile};
 
 /// Most files in a bundle.
@@ -90,19 +91,16 @@ pub fn digest(files: &[SourceFile]) -> String {
             context.update(part);
         }
     }
-    format!("sha256:{}", hex(context.finish().as_ref()))
+    format!("sha256:{}", hex::encode(context.finish().as_ref()))
 }
 
-/// SHA-256 of `bytes` in lower-case hex.
+/// SHA-256 of `bytes`.
 #[must_use]
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-/// Lower-case hex.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |value: u8| DIGITS.get(usize::from(value)).map_or('0', |digit| char::from(*digit));
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    // Lengths agree by construction; `copy_from_slice` would have to prove it.
+    for (to, from) in digest.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()) {
+        *to = *from;
+    }
+    digest
 }

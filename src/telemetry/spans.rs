@@ -181,7 +181,7 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
 fn call_attributes(call: &Evaluation) -> Vec<KeyValue> {
     let mut all = vec![
         KeyValue::new("authz.action", call.action.clone()),
-        KeyValue::new("authz.resource", call.resource.clone()),
+        KeyValue::new("authz.resource", call.resource_text()),
         KeyValue::new("authz.policy.candidates", call.candidates as i64),
     ];
     let is_mcp = call.tool.is_some() || call.protocol_version.is_some();

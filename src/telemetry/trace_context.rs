@@ -1,5 +1,7 @@
 //! W3C trace context: reading `traceparent`.
 
+use crate::authz::hex;
+
 /// A parent span, as `traceparent` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parent {
@@ -22,29 +24,13 @@ impl Parent {
         if version != "00" || parts.next().is_some() {
             return None;
         }
-        let parent =
-            Self { trace_id: hex::<16>(trace)?, span_id: hex::<8>(span)?, sampled: hex::<1>(flags)?[0] & 1 == 1 };
+        let parent = Self {
+            trace_id: hex::decode::<16>(trace)?,
+            span_id: hex::decode::<8>(span)?,
+            sampled: hex::decode::<1>(flags)?[0] & 1 == 1,
+        };
         (parent.trace_id != [0; 16] && parent.span_id != [0; 8]).then_some(parent)
     }
-}
-
-/// Lower-case hex of exactly `N` bytes.
-fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != N * 2 {
-        return None;
-    }
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let &[high, low] = pair else { return None };
-        *byte = digit(high)? << 4 | digit(low)?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -40,7 +40,8 @@ const CARD_PATHS: &[&str] = &["/.well-known/agent-card.json", "/.well-known/agen
 const PARAMS: &[&str] = &["configuration", "id", "message", "metadata", "taskId", "tenant"];
 const MESSAGE: &[&str] = &["contextId", "messageId", "parts", "referenceTaskIds", "role", "taskId"];
 
-const CONFIGURATION: &[&str] = &["acceptedOutputModes", "historyLength", "pushNotificationConfig", "taskPushNotificationConfig"];
+const CONFIGURATION: &[&str] =
+    &["acceptedOutputModes", "historyLength", "pushNotificationConfig", "taskPushNotificationConfig"];
 /// Members of a message's `configuration` that register a webhook: 0.3 and 1.0.
 const INLINE_PUSH: &[&str] = &["pushNotificationConfig", "taskPushNotificationConfig"];
 const REGISTERS_PUSH: &str = "CreateTaskPushNotificationConfig";

@@ -7,6 +7,7 @@ use super::cedar::{Context, Expr, ExprKind, Type, Value, Var, extension_value};
 use super::shape::Shape;
 use crate::authz::call::{Call, ProtocolFacts, Reading};
 use crate::authz::facts::Facts;
+use crate::authz::hex;
 use crate::authz::request::Request;
 
 /// The attributes of `context` that Palisade supplies.
@@ -203,10 +204,10 @@ pub fn build(
         pairs.push(("request", record(members)));
     }
     if needs.has(Attribute::Body)
-        && let (Some(body), Some(sha256)) = (reading.body, facts.body_sha256.as_deref())
+        && let (Some(body), Some(sha256)) = (reading.body, &facts.body_sha256)
     {
         let bytes = i64::try_from(body.len()).unwrap_or(i64::MAX);
-        pairs.push(("body", record([("bytes", bytes.into()), ("sha256", text(sha256))])));
+        pairs.push(("body", record([("bytes", bytes.into()), ("sha256", text(&hex::encode(sha256)))])));
     }
     match &call.facts {
         ProtocolFacts::Mcp { protocol_version, name, uri } if needs.has(Attribute::Mcp) => {
