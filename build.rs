@@ -8,8 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let descriptors = protox::compile(["palisade/v1/record.proto"], ["proto"])?;
     let encoded = prost_build::Config::new()
-        .compile_well_known_types()
-        .extern_path(".google.protobuf", "::pbjson_types")
+        .extern_path(".google.protobuf.Timestamp", "crate::proto::Timestamp")
         .compile_fds(descriptors.clone());
     encoded?;
     pbjson_build::Builder::new()

@@ -243,9 +243,6 @@ impl Running {
         if let Some(spans) = &self.spans {
             spans.finish(SPANS_TIMEOUT);
         }
-        for path in &self.unix {
-            let _gone_already = std::fs::remove_file(path);
-        }
         let _ended_already = self.background.end.send(());
         let _panicked = self.background.thread.join();
         Drained { in_time, unwritten_records }

@@ -9,9 +9,9 @@ pub mod json;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ use crate::authz::record::Record;
 /// After the queue was empty, how long the writer looks again by itself before it has to be woken: under
 /// load nobody pays for waking it.
 const LINGER: Duration = Duration::from_millis(5);
+/// Lines are written in portions of about this size, in bytes: a long queue must not become one long text.
+const WRITE_BYTES: usize = 64 * 1024;
 /// How long the writer waits before it tries to write again what could not be written.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -69,6 +71,8 @@ struct Shared {
     asleep: AtomicBool,
     closed: AtomicBool,
     lost: AtomicU64,
+    /// Records taken and not yet written, in the queue or in the writer's hands.
+    unwritten: AtomicUsize,
     write_errors: AtomicU64,
 }
 
@@ -92,7 +96,7 @@ impl Recorder {
         {
             let mut queue = self.shared.queue();
             if queue.len() >= self.shared.capacity {
-                drop(queue);
+                // Counted under the lock: the writer takes the queue and this number together.
                 self.shared.lost.fetch_add(1, Ordering::Relaxed);
                 return match self.shared.when_full {
                     WhenFull::Deny => Err(Unavailable),
@@ -100,6 +104,7 @@ impl Recorder {
                 };
             }
             queue.push_back(record);
+            self.shared.unwritten.fetch_add(1, Ordering::Relaxed);
         }
         if self.shared.asleep.swap(false, Ordering::AcqRel) {
             writer.unpark();
@@ -145,7 +150,10 @@ impl Sink {
         if config.path.as_os_str() == "-" {
             return Ok(Self::Stdout(io::stdout()));
         }
-        OpenOptions::new().create(true).append(true).mode(0o600).open(&config.path).map(Self::File)
+        // A pipe opened for writing alone would wait for its reader, and hold the start up.
+        let is_pipe = std::fs::metadata(&config.path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+        let mut options = OpenOptions::new();
+        options.read(is_pipe).create(true).append(true).mode(0o600).open(&config.path).map(Self::File)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -184,6 +192,7 @@ impl Writer {
             asleep: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             lost: AtomicU64::new(0),
+            unwritten: AtomicUsize::new(0),
             write_errors: AtomicU64::new(0),
         });
         let worker = Worker { shared: shared.clone(), sink, observe, gap_told: 0, lines: Vec::new() };
@@ -211,7 +220,7 @@ impl Writer {
         while !self.thread.is_finished() && Instant::now() < deadline {
             thread::sleep(LINGER);
         }
-        self.recorder.queued()
+        self.recorder.shared.unwritten.load(Ordering::Relaxed)
     }
 }
 
@@ -229,9 +238,13 @@ impl<F: FnMut(&Record)> Worker<F> {
         let mut batch = VecDeque::new();
         let mut lingered = false;
         loop {
-            std::mem::swap(&mut batch, &mut *self.shared.queue());
+            let lost = {
+                let mut queue = self.shared.queue();
+                std::mem::swap(&mut batch, &mut *queue);
+                self.shared.lost.load(Ordering::Relaxed)
+            };
             if batch.is_empty() {
-                self.tell_gap();
+                self.tell_gap(lost);
                 if self.shared.closed.load(Ordering::Acquire) {
                     return;
                 }
@@ -244,11 +257,16 @@ impl<F: FnMut(&Record)> Worker<F> {
                 continue;
             }
             lingered = false;
-            self.tell_gap();
             for record in &batch {
                 json::line(&mut self.lines, record);
+                if self.lines.len() >= WRITE_BYTES {
+                    self.write_lines();
+                }
             }
             self.write_lines();
+            self.shared.unwritten.fetch_sub(batch.len(), Ordering::Relaxed);
+            // What found the queue full came after all that was in it.
+            self.tell_gap(lost);
             for record in batch.drain(..) {
                 (self.observe)(&record);
             }
@@ -266,8 +284,7 @@ impl<F: FnMut(&Record)> Worker<F> {
     }
 
     /// Puts records that were lost on record.
-    fn tell_gap(&mut self) {
-        let lost = self.shared.lost.load(Ordering::Relaxed);
+    fn tell_gap(&mut self, lost: u64) {
         if lost > self.gap_told {
             json::gap(&mut self.lines, lost - self.gap_told);
             self.gap_told = lost;
@@ -291,8 +308,6 @@ impl<F: FnMut(&Record)> Worker<F> {
             self.write_failed(&error);
         }
         self.lines.clear();
-        // A burst must not keep its memory for ever.
-        self.lines.shrink_to(1 << 20);
     }
 
     fn write_failed(&self, error: &io::Error) {

@@ -5,7 +5,9 @@
 //! but a few, the query and every value in a JSON body are replaced, for files travel.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
@@ -13,7 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use crate::authz::identity::IdentitySource;
+use crate::authz::identity::{IdentitySource, xfcc};
 use crate::authz::request::{Body, Headers, HttpRequest, Request};
 
 /// Most captures that wait to be written.
@@ -190,12 +192,25 @@ impl HttpPart {
     }
 
     fn of(http: &HttpRequest, redact: bool) -> Self {
-        let keep = |name: &str| !redact || KEPT.contains(&name);
         // With values taken out, the length is another one.
-        let fields =
-            http.headers.iter().filter(|(name, _)| !redact || *name != "content-length").map(|(name, value)| {
-                (name.to_owned(), if keep(name) { value.to_owned() } else { REDACTED.to_owned() })
-            });
+        let kept = http.headers.iter().filter(|(name, _)| !redact || *name != "content-length");
+        let reads_resource =
+            http.headers.iter().any(|(name, value)| name == "mcp-method" && value.starts_with("resources/"));
+        let fields = kept.map(|(name, value)| {
+            let value = match name {
+                _ if !redact => value.to_owned(),
+                // Mirrors a URI of the body, which is taken out there as well: both still agree.
+                "mcp-name" if reads_resource => REDACTED.to_owned(),
+                // Behind a waypoint this is the caller's identity; the rest of it is not needed.
+                "x-forwarded-client-cert" => match xfcc::last_uri(value) {
+                    Ok(Some(uri)) => format!("URI={uri}"),
+                    _ => REDACTED.to_owned(),
+                },
+                name if KEPT.contains(&name) => value.to_owned(),
+                _ => REDACTED.to_owned(),
+            };
+            (name.to_owned(), value)
+        });
         let (headers, header_map) = if http.headers.joined() {
             (Some(fields.collect()), None)
         } else {
@@ -224,7 +239,7 @@ fn redacted_json(bytes: &[u8]) -> String {
     use crate::authz::call::json::Json;
     use serde_json::Value;
     const KEPT_MEMBERS: &[&str] =
-        &["jsonrpc", "id", "method", "name", "uri", "role", "taskId", "io.modelcontextprotocol/protocolVersion"];
+        &["jsonrpc", "id", "method", "name", "role", "taskId", "io.modelcontextprotocol/protocolVersion"];
     fn walk(json: &Json<'_>, keep: bool, depth: usize) -> Value {
         match json {
             Json::Null => Value::Null,
@@ -275,7 +290,7 @@ impl Capturer {
             for (name, capture) in captures {
                 let written = serde_json::to_vec_pretty(&capture)
                     .map_err(io::Error::other)
-                    .and_then(|bytes| std::fs::write(directory.join(name), bytes));
+                    .and_then(|bytes| write_private(&directory.join(name), &bytes));
                 if let Err(error) = written {
                     tracing::error!(%error, "a check could not be captured");
                 }
@@ -293,4 +308,10 @@ impl Capturer {
         };
         self.sender.try_send((format!("{decision_id}.{suffix}"), Capture::of(request, self.redact))).is_ok()
     }
+}
+
+/// Writes a file that only its owner can read.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
 }

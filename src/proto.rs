@@ -1,4 +1,6 @@
-//! Palisade's own protobuf messages, generated from `proto/`; nothing else is in here.
+//! Palisade's own protobuf messages, generated from `proto/`, and the one well-known type they use.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[expect(
     missing_docs,
@@ -13,3 +15,33 @@ mod generated {
 }
 
 pub use generated::*;
+
+/// `google.protobuf.Timestamp`, with the JSON form that the specification gives it: RFC 3339 in UTC, ending
+/// in `Z`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+pub struct Timestamp {
+    /// Seconds since 1970.
+    #[prost(int64, tag = "1")]
+    pub seconds: i64,
+    /// Nanoseconds within the second.
+    #[prost(int32, tag = "2")]
+    pub nanos: i32,
+}
+
+impl From<jiff::Timestamp> for Timestamp {
+    fn from(time: jiff::Timestamp) -> Self {
+        Self { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        jiff::Timestamp::new(self.seconds, self.nanos).map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        jiff::Timestamp::deserialize(deserializer).map(Self::from)
+    }
+}

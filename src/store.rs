@@ -72,8 +72,7 @@ impl Store {
     /// # Errors
     /// [`BundleError`]; the bundle in force stays.
     pub fn reload(&self) -> Result<Reload, BundleError> {
-        let files = files::read(&self.directory)?;
-        let digest = files::digest(&files);
+        let (files, digest) = files::read_stable(&self.directory)?;
         if *self.current.load().digest == *digest {
             return Ok(Reload::Unchanged);
         }

@@ -1,28 +1,42 @@
 //! Listening: sockets are bound before anything else, so that a busy one is one clear line, and served
-//! with every HTTP/2 bound set explicitly (tonic's defaults switch some of hyper's off).
+//! with every HTTP/2 bound set explicitly.
+//!
+//! Connections are driven by hyper itself: the layers of tonic's server cost a check more than reading it
+//! does, and its defaults switch some of hyper's bounds off. tonic's routes serve what is not a check.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use http_body_util::Either;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tonic::service::Routes;
+use tower_service::Service as _;
 
 use super::StartError;
 use super::pipeline::Pipeline;
 use crate::authz::identity::IdentitySource;
 use crate::config;
-use crate::envoy::service::{Bounds, CheckService};
+use crate::envoy::service::{Answer, Bounds, CheckService};
 
+/// Length of HTTP/2's client preface (RFC 9113, section 3.4), and how long it may take to arrive.
+const PREFACE_BYTES: usize = 24;
+const PREFACE_TIME: Duration = Duration::from_secs(10);
+/// While draining, how long no check may be in flight before connections that stay open for something else
+/// (a watch of the health service) are closed.
+const IDLE: Duration = Duration::from_millis(200);
 /// How long accepting pauses after the system refused (out of file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -34,7 +48,30 @@ pub struct Bound {
 
 enum Socket {
     Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener, PathBuf),
+    Unix(std::os::unix::net::UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket, removed on drop, unless another process has put its own in the place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    device_and_inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        let metadata = std::fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_path_buf(), device_and_inode: (metadata.dev(), metadata.ino()) })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let found = std::fs::symlink_metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()));
+        if found.is_ok_and(|found| found == self.device_and_inode) {
+            let _gone_already = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Bound {
@@ -52,7 +89,7 @@ impl Bound {
     pub fn unix_path(&self) -> Option<PathBuf> {
         match &self.socket {
             Socket::Tcp(_) => None,
-            Socket::Unix(_, path) => Some(path.clone()),
+            Socket::Unix(_, file) => Some(file.path.clone()),
         }
     }
 }
@@ -67,7 +104,8 @@ pub fn bind(listener: &config::Listener) -> Result<Bound, StartError> {
         (None, Some(path)) => {
             let failed = |error| StartError::Listen(path.display().to_string(), error);
             let mode = listener.mode().map_err(|message| failed(io::Error::other(message)))?;
-            Socket::Unix(bind_unix(path, mode).map_err(failed)?, path.clone())
+            let (listener, file) = bind_unix(path, mode).map_err(failed)?;
+            Socket::Unix(listener, file)
         }
         (None, None) => return Err(StartError::Listen("nothing".into(), io::ErrorKind::InvalidInput.into())),
     };
@@ -87,17 +125,21 @@ pub fn bind_tcp(address: SocketAddr) -> Result<std::net::TcpListener, StartError
 
 /// Binds a Unix socket. One that a process left behind when it was killed is replaced; one on which
 /// somebody listens is not.
-fn bind_unix(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
-    if path.exists() {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+        }
         match std::os::unix::net::UnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
             _ => return Err(io::ErrorKind::AddrInUse.into()),
         }
     }
     let listener = std::os::unix::net::UnixListener::bind(path)?;
+    let file = SocketFile::new(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok((listener, file))
 }
 
 /// What serving a socket takes.
@@ -121,152 +163,136 @@ impl Serving {
     /// # Errors
     /// If the runtime does not take the socket.
     pub fn serve(&self, bound: Bound) -> Result<impl Future<Output = ()> + Send + use<>, StartError> {
-        let (sender, connections) = mpsc::channel(16);
+        let check = CheckService::new(self.pipeline.clone(), self.bounds, bound.identity, self.in_flight.clone());
         let accepting = Accepting {
-            sender,
+            front: Front { check, rest: Routes::new(self.pipeline.health()).prepare() },
+            http: http(&self.server),
             places: Arc::new(Semaphore::new(self.server.connections)),
             refused: self.pipeline.metrics().connections_refused.clone(),
+            connections: GracefulShutdown::new(),
         };
-        let accept: Pin<Box<dyn Future<Output = ()> + Send>> = match bound.socket {
-            Socket::Tcp(listener) => {
-                let listener = TcpListener::from_std(listener)?;
-                Box::pin(accepting.accept(async move || {
-                    let (stream, _peer) = listener.accept().await?;
-                    stream.set_nodelay(true)?;
-                    Ok(Stream::Tcp(stream))
-                }))
-            }
-            Socket::Unix(listener, _) => {
-                let listener = UnixListener::from_std(listener)?;
-                Box::pin(accepting.accept(async move || Ok(Stream::Unix(listener.accept().await?.0))))
-            }
+        let (mut stopped, in_flight) = (self.stopped.clone(), self.in_flight.clone());
+        let socket = match bound.socket {
+            Socket::Tcp(listener) => Listening::Tcp(TcpListener::from_std(listener)?),
+            Socket::Unix(listener, file) => Listening::Unix(UnixListener::from_std(listener)?, file),
         };
-        let service = CheckService::new(self.pipeline.clone(), self.bounds, bound.identity, self.in_flight.clone());
-        let server = self.server.clone();
-        let health = self.pipeline.health();
-        let mut stopped = self.stopped.clone();
         Ok(async move {
-            let mut stopped_too = stopped.clone();
-            let router = builder(&server).add_service(service).add_service(health);
-            let serve = router.serve_with_incoming_shutdown(ReceiverStream::new(connections), async move {
-                let _sender_gone = stopped.wait_for(|stop| *stop).await;
-            });
             // Accepting ends when draining begins; serving ends when the last check is answered.
-            let accept = async move {
-                tokio::select! { () = accept => {}, _ = stopped_too.wait_for(|stop| *stop) => {} }
-            };
-            let (served, ()) = tokio::join!(serve, accept);
-            if let Err(error) = served {
-                tracing::error!(%error, "a listener ended");
-            }
+            tokio::select! { () = accepting.accept(&socket) => {}, _ = stopped.wait_for(|stop| *stop) => {} }
+            drop(socket);
+            tokio::select! { () = accepting.connections.shutdown() => {}, () = idle(&in_flight) => {} }
         })
     }
 }
 
-fn builder(server: &config::Server) -> tonic::transport::Server {
+/// Ends when no check has been in flight for a while.
+async fn idle(in_flight: &AtomicUsize) {
+    const STEPS: u32 = 10;
+    let mut quiet = 0;
+    while quiet < STEPS {
+        tokio::time::sleep(IDLE / STEPS).await;
+        quiet = if in_flight.load(Ordering::Relaxed) == 0 { quiet + 1 } else { 0 };
+    }
+}
+
+fn http(server: &config::Server) -> http2::Builder<TokioExecutor> {
     let keepalive = Duration::from_secs(server.keepalive_seconds);
-    tonic::transport::Server::builder()
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
         .max_concurrent_streams(server.streams_per_connection)
-        .http2_max_header_list_size(server.http2_header_list_bytes)
-        .http2_max_pending_accept_reset_streams(Some(server.http2_pending_reset_streams))
-        .http2_max_local_error_reset_streams(Some(server.http2_local_reset_streams))
-        .http2_keepalive_interval(Some(keepalive))
-        .http2_keepalive_timeout(Some(keepalive))
+        .max_header_list_size(server.http2_header_list_bytes)
+        .max_pending_accept_reset_streams(server.http2_pending_reset_streams)
+        .max_local_error_reset_streams(server.http2_local_reset_streams)
+        .keep_alive_interval(keepalive)
+        .keep_alive_timeout(keepalive)
+        .auto_date_header(false)
         // A whole check fits the window, so none waits for a round trip.
         .initial_stream_window_size(
             u32::try_from(server.check_message_bytes).unwrap_or(u32::MAX).clamp(65_535, 1 << 24),
         )
-        .initial_connection_window_size(1 << 20)
-        .accept_http1(false)
+        .initial_connection_window_size(1 << 20);
+    builder
+}
+
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener, #[expect(dead_code, reason = "removes the file when listening ends")] SocketFile),
 }
 
 struct Accepting {
-    sender: mpsc::Sender<io::Result<Connection>>,
+    front: Front,
+    http: http2::Builder<TokioExecutor>,
     places: Arc<Semaphore>,
     refused: prometheus::IntCounter,
+    connections: GracefulShutdown,
 }
 
 impl Accepting {
     /// Accepts for ever. An error of the system ends neither this loop nor the connections that are there.
-    async fn accept(self, mut next: impl AsyncFnMut() -> io::Result<Stream>) {
+    async fn accept(&self, socket: &Listening) {
         loop {
-            let stream = match next().await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
+            let accepted = match socket {
+                Listening::Tcp(listener) => listener.accept().await.and_then(|(stream, _peer)| {
+                    stream.set_nodelay(true)?;
+                    self.begin(stream.into_split());
+                    Ok(())
+                }),
+                Listening::Unix(listener, _) => {
+                    listener.accept().await.map(|(stream, _peer)| self.begin(stream.into_split()))
                 }
             };
-            let Ok(place) = self.places.clone().try_acquire_owned() else {
-                self.refused.inc();
-                continue;
-            };
-            if self.sender.send(Ok(Connection { stream, _place: place })).await.is_err() {
+            if let Err(error) = accepted {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    /// Drives a connection on a task of its own, or closes it if there are too many.
+    fn begin<R, W>(&self, (mut reader, writer): (R, W))
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            self.refused.inc();
+            return;
+        };
+        let (http, front, watcher) = (self.http.clone(), self.front.clone(), self.connections.watcher());
+        tokio::spawn(async move {
+            // Keep-alive begins with HTTP/2; until then a silent connection would hold its place for ever.
+            let mut preface = [0; PREFACE_BYTES];
+            let read = tokio::time::timeout(PREFACE_TIME, reader.read_exact(&mut preface)).await;
+            if !matches!(read, Ok(Ok(_))) {
                 return;
             }
+            let stream = tokio::io::join(io::Cursor::new(preface).chain(reader), writer);
+            // What a peer does wrong ends its own connection and nothing else.
+            let _peer_s_fault = watcher.watch(http.serve_connection(TokioIo::new(stream), front)).await;
+            drop::<OwnedSemaphorePermit>(place);
+        });
+    }
+}
+
+/// Checks go to their service, everything else (gRPC health) to tonic's routes.
+#[derive(Clone)]
+struct Front {
+    check: CheckService<Pipeline>,
+    rest: Routes,
+}
+
+impl hyper::service::Service<http::Request<Incoming>> for Front {
+    type Response = http::Response<Either<Answer, tonic::body::Body>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        if CheckService::<Pipeline>::serves(request.uri().path()) {
+            let exchange = self.check.exchange(request);
+            return Box::pin(async move { Ok(exchange.await.map(Either::Left)) });
         }
-    }
-}
-
-enum Stream {
-    Tcp(tokio::net::TcpStream),
-    Unix(tokio::net::UnixStream),
-}
-
-/// A connection with its place among the allowed ones.
-struct Connection {
-    stream: Stream,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
-}
-
-macro_rules! either {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match &mut $self.get_mut().stream {
-            Stream::Tcp(stream) => {
-                let $stream = Pin::new(stream);
-                $call
-            }
-            Stream::Unix(stream) => {
-                let $stream = Pin::new(stream);
-                $call
-            }
-        }
-    };
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, stream => stream.poll_write(cx, buf))
-    }
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        either!(self, stream => stream.poll_write_vectored(cx, bufs))
-    }
-    fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Tcp(stream) => stream.is_write_vectored(),
-            Stream::Unix(stream) => stream.is_write_vectored(),
-        }
-    }
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_flush(cx))
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_shutdown(cx))
+        let answer = self.rest.clone().call(request);
+        Box::pin(async move { answer.await.map(|answer| answer.map(Either::Right)) })
     }
 }

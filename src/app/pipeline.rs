@@ -6,6 +6,7 @@ use std::thread::Thread;
 use std::time::Instant;
 
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
+use http::HeaderValue;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -22,11 +23,11 @@ use crate::authz::record::{Record, RequestSummary, Trace};
 use crate::authz::request::{Body, Request};
 use crate::authz::{Settings, authorize};
 use crate::capture::Capturer;
-use crate::envoy::service::{Check, Decide};
+use crate::envoy::service::{Check, Decide, Refused};
 use crate::envoy::{request, response};
 use crate::store::files::sha256;
-use crate::store::{Reload, Snapshot, Store};
-use crate::telemetry::metrics::Metrics;
+use crate::store::{Reload, Snapshot, Store, Summary};
+use crate::telemetry::metrics::{Metrics, Tally};
 use crate::telemetry::trace_context::Parent;
 
 /// What a pipeline is made of.
@@ -94,50 +95,45 @@ impl Pipeline {
     /// # Errors
     /// [`StartError::Bundle`]
     pub fn load_first(&self) -> Result<(), StartError> {
-        self.reload().map_err(|error| StartError::Bundle(self.parts.store.directory().to_path_buf(), error))
+        let span = tracing::info_span!("bundle.load");
+        let _entered = span.enter();
+        match self.parts.store.reload() {
+            Ok(reload) => {
+                self.loaded(reload);
+                Ok(())
+            }
+            Err(error) => Err(StartError::Bundle(self.parts.store.directory().to_path_buf(), error)),
+        }
+    }
+
+    fn loaded(&self, reload: Reload) {
+        let metrics = &self.parts.metrics;
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        metrics.bundle_stale.set(0);
+        let Reload::Swapped(Summary { digest, policies, targets }) = reload else { return };
+        metrics.bundle_loads.inc();
+        metrics.bundle_policies.set(i64::try_from(policies).unwrap_or(i64::MAX));
+        metrics.bundle_loaded_seconds.set(now().as_second() as f64);
+        tracing::info!(digest, policies, targets, "bundle loaded");
     }
 
     /// Loads the bundle on disk; if it is refused, the one in force stays, and readiness, a metric and a log
     /// line say so.
-    ///
-    /// # Errors
-    /// Why it was refused.
-    pub fn reload(&self) -> Result<(), crate::authz::policy::source::BundleError> {
+    pub fn reload(&self) {
         let span = tracing::info_span!("bundle.load");
         let _entered = span.enter();
-        let metrics = &self.parts.metrics;
-        let outcome = self.parts.store.reload();
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        match outcome {
-            Ok(Reload::Unchanged) => {
-                *refused = None;
-                metrics.bundle_stale.set(0);
-                Ok(())
-            }
-            Ok(Reload::Swapped(summary)) => {
-                *refused = None;
-                metrics.bundle_stale.set(0);
-                metrics.bundle_loads.inc();
-                metrics.bundle_policies.set(i64::try_from(summary.policies).unwrap_or(i64::MAX));
-                metrics.bundle_loaded_seconds.set(now().as_second() as f64);
-                tracing::info!(
-                    digest = summary.digest,
-                    policies = summary.policies,
-                    targets = summary.targets,
-                    "bundle loaded"
-                );
-                Ok(())
-            }
+        match self.parts.store.reload() {
+            Ok(reload) => self.loaded(reload),
             Err(error) => {
-                // The same mistake, seen again by the slow poll, is not news.
                 let text = error.to_string();
+                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                // The same mistake, seen again by the slow poll, is not news.
                 if refused.as_ref() != Some(&text) {
-                    metrics.bundle_load_failures.inc();
+                    self.parts.metrics.bundle_load_failures.inc();
                     tracing::error!(error = text, "bundle refused; the last good one stays in force");
                 }
-                metrics.bundle_stale.set(1);
+                self.parts.metrics.bundle_stale.set(1);
                 *refused = Some(text);
-                Err(error)
             }
         }
     }
@@ -195,7 +191,7 @@ impl Pipeline {
     ) -> CheckResponse {
         let took = arrived.elapsed();
         let answer = response::build(&decision, &known.decision_id);
-        self.parts.metrics.count(&decision, took.as_secs_f64());
+        let tally = Tally::of(&decision);
         let record = Record {
             decision_id: known.decision_id,
             time: known.now,
@@ -206,14 +202,15 @@ impl Pipeline {
             duration_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         };
         let decision_id = record.decision_id.clone();
-        match self.parts.recorder.record(Box::new(record), &self.parts.writer) {
-            Ok(()) => answer,
+        let (answer, tally) = match self.parts.recorder.record(Box::new(record), &self.parts.writer) {
+            Ok(()) => (answer, tally),
             Err(crate::audit::Unavailable) => {
                 let denial = Decision::deny(Reason::RecordUnavailable);
-                self.parts.metrics.count(&denial, took.as_secs_f64());
-                response::build(&denial, &decision_id)
+                (response::build(&denial, &decision_id), Tally::of(&denial))
             }
-        }
+        };
+        self.parts.metrics.count(tally, took.as_secs_f64());
+        answer
     }
 }
 
@@ -243,6 +240,11 @@ fn body(request: &Request) -> Option<&[u8]> {
     }
 }
 
+/// The span that made the check call.
+fn parent(traceparent: Option<&HeaderValue>) -> Option<Parent> {
+    Parent::parse(traceparent?.to_str().ok()?)
+}
+
 /// The decision's own span: in its parent's trace, or in a new one.
 fn trace(parent: Option<Parent>) -> Trace {
     let random = Uuid::new_v4().into_bytes();
@@ -268,10 +270,11 @@ impl Decide for Pipeline {
         self.decide_request(&check, &snapshot, request, known)
     }
 
-    fn refuse(&self, reason: Reason, arrived: Instant) -> CheckResponse {
+    fn refuse(&self, refused: Refused) -> CheckResponse {
         let snapshot = self.parts.store.snapshot();
-        let decision = Decision::deny(reason);
-        self.conclude(decision, RequestSummary::default(), &snapshot, Known::new(), trace(None), arrived)
+        let decision = Decision::deny(refused.reason);
+        let parent = parent(refused.traceparent.as_ref());
+        self.conclude(decision, RequestSummary::default(), &snapshot, Known::new(), trace(parent), refused.arrived)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::StartError;
 use super::pipeline::Pipeline;
+use crate::authz::policy::source::BundleError;
 use crate::store::Store;
 use crate::store::watch::Watch;
 
@@ -13,8 +14,13 @@ use crate::store::watch::Watch;
 /// # Errors
 /// [`StartError::Watch`]
 pub fn watch(store: &Store, poll_seconds: u64) -> Result<Watch, StartError> {
-    Watch::new(store.directory(), Duration::from_secs(poll_seconds))
-        .map_err(|error| StartError::Watch(store.directory().to_path_buf(), error))
+    let directory = || store.directory().to_path_buf();
+    Watch::new(store.directory(), Duration::from_secs(poll_seconds)).map_err(|error| match error.kind {
+        notify::ErrorKind::PathNotFound => {
+            StartError::Bundle(directory(), BundleError::new("", "there is no such directory"))
+        }
+        _ => StartError::Watch(directory(), error),
+    })
 }
 
 /// Loads the bundle whenever its directory may have changed. Ends with the runtime.
@@ -23,6 +29,6 @@ pub async fn follow(pipeline: Arc<Pipeline>, mut watch: Watch) {
         watch.changed().await;
         let pipeline = pipeline.clone();
         // What went wrong is in log, metrics and readiness already.
-        let _refused = tokio::task::spawn_blocking(move || pipeline.reload()).await;
+        let _panicked = tokio::task::spawn_blocking(move || pipeline.reload()).await;
     }
 }

@@ -16,7 +16,7 @@ pub fn line(lines: &mut Vec<u8>, record: &Record) {
 pub fn gap(lines: &mut Vec<u8>, lost_records: u64) {
     #[expect(clippy::disallowed_methods, reason = "a gap has no decision whose moment it could bear")]
     let now = Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default();
-    append(lines, &proto::Gap { time: Some(timestamp(now)), lost_records });
+    append(lines, &proto::Gap { time: Some(now.into()), lost_records });
 }
 
 fn append(lines: &mut Vec<u8>, line: &impl serde::Serialize) {
@@ -40,7 +40,7 @@ fn message(record: &Record) -> proto::DecisionRecord {
     let target = decision.target.as_deref();
     proto::DecisionRecord {
         decision_id: record.decision_id.clone(),
-        time: Some(timestamp(record.time)),
+        time: Some(record.time.into()),
         verdict: verdict.into(),
         reason,
         detail,
@@ -85,8 +85,4 @@ fn call(evaluation: &Evaluation) -> proto::CallRecord {
             .collect(),
         candidates: u32::try_from(evaluation.candidates).unwrap_or(u32::MAX),
     }
-}
-
-fn timestamp(time: Timestamp) -> pbjson_types::Timestamp {
-    pbjson_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
 }

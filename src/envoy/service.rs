@@ -17,15 +17,18 @@ use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 use prost::Message;
-use tonic::body::Body;
 
 use crate::authz::identity::IdentitySource;
 use crate::authz::reason::Reason;
 
+const NAME: &str = "envoy.service.auth.v3.Authorization";
 const PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// Compression flag and length (gRPC over HTTP/2, "Length-Prefixed-Message").
 const PREFIX_BYTES: usize = 5;
 const UNIMPLEMENTED: &str = "12";
+/// Most bytes of a refused check that are still taken, and for how long.
+const DISCARD_BYTES: usize = 1 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// One check as it arrived.
 pub struct Check {
@@ -41,12 +44,22 @@ pub struct Check {
     pub deadline: Instant,
 }
 
+/// A check that is denied without having been decided.
+pub struct Refused {
+    /// Why.
+    pub reason: Reason,
+    /// `traceparent` of the check call.
+    pub traceparent: Option<HeaderValue>,
+    /// When the check arrived.
+    pub arrived: Instant,
+}
+
 /// What decides: implemented by the composition root.
 pub trait Decide: Send + Sync + 'static {
     /// Decides one check.
     fn decide(&self, check: Check) -> CheckResponse;
     /// Denies a check that could not even be read, or whose decision failed.
-    fn refuse(&self, reason: Reason, arrived: Instant) -> CheckResponse;
+    fn refuse(&self, refused: Refused) -> CheckResponse;
 }
 
 /// Bounds of the exchange.
@@ -86,31 +99,57 @@ impl<D: Decide> CheckService<D> {
         Self { decider, bounds, identity, in_flight }
     }
 
-    /// `place` and `arrived` are taken when the stream arrives, not when this future first runs: under
-    /// overload the time between the two is what grows.
-    async fn exchange(
+    /// Whether a path belongs to this service.
+    #[must_use]
+    pub fn serves(path: &str) -> bool {
+        path.strip_prefix('/').and_then(|path| path.split_once('/')).is_some_and(|(service, _)| service == NAME)
+    }
+
+    /// Answers one call. Its place and its time of arrival are taken now, not when the future first runs:
+    /// under overload the time between the two is what grows.
+    pub fn exchange<B>(
+        &self,
+        request: http::Request<B>,
+    ) -> impl Future<Output = http::Response<Answer>> + Send + use<D, B>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let arrived = Instant::now();
+        let place = InFlight::enter(&self.in_flight, self.bounds.in_flight);
+        self.clone().answer(request, place, arrived)
+    }
+
+    async fn answer<B>(
         self,
-        request: http::Request<Body>,
+        request: http::Request<B>,
         place: Option<InFlight>,
         arrived: Instant,
-    ) -> http::Response<Body> {
+    ) -> http::Response<Answer>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    {
         if request.uri().path() != PATH {
             return unimplemented();
         }
+        let (head, mut body) = request.into_parts();
+        let traceparent = head.headers.get("traceparent").cloned();
         let Some(_place) = place else {
-            return respond(&self.decider.refuse(Reason::Overloaded, arrived));
+            discard(body);
+            return respond(&self.decider.refuse(Refused { reason: Reason::Overloaded, traceparent, arrived }));
         };
-        let (head, body) = request.into_parts();
         let time = patience(&head.headers).map_or(self.bounds.deadline, |theirs| theirs.min(self.bounds.deadline));
         let left = time.saturating_sub(arrived.elapsed());
-        let message = match tokio::time::timeout(left, read_message(body, self.bounds.message_bytes)).await {
-            Ok(Ok(message)) => message,
-            Ok(Err(reason)) => return respond(&self.decider.refuse(reason, arrived)),
-            Err(_elapsed) => return respond(&self.decider.refuse(Reason::DeadlineMissed, arrived)),
+        let read = tokio::time::timeout(left, read_message(&mut body, self.bounds.message_bytes)).await;
+        let message = match read.unwrap_or(Err(Reason::DeadlineMissed)) {
+            Ok(message) => message,
+            Err(reason) => {
+                discard(body);
+                return respond(&self.decider.refuse(Refused { reason, traceparent, arrived }));
+            }
         };
         let check = Check {
             message,
-            traceparent: head.headers.get("traceparent").cloned(),
+            traceparent: traceparent.clone(),
             identity: self.identity,
             arrived,
             deadline: arrived + time,
@@ -118,7 +157,8 @@ impl<D: Decide> CheckService<D> {
         // The decision is synchronous and shares nothing mutable but queues and counters, which a panic
         // leaves whole.
         let decided = catch_unwind(AssertUnwindSafe(|| self.decider.decide(check)));
-        respond(&decided.unwrap_or_else(|_| self.decider.refuse(Reason::InternalPanic, arrived)))
+        let reason = Reason::InternalPanic;
+        respond(&decided.unwrap_or_else(|_| self.decider.refuse(Refused { reason, traceparent, arrived })))
     }
 }
 
@@ -159,7 +199,10 @@ fn patience(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Reads exactly one uncompressed message.
-async fn read_message(mut body: Body, limit: usize) -> Result<Bytes, Reason> {
+async fn read_message<B>(body: &mut B, limit: usize) -> Result<Bytes, Reason>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
     let limit = limit + PREFIX_BYTES;
     let mut whole = Bytes::new();
     let mut parts: Option<BytesMut> = None;
@@ -184,6 +227,30 @@ async fn read_message(mut body: Body, limit: usize) -> Result<Bytes, Reason> {
     }
 }
 
+/// Takes the rest of a body that was answered before its end. Dropping it would reset the stream, and data
+/// that is already under way would then count against the connection until HTTP/2 gives it up.
+fn discard<B>(mut body: B)
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    if body.is_end_stream() {
+        return;
+    }
+    tokio::spawn(async move {
+        let rest = async {
+            let mut left = DISCARD_BYTES;
+            while let Some(Ok(frame)) = body.frame().await {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                left = match left.checked_sub(length) {
+                    Some(left) => left,
+                    None => return,
+                };
+            }
+        };
+        let _gave_up = tokio::time::timeout(DISCARD_TIME, rest).await;
+    });
+}
+
 /// `Bytes::split_to` without its panic.
 trait SplitToChecked: Sized {
     fn split_to_checked(&mut self, at: usize) -> Option<Self>;
@@ -195,7 +262,7 @@ impl SplitToChecked for Bytes {
     }
 }
 
-fn respond(answer: &CheckResponse) -> http::Response<Body> {
+fn respond(answer: &CheckResponse) -> http::Response<Answer> {
     let length = answer.encoded_len();
     let mut data = BytesMut::with_capacity(PREFIX_BYTES + length);
     data.put_u8(0);
@@ -204,19 +271,18 @@ fn respond(answer: &CheckResponse) -> http::Response<Body> {
     // The buffer grows as needed: encoding into it cannot fail.
     let encoded = answer.encode(&mut data);
     debug_assert!(encoded.is_ok());
-    grpc(Body::new(Answer { data: Some(data.freeze()), trailers: Some(ok_trailers()) }), None)
+    grpc(Answer { data: Some(data.freeze()), trailers: Some(ok_trailers()) })
 }
 
-fn unimplemented() -> http::Response<Body> {
-    grpc(Body::empty(), Some(HeaderValue::from_static(UNIMPLEMENTED)))
+fn unimplemented() -> http::Response<Answer> {
+    let mut response = grpc(Answer { data: None, trailers: None });
+    response.headers_mut().insert("grpc-status", HeaderValue::from_static(UNIMPLEMENTED));
+    response
 }
 
-fn grpc(body: Body, status: Option<HeaderValue>) -> http::Response<Body> {
-    let mut response = http::Response::new(body);
+fn grpc(answer: Answer) -> http::Response<Answer> {
+    let mut response = http::Response::new(answer);
     response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    if let Some(status) = status {
-        response.headers_mut().insert("grpc-status", status);
-    }
     response
 }
 
@@ -226,20 +292,20 @@ fn ok_trailers() -> HeaderMap {
     trailers
 }
 
-/// One message and the trailers that end a gRPC answer.
-struct Answer {
+/// The body of an answer: one message and the trailers that end it.
+pub struct Answer {
     data: Option<Bytes>,
     trailers: Option<HeaderMap>,
 }
 
 impl http_body::Body for Answer {
     type Data = Bytes;
-    type Error = tonic::Status;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, tonic::Status>>> {
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
         let frame = match self.data.take() {
             Some(data) => Some(http_body::Frame::data(data)),
             None => self.trailers.take().map(http_body::Frame::trailers),
@@ -252,8 +318,12 @@ impl http_body::Body for Answer {
     }
 }
 
-impl<D: Decide> tower_service::Service<http::Request<Body>> for CheckService<D> {
-    type Response = http::Response<Body>;
+/// For any server that takes tower services.
+impl<D: Decide, B> tower_service::Service<http::Request<B>> for CheckService<D>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+{
+    type Response = http::Response<Answer>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
@@ -261,16 +331,14 @@ impl<D: Decide> tower_service::Service<http::Request<Body>> for CheckService<D> 
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let arrived = Instant::now();
-        let place = InFlight::enter(&self.in_flight, self.bounds.in_flight);
-        let service = self.clone();
-        Box::pin(async move { Ok(service.exchange(request, place, arrived).await) })
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let exchange = self.exchange(request);
+        Box::pin(async move { Ok(exchange.await) })
     }
 }
 
 impl<D> tonic::server::NamedService for CheckService<D> {
-    const NAME: &'static str = "envoy.service.auth.v3.Authorization";
+    const NAME: &'static str = NAME;
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 
@@ -15,6 +16,11 @@ const MAX_FILES: usize = 20_000;
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// Deepest nesting of directories.
 const MAX_DEPTH: usize = 8;
+
+/// Between two readings that have to agree.
+const PAUSE: Duration = Duration::from_millis(25);
+/// Readings before giving up: some five seconds.
+const TRIES: usize = 200;
 
 /// Reads every file that belongs to the bundle in `directory`. Names that begin with a dot (Kubernetes keeps
 /// its own links there), `tests/` and `*.md` do not.
@@ -29,6 +35,26 @@ pub fn read(directory: &Path) -> Result<Vec<SourceFile>, BundleError> {
         return Err(BundleError::new("", format!("`{}` holds no bundle", directory.display())));
     }
     Ok(reading.files)
+}
+
+/// Reads a directory that may be in the middle of being changed: what is returned was read twice, [`PAUSE`]
+/// apart, with the same content, so that neither a file half written nor a mix of two versions is taken for
+/// a bundle.
+///
+/// # Errors
+/// As [`read`]; also if the directory does not stop changing.
+pub fn read_stable(directory: &Path) -> Result<(Vec<SourceFile>, String), BundleError> {
+    let mut before = read(directory).map(|files| digest(&files));
+    for _ in 0..TRIES {
+        std::thread::sleep(PAUSE);
+        let now = read(directory).map(|files| (digest(&files), files));
+        match (&before, now) {
+            (Ok(before), Ok((digest, files))) if *before == digest => return Ok((files, digest)),
+            (Err(before), Err(error)) if *before == error => return Err(error),
+            (_, now) => before = now.map(|(digest, _)| digest),
+        }
+    }
+    Err(BundleError::new("", format!("`{}` does not stop changing", directory.display())))
 }
 
 struct Reading {

@@ -4,6 +4,7 @@
 use opentelemetry::trace::TracerProvider;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -41,7 +42,8 @@ pub fn install(config: Config, spans: Option<&Spans>) {
         Level::Info => LevelFilter::INFO,
         Level::Debug => LevelFilter::DEBUG,
     };
-    let own = tracing_subscriber::filter::filter_fn(|metadata| metadata.target().starts_with("palisade"));
+    let is_own = |metadata: &tracing::Metadata<'_>| metadata.target().starts_with("palisade");
+    let own = filter_fn(is_own);
     let otlp = spans
         .map(|spans| tracing_opentelemetry::layer().with_tracer(spans.provider().tracer("palisade")).with_filter(own));
     let lines = tracing_subscriber::fmt::layer()
@@ -50,11 +52,17 @@ pub fn install(config: Config, spans: Option<&Spans>) {
         .with_current_span(false)
         .with_span_list(false)
         .with_writer(std::io::stderr)
-        .with_filter(level);
+        // Libraries may warn; what they say in detail is about bytes on wires.
+        .with_filter(filter_fn(move |metadata| {
+            *metadata.level() <= level && (is_own(metadata) || *metadata.level() <= tracing::Level::WARN)
+        }));
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| std::panic::set_hook(Box::new(tell_place)));
     let _installed_already = tracing_subscriber::registry().with(otlp).with(lines).try_init();
-    // A panic's message may quote request data: the place is enough to find the bug.
-    std::panic::set_hook(Box::new(|info| {
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "panic; the check it happened in is denied");
-    }));
+}
+
+/// A panic's message may quote request data: the place is enough to find the bug.
+fn tell_place(info: &std::panic::PanicHookInfo<'_>) {
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(place, "panic; the check it happened in is denied");
 }

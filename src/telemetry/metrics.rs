@@ -42,6 +42,26 @@ pub struct Metrics {
     pub captures_dropped: IntCounter,
 }
 
+/// What is counted of a decision; the decision itself goes on to its record.
+#[derive(Clone, Copy, Debug)]
+pub struct Tally {
+    row: usize,
+    column: usize,
+    failures: usize,
+}
+
+impl Tally {
+    /// Of this decision.
+    #[must_use]
+    pub fn of(decision: &Decision) -> Self {
+        Self {
+            row: decision.target.as_ref().map_or(Protocol::ALL.len(), |target| target.protocol as usize),
+            column: decision.reason().map_or(Reason::ALL.len(), |reason| reason as usize),
+            failures: decision.evaluations.iter().map(|evaluation| evaluation.failures.len()).sum(),
+        }
+    }
+}
+
 /// From 5 µs to 250 ms: the decision itself is some ten microseconds.
 const BUCKETS: &[f64] =
     &[5e-6, 1e-5, 2e-5, 3e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25];
@@ -105,16 +125,13 @@ impl Metrics {
     }
 
     /// Counts a decision.
-    pub fn count(&self, decision: &Decision, seconds: f64) {
-        let row = decision.target.as_ref().map_or(Protocol::ALL.len(), |target| target.protocol as usize);
-        let column = decision.reason().map_or(Reason::ALL.len(), |reason| reason as usize);
-        if let Some(counter) = self.decisions.get(row).and_then(|row| row.get(column)) {
+    pub fn count(&self, tally: Tally, seconds: f64) {
+        if let Some(counter) = self.decisions.get(tally.row).and_then(|row| row.get(tally.column)) {
             counter.inc();
         }
         self.decision_seconds.observe(seconds);
-        let failures: usize = decision.evaluations.iter().map(|evaluation| evaluation.failures.len()).sum();
-        if failures > 0 {
-            self.policy_errors.inc_by(failures as u64);
+        if tally.failures > 0 {
+            self.policy_errors.inc_by(tally.failures as u64);
         }
     }
 

@@ -36,6 +36,10 @@ impl Policies {
                     Some(first) => BundleError::diagnostic(name, text, first),
                     None => BundleError::new(name, errors.to_string()),
                 })?;
+            // A file that is being written is empty for a moment, and its forbids must not vanish with it.
+            if set.is_empty() {
+                return Err(BundleError::new(name, "holds no policy; remove the file if that is meant"));
+            }
             // `policies` follows the text; templates are kept apart and stay inert until they are linked.
             for policy in set.policies() {
                 let annotations: Vec<(&str, &str)> = policy.annotations().collect();

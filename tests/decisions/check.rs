@@ -1,0 +1,91 @@
+//! `palisade check` as a command: its exit codes tell the outcomes apart, and what it prints explains them.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::support;
+
+const OFFICE: &[&str] = &["--now", support::OFFICE];
+
+/// A request for the status page of the default bundle.
+fn capture(principal: &str, headers: &Value, path: &str) -> Value {
+    json!({"attributes": {
+        "source": {"principal": principal},
+        "destination": {"principal": "spiffe://example.org/ns/tools/sa/crm"},
+        "request": {"http": {"method": "GET", "path": path, "host": "crm.example.org", "headers": headers}},
+    }})
+}
+
+fn check(request: &str, more: &[&str]) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("request.json");
+    std::fs::write(&file, request).unwrap();
+    run(&file, &support::repository().join("cedar"), more)
+}
+
+fn run(file: &Path, bundle: &Path, more: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
+    let Output { status, stdout, stderr } =
+        command.arg("check").arg(file).arg("--bundle").arg(bundle).args(more).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+const CODER: &str = "spiffe://example.org/ns/agents/sa/coder";
+
+#[test]
+fn exit_codes_tell_the_outcomes_apart() {
+    let none = json!({});
+    let (code, text, _) = check(&capture(CODER, &none, "/status").to_string(), OFFICE);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.starts_with("verdict    PERMIT\ncaller     spiffe://example.org/ns/agents/sa/coder\n"), "{text}");
+    assert!(text.contains("=> agents-read-crm-status"), "{text}");
+    assert!(
+        text.contains("reference  Cedar's authorizer over all policies: Allow [agents-read-crm-status], 0 errors"),
+        "{text}"
+    );
+
+    let (code, text, _) = check(&capture("spiffe://example.org/ns/tools/sa/crm", &none, "/status").to_string(), OFFICE);
+    assert_eq!(code, 10, "{text}");
+    assert!(text.starts_with("verdict    DENIAL (policy_forbids)\n"), "{text}");
+    assert!(text.contains("=> only-agents-namespace"), "{text}");
+
+    let (code, text, _) = check(&capture(CODER, &none, "/status/../mcp").to_string(), OFFICE);
+    assert_eq!(code, 11, "{text}");
+    assert!(text.starts_with("verdict    DENIAL (path_ambiguous)\n"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_decided_is_a_failure_with_one_line() {
+    let (code, text, error) = check("{", OFFICE);
+    assert_eq!((code, text.as_str()), (1, ""));
+    assert!(error.contains("request.json: EOF while parsing an object at line 1 column 1"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+
+    let empty = tempfile::tempdir().unwrap();
+    let (code, _, error) = run(Path::new("absent.json"), empty.path(), OFFICE);
+    assert_eq!(code, 1);
+    assert!(error.contains("absent.json: cannot be read"), "{error}");
+
+    let file = empty.path().join("request.json");
+    std::fs::write(&file, capture(CODER, &json!({}), "/status").to_string()).unwrap();
+    let (code, _, error) = run(&file, &empty.path().join("no-bundle"), OFFICE);
+    assert_eq!(code, 1);
+    assert!(error.contains("cannot read"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert_eq!(check("{}", &["--now", "yesterday"]).0, 2);
+}
+
+/// Without a configuration the caller's trust domain is taken as configured, wherever the caller's name stands.
+#[test]
+fn a_capture_of_a_waypoint_is_decided_by_its_last_element() {
+    let header = format!("By=spiffe://example.org/ns/mesh/sa/waypoint;Hash=ab;URI={CODER}");
+    let (code, text, _) = check(
+        &capture("", &json!({"x-forwarded-client-cert": header}), "/status").to_string(),
+        &["--xfcc", "--now", support::OFFICE],
+    );
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("caller     spiffe://example.org/ns/agents/sa/coder"), "{text}");
+}

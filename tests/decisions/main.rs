@@ -1,0 +1,23 @@
+//! Decisions, without a server: what is asked, what the policies say, and what goes over the wire.
+//! `tests/README.md` says which kind of test belongs where.
+
+#![expect(clippy::string_slice, reason = "a test that panics has found something")]
+
+#[cfg(test)]
+mod bundles;
+#[cfg(test)]
+mod cases;
+#[cfg(test)]
+mod check;
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod matrix;
+#[cfg(test)]
+mod policies;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod tidy;
+#[cfg(test)]
+mod wire;

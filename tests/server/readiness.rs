@@ -1,0 +1,142 @@
+//! The admin port and gRPC health: what operators and orchestrators see.
+
+use std::collections::BTreeSet;
+
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::support::ask::Ask;
+use crate::support::client::Client;
+use crate::support::wire::{CHECK, Wire};
+use crate::support::{App, Setup, eventually, get_whole, run, samples};
+
+const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
+
+fn health(client: &Client, service: &str) -> Result<ServingStatus, tonic::Code> {
+    let request = HealthCheckRequest { service: service.into() };
+    let answer = run(HealthClient::new(client.channel.clone()).check(request));
+    answer.map(|answer| answer.into_inner().status()).map_err(|status| status.code())
+}
+
+#[test]
+fn after_start_it_is_alive_and_ready_with_its_digest() {
+    let app = App::start();
+    assert_eq!(app.get("/healthz"), (200, "ok\n".into()));
+    let (status, text) = app.get("/readyz");
+    assert_eq!(status, 200);
+    let digest = text.lines().find_map(|line| line.strip_prefix("bundle: ")).unwrap();
+    assert!(text.starts_with("ready\n"), "{text}");
+    let answer = app.check(&Ask::permitted());
+    assert_eq!(app.record(&answer.decision_id)["bundle"], digest);
+    assert_eq!((digest.len(), digest.starts_with("sha256:")), (71, true));
+    assert_eq!(app.get("/nothing").0, 404);
+}
+
+#[test]
+fn grpc_health_says_serving() {
+    let app = App::start();
+    for service in ["", AUTHORIZATION] {
+        eventually("SERVING", || (health(app.client(), service) == Ok(ServingStatus::Serving)).then_some(()));
+    }
+    assert_eq!(health(app.client(), "no.such.Service"), Err(tonic::Code::NotFound));
+}
+
+#[test]
+fn while_draining_it_is_not_ready_but_alive() {
+    let mut app = Setup::new().set("server", "drain_seconds", 30).start();
+    let admin = app.running().admin;
+    // A check in flight keeps it draining for as long as the test looks.
+    let wire = Wire::open(app.tcp());
+    let mut held = wire.stream(CHECK, &[]);
+    eventually("one check in flight", || (app.metric("palisade_checks_in_flight", &[]) == 1.0).then_some(()));
+    let mut watch = run(async {
+        let request = HealthCheckRequest { service: AUTHORIZATION.into() };
+        HealthClient::new(app.client().channel.clone()).watch(request).await.unwrap().into_inner()
+    });
+    let first = run(watch.message()).unwrap().unwrap().status();
+    assert_eq!(first, ServingStatus::Serving);
+
+    let draining = app.drain_aside();
+    let text =
+        eventually("503 while draining", || Some(crate::support::get(admin, "/readyz")).filter(|got| got.0 == 503)).1;
+    assert!(text.starts_with("draining\n"), "{text}");
+    assert_eq!(crate::support::get(admin, "/healthz").0, 200);
+    assert_eq!(run(watch.message()).unwrap().unwrap().status(), ServingStatus::NotServing);
+    // Who watches health must not hold draining up: it is told, and then the connection may close.
+    drop(watch);
+
+    held.send(&Ask::permitted().framed(), true);
+    held.reply().answer().assert_permit();
+    assert!(draining.join().unwrap().in_time);
+}
+
+/// An orchestrator that watches gRPC health never hangs up by itself.
+#[test]
+fn a_health_watch_does_not_hold_draining_up() {
+    let mut app = Setup::new().set("server", "drain_seconds", 5).start();
+    let mut watch = run(async {
+        let request = HealthCheckRequest { service: String::new() };
+        HealthClient::new(app.client().channel.clone()).watch(request).await.unwrap().into_inner()
+    });
+    assert!(run(watch.message()).unwrap().is_some());
+    assert!(app.drain().in_time);
+}
+
+#[test]
+fn metrics_are_prometheus_text_with_bounded_labels() {
+    let app = App::start();
+    app.check(&Ask::permitted());
+    app.check(&Ask::forbidden());
+    app.check(&Ask::status("coder"));
+    // What a client can choose must not become a label.
+    for number in 0..50 {
+        app.check(&Ask { host: format!("host-{number}.example"), path: format!("/mcp/{number}"), ..Ask::permitted() });
+        app.check(&Ask { principal: format!("spiffe://example.org/ns/n{number}/sa/s{number}"), ..Ask::permitted() });
+        app.check(&Ask::tool("support-bot", &format!("tool-{number}"), &serde_json::json!({})));
+        app.check(&Ask::mcp("support-bot", format!(r#"{{"jsonrpc":"2.0","id":1,"method":"method/{number}"}}"#)));
+    }
+    let (status, head, text) = get_whole(app.running().admin, "/metrics");
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    let samples = samples(&text);
+    let reasons: BTreeSet<&str> = palisade::authz::reason::Reason::ALL.iter().map(|reason| reason.code()).collect();
+    for sample in &samples {
+        assert!(sample.name.starts_with("palisade_"), "{sample:?}");
+        assert!(sample.value.is_finite() && sample.value >= 0.0, "{sample:?}");
+        for (name, value) in &sample.labels {
+            let known = match name.as_str() {
+                "verdict" => ["permit", "denial"].contains(&value.as_str()),
+                "reason" => value.is_empty() || reasons.contains(value.as_str()),
+                "protocol" => ["mcp", "a2a", "http", "grpc", "opaque", "none"].contains(&value.as_str()),
+                "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
+                _ => false,
+            };
+            assert!(known, "{sample:?}");
+        }
+    }
+    let names: BTreeSet<&str> = samples.iter().map(|sample| sample.name.as_str()).collect();
+    for name in [
+        "palisade_decisions_total",
+        "palisade_decision_seconds_bucket",
+        "palisade_bundle_stale",
+        "palisade_bundle_policies",
+        "palisade_checks_in_flight",
+        "palisade_record_queue",
+        "palisade_records_lost",
+        "palisade_connections_refused_total",
+    ] {
+        assert!(names.contains(name), "{name} in {names:?}");
+    }
+    for name in &names {
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+        assert!(text.contains(&format!("# TYPE {family} ")) && text.contains(&format!("# HELP {family} ")), "{name}");
+    }
+    let of = |labels: &[(&str, &str)]| app.metric("palisade_decisions_total", labels);
+    assert_eq!(of(&[("verdict", "permit"), ("protocol", "http")]), 1.0);
+    assert_eq!(of(&[("verdict", "denial"), ("reason", "policy_forbids"), ("protocol", "mcp")]), 51.0);
+    assert_eq!(of(&[]), 203.0);
+    assert_eq!(app.metric("palisade_decision_seconds_count", &[]), 203.0);
+    let inf = app.metric("palisade_decision_seconds_bucket", &[("le", "+Inf")]);
+    assert_eq!(inf, 203.0);
+}

