@@ -73,7 +73,8 @@ pub fn authorize(
     let Active::Loaded(bundle) = active else { return Decision::deny(Reason::BundleMissing) };
     // The target is looked up first so that even a denial for identity is written in its protocol's words.
     let found = bundle.find_target(request);
-    let known = Decision { target: found.map(|(target, _)| target.clone()), ..Decision::deny(Reason::TargetUnknown) };
+    let target = found.ok().flatten().map(|(target, _)| target.clone());
+    let known = Decision { target, ..Decision::deny(Reason::TargetUnknown) };
     let caller = match identity::identify(request, source, &settings.trust_domains) {
         Identity::Verified(caller) => caller,
         Identity::Absent => return known.overruled(Reason::IdentityAbsent),
@@ -83,7 +84,11 @@ pub fn authorize(
         }
     };
     let known = Decision { caller: Some(caller.agent.clone()), ..known };
-    let Some((target, server)) = found else { return known };
+    let (target, server) = match found {
+        Ok(Some(found)) => found,
+        Ok(None) => return known,
+        Err(reason) => return known.overruled(reason),
+    };
     let reading = match call::read(request, target, &settings.limits) {
         Ok(reading) => reading,
         Err(unreadable) => return Decision { reply: unreadable.reply, ..known.overruled(unreadable.reason) },
@@ -180,7 +185,7 @@ pub fn read<'a>(
         Identity::Absent => return Err(Reason::IdentityAbsent),
         Identity::Failed { reason, .. } => return Err(reason),
     };
-    let (target, server) = bundle.find_target(request).ok_or(Reason::TargetUnknown)?;
+    let (target, server) = bundle.find_target(request)?.ok_or(Reason::TargetUnknown)?;
     let reading = call::read(request, target, &settings.limits).map_err(|unreadable| unreadable.reason)?;
     Ok((caller, server, reading))
 }

@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use crate::authz::identity::{IdentitySource, xfcc};
-use crate::authz::request::{Body, Headers, HttpRequest, Request};
+use crate::authz::request::{Body, Headers, HttpRequest, Request, header_text};
 
 /// Most captures that wait to be written.
 const QUEUE: usize = 64;
@@ -35,6 +35,9 @@ const KEPT: &[&str] = &[
     "x-envoy-auth-partial-body",
     "x-request-id",
 ];
+
+/// A field of the message that Palisade does not read.
+type Unread = Option<serde_json::Value>;
 
 /// A captured `CheckRequest`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +66,12 @@ pub struct Attributes {
     /// Per-route configuration of the proxy.
     #[serde(default, alias = "contextExtensions", skip_serializing_if = "BTreeMap::is_empty")]
     pub context_extensions: BTreeMap<String, String>,
+    #[serde(default, alias = "metadataContext", skip_serializing)]
+    metadata_context: Unread,
+    #[serde(default, alias = "routeMetadataContext", skip_serializing)]
+    route_metadata_context: Unread,
+    #[serde(default, alias = "tlsSession", skip_serializing)]
+    tls_session: Unread,
 }
 
 /// `AttributeContext.Peer`
@@ -72,6 +81,14 @@ pub struct Peer {
     /// The name in its certificate.
     #[serde(default)]
     pub principal: String,
+    #[serde(default, skip_serializing)]
+    address: Unread,
+    #[serde(default, skip_serializing)]
+    certificate: Unread,
+    #[serde(default, skip_serializing)]
+    labels: Unread,
+    #[serde(default, skip_serializing)]
+    service: Unread,
 }
 
 /// `AttributeContext.Request`
@@ -80,6 +97,8 @@ pub struct Peer {
 pub struct RequestPart {
     /// The HTTP request.
     pub http: HttpPart,
+    #[serde(default, skip_serializing)]
+    time: Unread,
 }
 
 /// `AttributeContext.HttpRequest`
@@ -108,6 +127,18 @@ pub struct HttpPart {
     /// The same as `raw_body`, written as text: easier on readers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw_body_text: Option<String>,
+    #[serde(default, skip_serializing)]
+    fragment: Unread,
+    #[serde(default, skip_serializing)]
+    id: Unread,
+    #[serde(default, skip_serializing)]
+    protocol: Unread,
+    #[serde(default, skip_serializing)]
+    query: Unread,
+    #[serde(default, skip_serializing)]
+    scheme: Unread,
+    #[serde(default, skip_serializing)]
+    size: Unread,
 }
 
 /// `HeaderMap`
@@ -127,6 +158,18 @@ pub struct Field {
     /// Value.
     #[serde(default)]
     pub value: String,
+    /// The same as base64, as `encode_raw_headers` has it.
+    #[serde(default, alias = "rawValue", skip_serializing_if = "Option::is_none")]
+    pub raw_value: Option<String>,
+}
+
+impl Field {
+    fn pair(self) -> Result<(String, String), String> {
+        let Some(base64) = self.raw_value else { return Ok((self.key, self.value)) };
+        let bytes =
+            BASE64.decode(base64).map_err(|error| format!("`raw_value` of `{}` is no base64: {error}", self.key))?;
+        Ok((self.key, header_text(bytes)))
+    }
 }
 
 impl Capture {
@@ -143,7 +186,7 @@ impl Capture {
     /// # Errors
     /// If `raw_body` is no base64, or a part is there in two forms.
     pub fn request(self) -> Result<Request, String> {
-        let Attributes { source, destination, request, mut context_extensions } = self.attributes;
+        let Attributes { source, destination, request, mut context_extensions, .. } = self.attributes;
         Ok(Request {
             source_principal: source.principal,
             destination_principal: destination.principal,
@@ -155,8 +198,11 @@ impl Capture {
     /// Captures a request, with its values taken out unless `redact` is false.
     #[must_use]
     pub fn of(request: &Request, redact: bool) -> Self {
-        let http = request.http.as_ref().map(|http| RequestPart { http: HttpPart::of(http, redact) });
-        let principal = |text: &str| Peer { principal: text.to_owned() };
+        let http = request
+            .http
+            .as_ref()
+            .map(|http| RequestPart { http: HttpPart::of(http, redact), ..RequestPart::default() });
+        let principal = |text: &str| Peer { principal: text.to_owned(), ..Peer::default() };
         let extension = request.target_extension.iter().map(|target| ("palisade.target".to_owned(), target.clone()));
         Self {
             redacted: redact,
@@ -165,6 +211,7 @@ impl Capture {
                 destination: principal(&request.destination_principal),
                 request: http,
                 context_extensions: extension.collect(),
+                ..Attributes::default()
             },
         }
     }
@@ -175,7 +222,7 @@ impl HttpPart {
         let headers = match (self.header_map, self.headers) {
             (Some(_), Some(_)) => return Err("both `headers` and `header_map` are given".into()),
             (Some(map), None) => {
-                Headers::new(map.headers.into_iter().map(|field| (field.key, field.value)).collect(), false)
+                Headers::new(map.headers.into_iter().map(Field::pair).collect::<Result<_, _>>()?, false)
             }
             (None, map) => Headers::new(map.unwrap_or_default().into_iter().collect(), true),
         };
@@ -214,7 +261,10 @@ impl HttpPart {
         let (headers, header_map) = if http.headers.joined() {
             (Some(fields.collect()), None)
         } else {
-            (None, Some(HeaderMap { headers: fields.map(|(key, value)| Field { key, value }).collect() }))
+            (
+                None,
+                Some(HeaderMap { headers: fields.map(|(key, value)| Field { key, value, raw_value: None }).collect() }),
+            )
         };
         let path = match http.path.split_once('?') {
             Some((path, _query)) if redact => format!("{path}?{REDACTED}"),

@@ -102,6 +102,13 @@ impl Headers {
     }
 }
 
+/// Header bytes as text: UTF-8, else each byte as the character of its number, which no rule of ours
+/// takes for anything.
+#[must_use]
+pub fn header_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect())
+}
+
 /// Headers that decide something, so that two of them are one too many.
 const SINGLE: &[&str] = &[
     "authorization",
@@ -147,17 +154,22 @@ impl HttpRequest {
             return Err(Reason::PathTooLong);
         }
         // One pass over the headers: this runs for every call.
-        let mut seen = 0_u32;
+        let (mut seen, mut duplicate, mut overrides) = (0_u32, false, false);
         for (name, value) in self.headers.iter() {
             if let Some(bit) = SINGLE.iter().position(|single| *single == name) {
                 let bit = 1_u32 << bit;
-                if seen & bit != 0 || (self.headers.joined && value.contains(',')) {
-                    return Err(Reason::HeaderDuplicate);
-                }
+                duplicate |= seen & bit != 0 || (self.headers.joined && value.contains(','));
                 seen |= bit;
-            } else if OVERRIDES.contains(&name) {
-                return Err(Reason::HeaderOverride);
+            } else {
+                overrides |= OVERRIDES.contains(&name);
             }
+        }
+        // Their order must not decide which rule is broken first.
+        if duplicate {
+            return Err(Reason::HeaderDuplicate);
+        }
+        if overrides {
+            return Err(Reason::HeaderOverride);
         }
         let upgrade = self.headers.contains("upgrade") || self.headers.contains("http2-settings");
         if upgrade || self.method.eq_ignore_ascii_case("connect") {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::call::http::{canonical_host, segment_prefix};
+use super::call::http::{canonical_host, canonical_path, segment_prefix};
+use super::reason::Reason;
 use super::request::Request;
 
 /// The protocol spoken to a target; it decides how a call is read.
@@ -80,12 +81,12 @@ pub struct Target {
     /// `ServerGroup` parents of the server.
     #[serde(default)]
     pub groups: Vec<String>,
-    /// How denials are written, for MCP.
+    /// How denials are written, for JSON-RPC protocols; absent is the default.
     #[serde(default)]
-    pub denial: McpDenial,
-    /// Whether batches may pass, for MCP.
+    pub denial: Option<McpDenial>,
+    /// Whether batches may pass, for MCP; absent is the default.
     #[serde(default)]
-    pub batches: Batches,
+    pub batches: Option<Batches>,
     /// Which checks are for this target.
     #[serde(rename = "match")]
     pub matches: Match,
@@ -116,22 +117,29 @@ impl Match {
             && self.path_prefix.is_none()
     }
 
-    fn holds(&self, request: &Request) -> bool {
-        let http = request.http.as_ref();
+    /// Whether all conditions hold but the one on the path.
+    fn holds_but_for_path(&self, request: &Request) -> bool {
         let given = |condition: &Option<String>, test: &dyn Fn(&str) -> bool| condition.as_deref().is_none_or(test);
         given(&self.destination_principal, &|want| want == request.destination_principal)
             && given(&self.context_extension, &|want| request.target_extension.as_deref() == Some(want))
             && given(&self.authority, &|want| {
-                http.and_then(|http| canonical_host(&http.host)).is_some_and(|host| host == want)
-            })
-            && given(&self.path_prefix, &|want| {
-                http.is_some_and(|http| segment_prefix(want, http.path.split('?').next().unwrap_or_default()))
+                request.http.as_ref().and_then(|http| canonical_host(&http.host)).is_some_and(|host| host == want)
             })
     }
 }
 
 /// The first target, in file order, whose conditions all hold.
-#[must_use]
-pub fn find<'t>(targets: &'t [Arc<Target>], request: &Request) -> Option<&'t Arc<Target>> {
-    targets.iter().find(|target| target.matches.holds(request))
+///
+/// # Errors
+/// [`Reason::PathAmbiguous`] if that depends on how the path is read: the target that the request is taken
+/// for must be the one it reaches.
+pub fn find<'t>(targets: &'t [Arc<Target>], request: &Request) -> Result<Option<&'t Arc<Target>>, Reason> {
+    for target in targets.iter().filter(|target| target.matches.holds_but_for_path(request)) {
+        let Some(prefix) = &target.matches.path_prefix else { return Ok(Some(target)) };
+        let Some(http) = &request.http else { continue };
+        if segment_prefix(prefix, &canonical_path(&http.path)?) {
+            return Ok(Some(target));
+        }
+    }
+    Ok(None)
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{complain, exit, print};
 use crate::authz::decision::{Decision, Verdict};
 use crate::authz::facts::Facts;
-use crate::authz::identity::IdentitySource;
+use crate::authz::identity::{IdentitySource, xfcc};
 use crate::authz::limits::Limits;
 use crate::authz::policy::context::Needs;
 use crate::authz::policy::engine::Part;
@@ -112,7 +112,14 @@ fn settings(arguments: &Arguments, request: &Request) -> Result<(Settings, jiff:
         let zone = config.zone();
         return Ok((Settings { trust_domains: config.identity.trust_domains, limits: config.limits }, zone));
     }
-    let own = request.source_principal.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
+    let peer = if arguments.xfcc {
+        let header =
+            request.http.as_ref().and_then(|http| http.headers.single("x-forwarded-client-cert").ok().flatten());
+        header.and_then(|header| xfcc::last_uri(header).ok().flatten()).unwrap_or_default()
+    } else {
+        request.source_principal.clone()
+    };
+    let own = peer.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
     let trust_domains = own.map(str::to_owned).into_iter().collect();
     Ok((Settings { trust_domains, limits: Limits::default() }, jiff::tz::TimeZone::UTC))
 }

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use prost::Message;
 
 use crate::authz::reason::Reason;
-use crate::authz::request::{Body, Headers, HttpRequest, Request};
+use crate::authz::request::{Body, Headers, HttpRequest, Request, header_text};
 
 /// The context extension by which a proxy's configuration names the target.
 const TARGET_EXTENSION: &str = "palisade.target";
@@ -73,7 +73,7 @@ fn http_request(http: PbHttp) -> HttpRequest {
         Some(HeaderMap { headers: fields }) => {
             let fields = fields.into_iter().filter(|field| !is_pseudo(&field.key)).map(
                 |HeaderValue { key, value, raw_value }| {
-                    let value = if raw_value.is_empty() { value } else { text(raw_value) };
+                    let value = if raw_value.is_empty() { value } else { header_text(raw_value) };
                     (key, value)
                 },
             );
@@ -87,10 +87,4 @@ fn http_request(http: PbHttp) -> HttpRequest {
         (true, true) => Body::Absent,
     };
     HttpRequest { method, path, host, headers, body }
-}
-
-/// Header bytes as text: UTF-8, else each byte as the character of its number, which no rule of ours
-/// takes for anything.
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect())
 }

@@ -121,14 +121,16 @@ fn render(denial: &Denial, wire: &Wire, decision: &Decision, decision_id: &str) 
 
 /// HTTP 200 only where the target says so, the policies refused, and there is an id to answer to.
 fn http_status(target: Option<&Target>, wire: &Wire, decision: &Decision) -> u16 {
-    let profile = target.map(|target| target.denial).unwrap_or_default();
+    let profile = target.and_then(|target| target.denial).unwrap_or_default();
     let in_protocol = profile != McpDenial::Http403 && wire.blame == Blame::Policy && decision.reply != Reply::None;
     if in_protocol { 200 } else { wire.http }
 }
 
 fn is_tool_error(target: Option<&Target>, wire: &Wire, decision: &Decision) -> bool {
-    target.is_some_and(|target| target.denial == McpDenial::ToolError200)
+    target.is_some_and(|target| target.denial == Some(McpDenial::ToolError200))
         && wire.blame == Blame::Policy
+        // In a batch, other methods than tool calls may wait for an answer as well.
+        && matches!(decision.reply, Reply::One(_))
         && decision.evaluations.iter().all(|evaluation| evaluation.tool.is_some())
 }
 

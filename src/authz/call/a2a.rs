@@ -8,36 +8,51 @@ use super::json_rpc::{self, Message, Reply};
 use super::{Call, Place, ProtocolFacts, Resource, Unreadable};
 use crate::authz::reason::Reason;
 
-/// JSON-RPC method (either generation) and the action it is.
-const METHODS: &[(&str, &str)] = &[
-    ("SendMessage", "SendMessage"),
-    ("message/send", "SendMessage"),
-    ("SendStreamingMessage", "SendStreamingMessage"),
-    ("message/stream", "SendStreamingMessage"),
-    ("GetTask", "GetTask"),
-    ("tasks/get", "GetTask"),
-    ("ListTasks", "ListTasks"),
-    ("tasks/list", "ListTasks"),
-    ("CancelTask", "CancelTask"),
-    ("tasks/cancel", "CancelTask"),
-    ("SubscribeToTask", "SubscribeToTask"),
-    ("tasks/resubscribe", "SubscribeToTask"),
-    ("CreateTaskPushNotificationConfig", "CreateTaskPushNotificationConfig"),
-    ("tasks/pushNotificationConfig/set", "CreateTaskPushNotificationConfig"),
-    ("GetTaskPushNotificationConfig", "GetTaskPushNotificationConfig"),
-    ("tasks/pushNotificationConfig/get", "GetTaskPushNotificationConfig"),
-    ("ListTaskPushNotificationConfigs", "ListTaskPushNotificationConfigs"),
-    ("tasks/pushNotificationConfig/list", "ListTaskPushNotificationConfigs"),
-    ("DeleteTaskPushNotificationConfig", "DeleteTaskPushNotificationConfig"),
-    ("tasks/pushNotificationConfig/delete", "DeleteTaskPushNotificationConfig"),
-    ("GetExtendedAgentCard", "GetExtendedAgentCard"),
-    ("agent/getAuthenticatedExtendedCard", "GetExtendedAgentCard"),
+/// Where the parameters of a method name its task.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TaskAt {
+    /// Nowhere.
+    Nowhere,
+    /// `message.taskId`
+    Message,
+    /// `id`
+    Id,
+    /// `taskId`; an `id` beside it names something else.
+    TaskId,
+}
+
+use TaskAt::{Id, Message as InMessage, Nowhere, TaskId};
+
+/// JSON-RPC method (either generation), the action it is, and where it names its task.
+const METHODS: &[(&str, &str, TaskAt)] = &[
+    ("SendMessage", "SendMessage", InMessage),
+    ("message/send", "SendMessage", InMessage),
+    ("SendStreamingMessage", "SendStreamingMessage", InMessage),
+    ("message/stream", "SendStreamingMessage", InMessage),
+    ("GetTask", "GetTask", Id),
+    ("tasks/get", "GetTask", Id),
+    ("ListTasks", "ListTasks", Nowhere),
+    ("tasks/list", "ListTasks", Nowhere),
+    ("CancelTask", "CancelTask", Id),
+    ("tasks/cancel", "CancelTask", Id),
+    ("SubscribeToTask", "SubscribeToTask", Id),
+    ("tasks/resubscribe", "SubscribeToTask", Id),
+    ("CreateTaskPushNotificationConfig", "CreateTaskPushNotificationConfig", TaskId),
+    ("tasks/pushNotificationConfig/set", "CreateTaskPushNotificationConfig", TaskId),
+    ("GetTaskPushNotificationConfig", "GetTaskPushNotificationConfig", TaskId),
+    ("tasks/pushNotificationConfig/get", "GetTaskPushNotificationConfig", Id),
+    ("ListTaskPushNotificationConfigs", "ListTaskPushNotificationConfigs", TaskId),
+    ("tasks/pushNotificationConfig/list", "ListTaskPushNotificationConfigs", Id),
+    ("DeleteTaskPushNotificationConfig", "DeleteTaskPushNotificationConfig", TaskId),
+    ("tasks/pushNotificationConfig/delete", "DeleteTaskPushNotificationConfig", Id),
+    ("GetExtendedAgentCard", "GetExtendedAgentCard", Nowhere),
+    ("agent/getAuthenticatedExtendedCard", "GetExtendedAgentCard", Nowhere),
 ];
 
 /// Where an agent's card is published: 0.3 and later, and 0.2.
 const CARD_PATHS: &[&str] = &["/.well-known/agent-card.json", "/.well-known/agent.json"];
 
-const PARAMS: &[&str] = &["configuration", "id", "message", "metadata", "taskId", "tenant"];
+const PARAMS: &[&str] = &["configuration", "contextId", "id", "message", "metadata", "taskId", "tenant"];
 const MESSAGE: &[&str] = &["contextId", "messageId", "parts", "referenceTaskIds", "role", "taskId"];
 
 const CONFIGURATION: &[&str] =
@@ -78,37 +93,42 @@ pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Rep
 
 /// Every action of this protocol.
 pub fn actions() -> impl Iterator<Item = &'static str> {
-    METHODS.iter().map(|(_, action)| *action).chain(["a2a:card"])
+    METHODS.iter().map(|(_, action, _)| *action).chain(["a2a:card"])
 }
 
 /// A message that registers a webhook along the way is two calls, and both have to be permitted: whoever
 /// may not send results to an address of the caller's choice may not do it inside another method either.
 fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Vec<Call<'a>>, Reason> {
-    let (_, action) = METHODS.iter().find(|(name, _)| *name == method).ok_or(Reason::ProtocolMethodUnknown)?;
+    let (_, action, task_at) =
+        METHODS.iter().find(|(name, ..)| *name == method).ok_or(Reason::ProtocolMethodUnknown)?;
     let params = params.unwrap_or(Json::Object(Vec::new()));
     // ProtoJSON readers take `task_id` for `taskId`.
     refuse_lookalikes(&params, PARAMS, true)?;
+    let sends = *task_at == InMessage;
     let message = params.get("message");
-    let sends = matches!(*action, "SendMessage" | "SendStreamingMessage");
-    if sends {
-        let message = message.filter(|message| message.members().is_some()).ok_or(Reason::ProtocolParamsMalformed)?;
+    if let Some(message) = message {
         refuse_lookalikes(message, MESSAGE, true)?;
-        // A client speaks as the user, never as the agent it talks to.
-        if !matches!(message.get("role").and_then(Json::as_str), Some("user" | "ROLE_USER")) {
-            return Err(Reason::ProtocolParamsMalformed);
-        }
+    }
+    // A client speaks as the user, never as the agent it talks to.
+    let role = message.and_then(|message| message.get("role")).and_then(Json::as_str);
+    let speaks_as_user = matches!(role, Some("user" | "ROLE_USER"));
+    // What a method does not know, its server may still read: a second task must not hide beside the first.
+    let strays = message.is_some() != sends || (*task_at == Id && params.get("taskId").is_some());
+    if strays || sends != speaks_as_user {
+        return Err(Reason::ProtocolParamsMalformed);
     }
     let text = |object: Option<&Json<'a>>, name: &str| match object.and_then(|object| object.get(name)) {
         None => Ok(None),
         Some(Json::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(Reason::ProtocolParamsMalformed),
     };
-    let task = match text(message, "taskId")? {
-        Some(task) => Some(task),
-        None if sends => None,
-        None => text(Some(&params), "taskId")?.map_or_else(|| text(Some(&params), "id"), |task| Ok(Some(task)))?,
+    let task = match task_at {
+        Nowhere => None,
+        InMessage => text(message, "taskId")?,
+        Id => text(Some(&params), "id")?,
+        TaskId => text(Some(&params), "taskId")?,
     };
-    let context = text(message, "contextId")?;
+    let context = text(if sends { message } else { Some(&params) }, "contextId")?;
     let configuration = params.get("configuration").unwrap_or(&Json::Null);
     refuse_lookalikes(configuration, CONFIGURATION, true)?;
     let registers_push = sends && INLINE_PUSH.iter().any(|name| configuration.get(name).is_some());

@@ -95,7 +95,7 @@ fn peek_reply(place: &Place<'_, '_>) -> Reply {
 fn read_post<'a>(place: &Place<'a, '_>, version: Option<&str>) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
     match json_rpc::body(place, &["application/json"])? {
         Json::Array(items) => {
-            let allowed = place.target.batches == Batches::AllOrNothing
+            let allowed = place.target.batches == Some(Batches::AllOrNothing)
                 && version.is_none_or(|version| BATCH_REVISIONS.contains(&version))
                 && (1..=place.limits.batch_messages).contains(&items.len());
             if !allowed {
@@ -104,8 +104,9 @@ fn read_post<'a>(place: &Place<'a, '_>, version: Option<&str>) -> Result<(Vec<Ca
             let calls: Result<Vec<_>, Unreadable> =
                 items.into_iter().map(|item| read_message(place, item, version)).collect();
             let calls = calls?;
-            let ids = calls.iter().filter_map(|call| call.id.clone()).collect();
-            Ok((calls, Reply::Batch(ids)))
+            let ids: Vec<String> = calls.iter().filter_map(|call| call.id.clone()).collect();
+            let reply = if ids.is_empty() { Reply::None } else { Reply::Batch(ids) };
+            Ok((calls, reply))
         }
         json => {
             let call = read_message(place, json, version)?;

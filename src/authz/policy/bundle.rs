@@ -14,9 +14,10 @@ use super::load::Texts;
 use super::policies::Policies;
 use super::registry::Registry;
 use super::shape::Shape;
-use super::source::{BundleError, Kind, SourceFile};
+use super::source::{BundleError, Kind, SourceFile, place_of};
+use crate::authz::reason::Reason;
 use crate::authz::request::Request;
-use crate::authz::target::{self, Target};
+use crate::authz::target::{self, Protocol, Target};
 
 /// A validated bundle.
 #[derive(Debug)]
@@ -80,8 +81,9 @@ impl Bundle {
         let inputs = check_actions(&texts, validator_schema, &registries)?;
         let engine = Engine::new(policies.compiled(), actions)
             .map_err(|id| BundleError::new("", format!("policy `{id}` is a template that is not linked")))?;
-        check_protocol_actions(&targets, &engine)?;
+        check_protocol_actions(&texts, &targets, validator_schema)?;
         let store = Store::new(types, core.iter().cloned().collect());
+        check_own_entities(&texts, validator_schema)?;
         let servers = servers(&targets, &registries, &store, &engine, inputs)?;
         let reference = Reference { policies: policies.set, schema, entities };
         Ok(Self { digest, targets, servers, engine, store, reference })
@@ -94,10 +96,12 @@ impl Bundle {
     }
 
     /// The target of a request and its server.
-    #[must_use]
-    pub fn find_target(&self, request: &Request) -> Option<(&Arc<Target>, &Server)> {
-        let target = target::find(&self.targets, request)?;
-        Some((target, self.servers.get(&target.name)?))
+    ///
+    /// # Errors
+    /// [`Reason::PathAmbiguous`] if that depends on how the path is read.
+    pub fn find_target(&self, request: &Request) -> Result<Option<(&Arc<Target>, &Server)>, Reason> {
+        let Some(target) = target::find(&self.targets, request)? else { return Ok(None) };
+        Ok(self.servers.get(&target.name).map(|server| (target, server)))
     }
 
     /// The compiled policies.
@@ -158,19 +162,14 @@ fn check_actions(
         .flat_map(|(_, registry)| registry.tools.iter().map(|tool| entities::tool_id(&registry.server, &tool.name)))
         .collect();
     let mut inputs = HashMap::new();
-    for action in schema.action_ids() {
+    // In the order of names: which mistake is told must not depend on a hash.
+    let mut actions: Vec<_> = schema.action_ids().collect();
+    actions.sort_by_key(|action| cedar::id_of(action.name()));
+    for action in actions {
         let id = cedar::id_of(action.name());
         let applies = action.principals().next().is_some();
         let Some(context) = action.context_type().filter(|_| applies) else { continue };
-        let wrong = |message: String| {
-            let needle = format!("\"{id}\"");
-            let place = texts.of(Kind::Schema).find_map(|(name, text)| text.find(&needle).map(|at| (name, text, at)));
-            let message = format!("action `{id}`: {message}");
-            place.map_or_else(
-                || BundleError::new("", &message),
-                |(name, text, at)| BundleError::at(name, text, at, &message),
-            )
-        };
+        let wrong = |message: String| action_error(texts, id, &message);
         let is_tool = action.resources().any(|ty| ty.to_string() == "Tool");
         if is_tool && !tools.remove(id) {
             return Err(wrong("its resource is a Tool, but no *.tools.json registers it".into()));
@@ -179,24 +178,98 @@ fn check_actions(
             inputs.insert(id.to_owned(), shape);
         }
     }
-    match tools.first() {
-        None => Ok(inputs),
-        Some(tool) => Err(BundleError::new(
-            "",
-            format!("tool `{tool}` is registered, but the schema has no action `{tool}` for it"),
-        )),
+    let Some(id) = tools.first() else { return Ok(inputs) };
+    let message = format!("tool `{id}` is registered, but the schema has no action `{id}` for it");
+    let name = id.split_once('/').map_or(id.as_str(), |(_, name)| name);
+    let place = registries.iter().find(|(_, registry)| {
+        id.strip_prefix(registry.server.as_str()).is_some_and(|rest| rest.strip_prefix('/') == Some(name))
+    });
+    let text = |file: &str| texts.of(Kind::Tools).find(|(other, _)| *other == file).map_or("", |(_, text)| text);
+    Err(match place {
+        Some((file, _)) => BundleError::near(file, text(file), &format!("\"{name}\""), message),
+        None => BundleError::new("", message),
+    })
+}
+
+/// An error about an action, at the place where the schema declares it, with quotes or without.
+fn action_error(texts: &Texts<'_>, id: &str, message: &str) -> BundleError {
+    let message = format!("action `{id}`: {message}");
+    let needles = [format!("\"{id}\""), format!("action {id}")];
+    let place = needles.iter().find_map(|needle| {
+        texts.of(Kind::Schema).find_map(|(name, text)| place_of(text, needle).map(|at| (name, text, at)))
+    });
+    match place {
+        Some((name, text, at)) => BundleError::at(name, text, at, message),
+        None => BundleError::new("", message),
     }
 }
 
-/// The schema has every action that a call to one of the targets can turn out to be.
-fn check_protocol_actions(targets: &[Arc<Target>], engine: &Engine) -> Result<(), BundleError> {
+/// The schema has every action that a call to one of the targets can turn out to be, and it applies to what
+/// the call is about: policies of an action that applies to nothing would silently never hold.
+fn check_protocol_actions(
+    texts: &Texts<'_>,
+    targets: &[Arc<Target>],
+    schema: &cedar::ValidatorSchema,
+) -> Result<(), BundleError> {
     for target in targets {
-        for action in crate::authz::call::actions(target.protocol) {
-            if engine.action(action).is_none() {
-                return Err(BundleError::new(
-                    "",
-                    format!("the schema lacks the action `{action}` of protocol {}", target.protocol.as_str()),
-                ));
+        let resource = match target.protocol {
+            Protocol::Mcp | Protocol::A2a | Protocol::Opaque => "Server",
+            Protocol::Http | Protocol::Grpc => "Endpoint",
+        };
+        for id in crate::authz::call::actions(target.protocol) {
+            let Some(action) = schema.action_ids().find(|action| cedar::id_of(action.name()) == id) else {
+                let protocol = target.protocol.as_str();
+                return Err(BundleError::new("", format!("the schema lacks the action `{id}` of protocol {protocol}")));
+            };
+            let applies_to = |types: &mut dyn Iterator<Item = String>, wanted: &str| types.eq([wanted.to_owned()]);
+            if !applies_to(&mut action.principals().map(ToString::to_string), "Agent")
+                || !applies_to(&mut action.resources().map(ToString::to_string), resource)
+            {
+                let message = format!("it has to apply to principal Agent and resource {resource}");
+                return Err(action_error(texts, id, &message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Agents that no file lists and endpoints are made per call, so their types have to be what Palisade makes.
+fn check_own_entities(texts: &Texts<'_>, schema: &cedar::ValidatorSchema) -> Result<(), BundleError> {
+    let own = [
+        (
+            "Agent",
+            &[
+                ("namespace", "String"),
+                ("service_account", "String"),
+                ("spiffe_id", "String"),
+                ("trust_domain", "String"),
+            ][..],
+        ),
+        ("Endpoint", &[("path", "String"), ("server", "Server")]),
+    ];
+    for (ty, supplied) in own {
+        let Some(declared) = cedar::entity_type(ty).and_then(|ty| schema.get_entity_type(&ty)) else { continue };
+        let wrong = |message: String| {
+            let place = texts
+                .of(Kind::Schema)
+                .find_map(|(name, text)| place_of(text, &format!("entity {ty} ")).map(|at| (name, text, at)));
+            let message = format!("entity `{ty}`: {message}");
+            place.map_or_else(
+                || BundleError::new("", &message),
+                |(name, text, at)| BundleError::at(name, text, at, &message),
+            )
+        };
+        for (name, attribute) in declared.attributes().iter() {
+            let given = context::describe(&attribute.attr_type);
+            match supplied.iter().find(|(known, _)| *known == name.as_str()) {
+                None => return Err(wrong(format!("attribute `{name}` is none that Palisade supplies"))),
+                Some((_, expected)) if given != *expected => {
+                    return Err(wrong(format!("attribute `{name}` has to have type `{expected}`, not `{given}`")));
+                }
+                Some(_) if attribute.is_required && matches!(name.as_str(), "namespace" | "service_account") => {
+                    return Err(wrong(format!("attribute `{name}` can be absent: declare it as `{name}?`")));
+                }
+                Some(_) => {}
             }
         }
     }

@@ -150,7 +150,8 @@ const fn supplied(attribute: Attribute, is_opaque: bool) -> (&'static str, bool)
 }
 
 /// A type in the words of [`supplied`]: members by name.
-fn describe(cedar: &Type) -> String {
+#[must_use]
+pub fn describe(cedar: &Type) -> String {
     match cedar {
         Type::Record { attrs, .. } => {
             let members: Vec<String> = attrs

@@ -4,7 +4,7 @@
 //! group memberships and tags. They must not repeat what Palisade fills in: two sources for one attribute
 //! would have to be reconciled, and one of them would be wrong one day.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -51,6 +51,10 @@ impl Types {
 const AGENT_ATTRIBUTES: &[&str] = &["spiffe_id", "trust_domain", "namespace", "service_account"];
 /// Types of which every entity comes from targets and registry, not from entity files.
 const OWN_TYPES: &[&str] = &["Server", "Tool", "Endpoint", "Action"];
+/// Types whose entities and hierarchy follow from SPIFFE IDs alone.
+const ID_TYPES: &[&str] = &["Namespace", "TrustDomain"];
+/// Members of an entity in Cedar's JSON form.
+const MEMBERS: &[&str] = &["uid", "attrs", "parents", "tags"];
 
 /// An agent as JSON: attributes and parents of its SPIFFE ID, to which a file may add parents and tags.
 fn agent_json(id: &SpiffeId) -> (serde_json::Map<String, Json>, Vec<Json>) {
@@ -77,7 +81,52 @@ fn namespace_id(trust_domain: &str, namespace: &str) -> String {
 pub fn read_file(file: &str, text: &str) -> Result<Vec<Json>, BundleError> {
     let entities: Vec<Json> = serde_json::from_str(text)
         .map_err(|error| BundleError { line: Some(error.line()), ..BundleError::new(file, error.to_string()) })?;
+    if let Some((line, name)) = duplicate_member(text) {
+        return Err(BundleError { line: Some(line), ..BundleError::new(file, format!("duplicate member `{name}`")) });
+    }
     entities.into_iter().map(|entity| complete(file, text, entity)).collect()
+}
+
+/// The line of an entity, given its quoted id.
+#[must_use]
+pub fn line_of_id(text: &str, quoted: &str) -> usize {
+    // An id is also named by those that have it for a parent: its own place is behind `"uid"`.
+    let own = text.match_indices(quoted).map(|(at, _)| at).find(|at| {
+        let before = text.get(..*at).unwrap_or_default();
+        before.rfind("\"uid\"").is_some_and(|uid| !before.get(uid..).unwrap_or_default().contains('}'))
+    });
+    line_of(text, own.or_else(|| text.find(quoted)).unwrap_or(0))
+}
+
+/// The first member that an object of this JSON text names twice, with the line of its second place. The
+/// text is known to be JSON.
+fn duplicate_member(text: &str) -> Option<(usize, String)> {
+    let mut open: Vec<Option<BTreeSet<&str>>> = Vec::new();
+    let (bytes, mut at) = (text.as_bytes(), 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'{' => open.push(Some(BTreeSet::new())),
+            b'[' => open.push(None),
+            b'}' | b']' => drop(open.pop()),
+            b'"' => {
+                let start = at + 1;
+                at = start;
+                while bytes.get(at).is_some_and(|byte| *byte != b'"') {
+                    at += if bytes.get(at) == Some(&b'\\') { 2 } else { 1 };
+                }
+                let name = text.get(start..at).unwrap_or_default();
+                let is_member = text.get(at + 1..).unwrap_or_default().trim_start().starts_with(':');
+                if is_member
+                    && open.last_mut().is_some_and(|names| names.as_mut().is_some_and(|names| !names.insert(name)))
+                {
+                    return Some((line_of(text, start), name.to_owned()));
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
 }
 
 fn complete(file: &str, text: &str, mut entity: Json) -> Result<Json, BundleError> {
@@ -87,9 +136,17 @@ fn complete(file: &str, text: &str, mut entity: Json) -> Result<Json, BundleErro
     };
     let error = |message: String| {
         let quoted = Json::String(id.clone()).to_string();
-        let offset = text.find(&quoted).unwrap_or(0);
-        BundleError { line: Some(line_of(text, offset)), ..BundleError::new(file, message) }
+        BundleError { line: Some(line_of_id(text, &quoted)), ..BundleError::new(file, message) }
     };
+    let unknown = entity.as_object().and_then(|members| members.keys().find(|name| !MEMBERS.contains(&name.as_str())));
+    if let Some(name) = unknown {
+        return Err(error(format!(
+            "unknown member `{name}` of an entity; expected `uid`, `attrs`, `parents` or `tags`"
+        )));
+    }
+    if ID_TYPES.contains(&ty.as_str()) {
+        return Err(error(format!("`{ty}::\"{id}\"`: entities of type {ty} follow from SPIFFE IDs")));
+    }
     if OWN_TYPES.contains(&ty.as_str()) {
         return Err(error(format!("`{ty}::\"{id}\"`: entities of type {ty} come from targets.toml and *.tools.json")));
     }
@@ -107,6 +164,13 @@ fn complete(file: &str, text: &str, mut entity: Json) -> Result<Json, BundleErro
     attributes.extend(own_attributes);
     let parents = members.entry("parents").or_insert_with(|| json!([]));
     let Json::Array(parents) = parents else { return Err(error("`parents` has to be an array".into())) };
+    for parent in parents.iter() {
+        let (ty, id) = (part(parent, "/type").unwrap_or_default(), part(parent, "/id").unwrap_or_default());
+        if ID_TYPES.contains(&ty.as_str()) {
+            let message = format!("parent `{ty}::\"{id}\"` of an agent follows from its SPIFFE ID: leave it out");
+            return Err(error(message));
+        }
+    }
     parents.extend(own_parents);
     Ok(entity)
 }

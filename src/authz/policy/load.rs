@@ -6,9 +6,11 @@ use std::sync::Arc;
 use cedar_policy::{Entities, Schema, SchemaFragment};
 use serde::Deserialize;
 
+use super::cedar;
 use super::entities;
 use super::registry::Registry;
 use super::source::{BundleError, Kind, SourceFile};
+use crate::authz::call::http;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::target::{Protocol, Target};
 
@@ -47,55 +49,56 @@ impl<'f> Texts<'f> {
         self.files.iter().filter(move |(other, ..)| *other == kind).map(|(_, name, text)| (*name, *text))
     }
 
+    /// All schema files are one schema: they are put behind one another, so that the place of any error, also
+    /// of one between two files, leads back to its file.
     pub(super) fn schema(&self) -> Result<Schema, BundleError> {
-        let mut fragments = Vec::new();
+        let mut whole = String::new();
+        let mut begins = Vec::new();
         for (name, text) in self.of(Kind::Schema) {
-            let (fragment, _warnings) = SchemaFragment::from_cedarschema_str(text)
-                .map_err(|error| BundleError::diagnostic(name, text, &error))?;
-            fragments.push(fragment);
+            begins.push((whole.len(), name, text));
+            whole.push_str(text);
+            whole.push('\n');
         }
-        if fragments.is_empty() {
+        if begins.is_empty() {
             return Err(BundleError::new("", "there is no schema; expected at least one *.cedarschema file"));
         }
-        let (name, text) = self.of(Kind::Schema).next().unwrap_or_default();
-        Schema::from_schema_fragments(fragments).map_err(|error| BundleError::diagnostic(name, text, &error))
+        let placed = |error: &dyn miette::Diagnostic| {
+            let label = error.labels().and_then(|mut labels| labels.next());
+            let file = label.and_then(|label| {
+                begins.iter().rev().find(|(begin, ..)| *begin <= label.offset()).map(|found| (label.offset(), found))
+            });
+            let unplaced = BundleError::diagnostic("*.cedarschema", "", error);
+            match file {
+                Some((offset, (begin, name, text))) => BundleError::at(name, text, offset - begin, unplaced.message),
+                None => BundleError { line: None, ..unplaced },
+            }
+        };
+        // File by file first: a syntax error must not run over into the next file.
+        for (name, text) in self.of(Kind::Schema) {
+            let (_fragment, _warnings) = SchemaFragment::from_cedarschema_str(text)
+                .map_err(|error| BundleError::diagnostic(name, text, &error))?;
+        }
+        let (schema, _warnings) = Schema::from_cedarschema_str(&whole).map_err(|error| placed(&error))?;
+        Ok(schema)
     }
 
     pub(super) fn targets(&self) -> Result<Vec<Arc<Target>>, BundleError> {
-        let Some((name, text)) = self.of(Kind::Targets).next() else {
+        let Some((name, text)) = self.of(Kind::Targets).min_by_key(|(name, _)| name.len()) else {
             return Err(BundleError::new("", "there is no targets.toml"));
         };
+        if let Some((other, _)) = self.of(Kind::Targets).find(|(other, _)| *other != name) {
+            return Err(BundleError::new(name, format!("there is `{other}` as well; expected one in a bundle")));
+        }
         let file: TargetsFile = toml::from_str(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
             BundleError::at(name, text, offset, error.message())
         })?;
         let mut names = BTreeSet::new();
         for target in &file.target {
-            let wrong = |message: &str| BundleError::new(name, format!("target `{}`: {message}", target.name));
-            if target.name.is_empty() || target.name.contains('/') {
-                return Err(wrong("a name is not empty and holds no `/`"));
-            }
+            let wrong = |message: String| BundleError::new(name, format!("target `{}`: {message}", target.name));
+            check_target(target).map_err(wrong)?;
             if !names.insert(target.name.clone()) {
-                return Err(wrong("is there twice"));
-            }
-            if target.matches.is_empty() {
-                return Err(wrong("`match` names no condition, so it would take every call"));
-            }
-            if let Some(principal) = &target.matches.destination_principal
-                && let Err(error) = SpiffeId::parse(principal)
-            {
-                return Err(wrong(&format!("`destination_principal` is no SPIFFE ID: {error}")));
-            }
-            if target.matches.path_prefix.as_deref().is_some_and(|path| !path.starts_with('/')) {
-                return Err(wrong("`path_prefix` has to start with `/`"));
-            }
-            if target
-                .matches
-                .authority
-                .as_deref()
-                .is_some_and(|host| crate::authz::call::http::canonical_host(host).as_deref() != Some(host))
-            {
-                return Err(wrong("`authority` has to be a lower-case host without port"));
+                return Err(wrong("is there twice".into()));
             }
         }
         Ok(file.target.into_iter().map(Arc::new).collect())
@@ -140,8 +143,88 @@ impl<'f> Texts<'f> {
             all.extend(json);
         }
         parse("targets.toml and *.tools.json", own)?;
-        parse("*.entities.json", all)
+        let whole = parse("*.entities.json", all)?;
+        self.check_groups(&whole, registries)?;
+        Ok(whole)
     }
+
+    /// Groups of agents and tools have to be declared: a misspelled one would silently be a group of its own,
+    /// of which no policy speaks.
+    fn check_groups(&self, entities: &Entities, registries: &[(&str, Registry)]) -> Result<(), BundleError> {
+        let core: &cedar::Entities = entities.as_ref();
+        let declared = |written: &str| core.iter().any(|entity| entity.uid().to_string() == written);
+        let undeclared =
+            |who: String, group: &str| format!("{who} is in `{group}`, which nothing in the bundle declares");
+        for (name, registry) in registries {
+            for (tool, group) in
+                registry.tools.iter().flat_map(|tool| tool.groups.iter().map(move |group| (tool, group)))
+            {
+                let written = format!("ToolGroup::{}", quoted(group));
+                if !declared(&written) {
+                    let text = self.of(Kind::Tools).find(|(other, _)| other == name).map_or("", |(_, text)| text);
+                    let who = format!("tool `{}`", tool.name);
+                    return Err(BundleError::near(name, text, &quoted(group), undeclared(who, &written)));
+                }
+            }
+        }
+        let mut members: Vec<_> =
+            core.iter().filter(|entity| entity.uid().entity_type().to_string() == "Agent").collect();
+        members.sort_by_key(|entity| entity.uid().to_string());
+        for agent in members {
+            for parent in agent.parents().filter(|parent| parent.entity_type().to_string() == "AgentGroup") {
+                let written = parent.to_string();
+                if !declared(&written) {
+                    let id = quoted(cedar::id_of(agent.uid()));
+                    let message = undeclared(format!("`{}`", agent.uid()), &written);
+                    let place = self.of(Kind::Entities).find(|(_, text)| text.contains(&id));
+                    return Err(place.map_or_else(
+                        || BundleError::new("*.entities.json", message.clone()),
+                        |(name, text)| BundleError {
+                            line: Some(entities::line_of_id(text, &id)),
+                            ..BundleError::new(name, message.clone())
+                        },
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// What the types of `targets.toml` cannot say.
+fn check_target(target: &Target) -> Result<(), String> {
+    let (matches, protocol) = (&target.matches, target.protocol);
+    if target.name.is_empty() || target.name.contains('/') {
+        return Err("a name is not empty and holds no `/`".into());
+    }
+    if matches.is_empty() {
+        return Err("`match` names no condition, so it would take every call".into());
+    }
+    if let Some(Err(error)) = matches.destination_principal.as_deref().map(SpiffeId::parse) {
+        return Err(format!("`destination_principal` is no SPIFFE ID: {error}"));
+    }
+    if let Some(prefix) = matches.path_prefix.as_deref() {
+        if !prefix.starts_with('/') {
+            return Err("`path_prefix` has to start with `/`".into());
+        }
+        if http::canonical_path(prefix).as_deref() != Ok(prefix) {
+            return Err("`path_prefix` has to be a path as requests have it: no query, no dot segments".into());
+        }
+    }
+    if matches.authority.as_deref().is_some_and(|host| http::canonical_host(host).as_deref() != Some(host)) {
+        return Err("`authority` has to be a lower-case host without port".into());
+    }
+    if target.denial.is_some() && !matches!(protocol, Protocol::Mcp | Protocol::A2a) {
+        return Err("`denial` is for targets that speak mcp or a2a".into());
+    }
+    if target.batches.is_some() && protocol != Protocol::Mcp {
+        return Err("`batches` is for targets that speak mcp".into());
+    }
+    Ok(())
 }
 
 /// An error with its causes in one sentence: Cedar's entity errors keep the interesting part in them.

@@ -93,13 +93,13 @@ impl Policies {
     pub(super) fn validate(&self, schema: &Schema) -> Result<(), BundleError> {
         let result =
             Validator::new(schema.clone()).validate_with_level(&self.set, ValidationMode::Strict, DEREFERENCE_LEVEL);
-        if let Some(error) = result.validation_errors().next() {
-            return Err(self.diagnostic(error.policy_id(), error));
+        // The first by place: which one is told must not depend on a hash.
+        let errors = result.validation_errors().map(|error| self.diagnostic(error.policy_id(), error));
+        let warnings = result.validation_warnings().map(|warning| self.diagnostic(warning.policy_id(), warning));
+        match errors.min().or_else(|| warnings.min()) {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
-        if let Some(warning) = result.validation_warnings().next() {
-            return Err(self.diagnostic(warning.policy_id(), warning));
-        }
-        Ok(())
     }
 
     fn diagnostic(&self, id: &PolicyId, error: &dyn miette::Diagnostic) -> BundleError {

@@ -45,7 +45,7 @@ impl Kind {
 
 /// Why a bundle was refused: one message that names the file, the line where there is one, and what was
 /// expected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub struct BundleError {
     /// File below the bundle's directory; empty where the bundle as a whole is wrong.
     pub file: String,
@@ -66,6 +66,15 @@ impl BundleError {
     #[must_use]
     pub fn at(file: &str, text: &str, offset: usize, message: impl Into<String>) -> Self {
         Self { line: Some(line_of(text, offset)), ..Self::new(file, message) }
+    }
+
+    /// An error at the first place of `needle` in `text`, or about the whole file if it is not there.
+    #[must_use]
+    pub fn near(file: &str, text: &str, needle: &str, message: impl Into<String>) -> Self {
+        match place_of(text, needle) {
+            Some(offset) => Self::at(file, text, offset, message),
+            None => Self::new(file, message),
+        }
     }
 
     /// An error of a Cedar parser or validator: the first labelled place, the message and its help.
@@ -96,6 +105,20 @@ impl fmt::Display for BundleError {
             (file, Some(line)) => write!(f, "{file}:{line}: {}", self.message),
         }
     }
+}
+
+/// Where `needle` stands first in a text, comments (`//`, `#`) apart.
+#[must_use]
+pub fn place_of(text: &str, needle: &str) -> Option<usize> {
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let code = ["//", "#"].iter().filter_map(|mark| line.find(mark)).min().unwrap_or(line.len());
+        if let Some(at) = line.find(needle).filter(|at| *at < code) {
+            return Some(start + at);
+        }
+        start += line.len();
+    }
+    None
 }
 
 /// The line of a byte offset, counted from 1.

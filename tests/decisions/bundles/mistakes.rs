@@ -66,17 +66,17 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "an unknown type in the second file",
         edit: |edit| edit.replace("palisade.cedarschema", "trust_domain: String,", "trust_domain: Strin,"),
-        message: "palisade.cedarschema:34: failed to resolve type: Strin (`Strin` has not been declared as a common or entity type)",
+        message: "palisade.cedarschema:37: failed to resolve type: Strin (`Strin` has not been declared as a common or entity type)",
     },
     Mistake {
         name: "schema with an entity twice",
         edit: |edit| edit.write("new.cedarschema", "\n\nentity Agent;\n"),
-        message: "new.cedarschema:3: duplicate entity type `Agent`",
+        message: "new.cedarschema:3: error parsing schema: `Agent` is declared twice",
     },
     Mistake {
         name: "schema with an action twice",
         edit: |edit| edit.write("new.cedarschema", "\n\naction \"ping\";\n"),
-        message: "*.cedarschema: duplicate action `Action::\"ping\"`",
+        message: "new.cedarschema:3: error parsing schema: `ping` is declared twice",
     },
     Mistake {
         name: "action in an unknown group",
@@ -204,7 +204,7 @@ pub const MISTAKES: &[Mistake] = &[
                     + "]",
             )
         },
-        message: "palisade.cedarschema:30: entity `Agent`: attribute `trust_domain` has to have type `String`, not `Long`",
+        message: "palisade.cedarschema:33: entity `Agent`: attribute `trust_domain` has to have type `String`, not `Long`",
     },
     Mistake {
         name: "an endpoint with an attribute that nobody supplies",
@@ -215,7 +215,7 @@ pub const MISTAKES: &[Mistake] = &[
                 "  path: String,\n  owner: String,\n};\n\n\n// ---- What is known",
             )
         },
-        message: "palisade.cedarschema:98: entity `Endpoint`: attribute `owner` is none that Palisade supplies",
+        message: "palisade.cedarschema:92: entity `Endpoint`: attribute `owner` is none that Palisade supplies",
     },
     Mistake {
         name: "an empty policy file",
@@ -277,7 +277,7 @@ pub const MISTAKES: &[Mistake] = &[
                 "@id(\"new\")\n@reason(\"r\")\npermit (principal, action == Action::\"ping\", resource is Tool);",
             )
         },
-        message: "policies/new.cedar:2: for policy `new`, unable to find an applicable action given the policy scope constraints",
+        message: "policies/new.cedar:2: for policy `new`, policy is impossible: the policy expression evaluates to false for all valid requests",
     },
     Mistake {
         name: "policy that can never hold",

@@ -1,0 +1,160 @@
+//! Starting inputs for every target, from what the repository holds anyway: the default bundle, the default
+//! configuration, the recorded checks of the decision tests; and a handful of requests written here.
+
+use std::fs;
+use std::path::Path;
+
+use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest as PbHttp, Peer, Request as PbRequest};
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use palisade::authz::request::{Body, Request};
+use palisade::capture::Capture;
+use prost::Message;
+
+use crate::targets::{bundle, message, repository};
+
+const MCP: &[&str] = &[
+    "POST /mcp\ncontent-type: application/json\nmcp-protocol-version: 2025-11-25\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"query_customers\",\"arguments\":{\"segment\":\"startup\",\"limit\":10}}}",
+    "POST /mcp\ncontent-type: application/json\nmcp-protocol-version: 2026-07-28\nmcp-method: tools/call\nmcp-name: =?base64?Z2V0X2N1c3RvbWVy?=\n\n{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"method\":\"tools/call\",\"params\":{\"name\":\"get_customer\",\"arguments\":{\"customer_id\":1},\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}}}",
+    "POST /mcp\ncontent-type: application/json; charset=utf-8\n\n[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"},{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{}}]",
+    "POST /mcp\ncontent-type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"resources/read\",\"params\":{\"uri\":\"file:///a\"}}",
+    "POST /mcp\ncontent-type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{\"\\u0061\":[true,false,null,-1.5e3]}}",
+    "GET /mcp\naccept: text/event-stream\n",
+    "DELETE /mcp\nmcp-session-id: 1\n",
+];
+const A2A: &[&str] = &[
+    "POST /a2a\ncontent-type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"SendMessage\",\"params\":{\"message\":{\"role\":\"ROLE_USER\",\"messageId\":\"1\",\"taskId\":\"t\",\"contextId\":\"c\",\"parts\":[{\"text\":\"hello\"}]}}}",
+    "POST /a2a\ncontent-type: application/a2a+json\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tasks/get\",\"params\":{\"id\":\"t\"}}",
+    "GET /.well-known/agent-card.json\n",
+];
+const HTTP: &[&str] = &[
+    "GET /status/%61?x=%2e%2e\naccept: */*\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\n",
+    "PUT /a/b/\ncontent-length: 2\n\n{}",
+    "POST /a\nupgrade: websocket\nx-original-url: /admin\ncontent-encoding: gzip\n\nx",
+];
+const GRPC: &[&str] = &["POST /a2a.v1.A2AService/SendMessage\ncontent-type: application/grpc+proto\nte: trailers\n"];
+const XFCC: &[&str] = &[
+    "By=spiffe://e/w;URI=spiffe://e/admin,By=spiffe://e/w;Hash=ab;Subject=\"CN=a,O=\\\"b;c\";URI=spiffe://example.org/ns/agents/sa/coder;DNS=a;DNS=b",
+    "By=spiffe://e/w;URI=\"spiffe://e/a\"",
+    "By=spiffe://e/w;URI=-",
+];
+
+/// Writes all seeds to `fuzz/corpus/TARGET/`.
+pub fn write() {
+    let each =
+        |target: &str, texts: &[&str]| texts.iter().enumerate().for_each(|(at, text)| put(target, at, text.as_bytes()));
+    each("mcp", MCP);
+    each("a2a", A2A);
+    each("http", HTTP);
+    each("grpc", GRPC);
+    each("xfcc", XFCC);
+    each("spiffe_id", &["spiffe://example.org/ns/agents/sa/support-bot", "spiffe://a.b-c_d/x/y"]);
+    each("traceparent", &["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]);
+    each("http_path", &["/a/%61%20b?x=1#f", "/.well-known/agent-card.json", "API.example.org:8443", "[::1]:80"]);
+    each(
+        "config",
+        &[
+            palisade::config::DEFAULT,
+            "[[listener]]\nunix = \"a\"\n[identity]\ntrust_domains = [\"example.org\"]\n[time]\nzone = \"Europe/Berlin\"\n",
+        ],
+    );
+    for (at, file) in bundle::default_files().iter().enumerate() {
+        put("bundle", at, &[&[u8::try_from(at).unwrap_or(0)], file.bytes.as_slice()].concat());
+    }
+    for (at, text) in MCP.iter().chain(A2A).chain(HTTP).enumerate() {
+        if let Some((_, body)) = text.split_once("\n\n") {
+            put("json", at, body.as_bytes());
+        }
+    }
+    for (at, request) in requests().iter().enumerate() {
+        put("check_request", at, &check(request).encode_to_vec());
+        put("capture", at, &serde_json::to_vec(&Capture::of(request, at % 2 == 1)).unwrap_or_default());
+        let message = check(request).encode_to_vec();
+        let length = u32::try_from(message.len()).unwrap_or(0).to_be_bytes();
+        put("exchange", at, &[b"250m\n", &[0][..], &length, &message].concat());
+    }
+}
+
+fn put(target: &str, number: usize, bytes: &[u8]) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&directory).expect("the corpus can be made");
+    fs::write(directory.join(format!("seed-{number:03}")), bytes).expect("a seed can be written");
+}
+
+/// The requests above as checks of the demo mesh, and every recorded check of the decision tests.
+fn requests() -> Vec<Request> {
+    let mesh = "spiffe://example.org/ns";
+    let of = |texts: &[&str], agent: &str, server: &str| -> Vec<Request> {
+        texts
+            .iter()
+            .filter_map(|text| message::request(text.as_bytes()))
+            .map(|request| Request {
+                source_principal: format!("{mesh}/agents/sa/{agent}"),
+                destination_principal: format!("{mesh}/{server}"),
+                ..request
+            })
+            .collect()
+    };
+    let mut all = of(MCP, "support-bot", "tools/sa/crm");
+    all.extend(of(A2A, "analyst", "agents/sa/researcher"));
+    all.extend(of(HTTP, "coder", "tools/sa/crm"));
+    recorded(&repository().join("tests/decisions/cases"), &mut all);
+    all
+}
+
+/// The request of every case below `directory`. A case of another form is left out: these are only seeds.
+fn recorded(directory: &Path, all: &mut Vec<Request>) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            recorded(&path, all);
+        } else if let Ok(text) = fs::read_to_string(&path)
+            && let Ok(mut case) = serde_json::from_str::<serde_json::Value>(&text)
+            && case.is_object()
+        {
+            let body = case["body"].take();
+            let mut request = case["request"].take();
+            if !body.is_null() {
+                request["attributes"]["request"]["http"]["raw_body_text"] = body.to_string().into();
+            }
+            all.extend(Capture::parse(&request.to_string()).and_then(Capture::request));
+        }
+    }
+}
+
+/// The check that Envoy would send.
+fn check(request: &Request) -> CheckRequest {
+    let peer = |principal: &str| Some(Peer { principal: principal.to_owned(), ..Peer::default() });
+    let http = request.http.as_ref().map(|http| {
+        let header = |(key, value): (&str, &str)| HeaderValue {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            ..HeaderValue::default()
+        };
+        let (body, raw_body) = match &http.body {
+            Body::Absent => (String::new(), Vec::new()),
+            Body::Raw(bytes) => (String::new(), bytes.clone()),
+            Body::Text(text) => (text.clone(), Vec::new()),
+        };
+        PbHttp {
+            method: http.method.clone(),
+            path: http.path.clone(),
+            host: http.host.clone(),
+            header_map: Some(HeaderMap { headers: http.headers.iter().map(header).collect() }),
+            body,
+            raw_body,
+            ..PbHttp::default()
+        }
+    });
+    let extension = request.target_extension.iter().map(|target| ("palisade.target".to_owned(), target.clone()));
+    let attributes = AttributeContext {
+        source: peer(&request.source_principal),
+        destination: peer(&request.destination_principal),
+        request: http.map(|http| PbRequest { http: Some(http), ..PbRequest::default() }),
+        context_extensions: extension.collect(),
+        ..AttributeContext::default()
+    };
+    CheckRequest { attributes: Some(attributes) }
+}

@@ -1,0 +1,39 @@
+//! The targets, by name. Each takes any bytes, must not panic, and asserts what must hold for whatever was accepted.
+
+pub mod bundle;
+mod capture;
+mod check_request;
+mod config;
+mod exchange;
+mod http;
+mod json;
+pub mod message;
+mod spiffe_id;
+mod traceparent;
+mod xfcc;
+
+/// A fuzz target.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const ALL: &[Target] = &[
+    ("a2a", message::a2a),
+    ("bundle", bundle::run),
+    ("capture", capture::run),
+    ("check_request", check_request::run),
+    ("config", config::run),
+    ("exchange", exchange::run),
+    ("grpc", message::grpc),
+    ("http", message::http),
+    ("http_path", http::run),
+    ("json", json::run),
+    ("mcp", message::mcp),
+    ("spiffe_id", spiffe_id::run),
+    ("traceparent", traceparent::run),
+    ("xfcc", xfcc::run),
+];
+
+/// Where the repository is: targets read the default bundle from it.
+pub fn repository() -> &'static std::path::Path {
+    std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}

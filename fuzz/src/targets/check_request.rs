@@ -1,0 +1,73 @@
+//! From the bytes of a check to the bytes of the answer, with the default bundle: OK is only said for a permit, and a
+//! permit is only given where Cedar's own authorizer allows without an error.
+
+use std::sync::OnceLock;
+
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use palisade::authz::decision::Verdict;
+use palisade::authz::facts::Facts;
+use palisade::authz::identity::IdentitySource;
+use palisade::authz::limits::Limits;
+use palisade::authz::policy::Bundle;
+use palisade::authz::policy::context::Needs;
+use palisade::authz::policy::query::Parts;
+use palisade::authz::request::Request;
+use palisade::authz::{self, Active, Settings};
+use palisade::envoy::{request, response};
+use palisade::store::files;
+
+pub fn run(input: &[u8]) {
+    let Ok(request) = request::decode(input) else { return };
+    decide(&request, IdentitySource::SourcePrincipal);
+    decide(&request, IdentitySource::Xfcc);
+}
+
+/// Decides a request and checks the answer against the verdict, and the verdict against Cedar.
+pub fn decide(request: &Request, source: IdentitySource) {
+    static DEFAULT: OnceLock<(Active, Settings)> = OnceLock::new();
+    let (active, settings) = DEFAULT.get_or_init(|| {
+        let files = files::read(&super::repository().join("cedar")).expect("the default bundle can be read");
+        let bundle = Bundle::load(&files, files::digest(&files)).expect("the default bundle is valid");
+        let settings = Settings { trust_domains: vec!["example.org".into()], limits: Limits::default() };
+        (Active::Loaded(Box::new(bundle)), settings)
+    });
+    // A Wednesday morning, when customers may be changed.
+    let now = Timestamp::from_second(1_772_619_300).expect("a moment");
+    let facts = Facts { now, zone: TimeZone::UTC, body_sha256: Some([7; 32]) };
+    let decision = authz::authorize(active, settings, source, request, &facts);
+    let permitted = matches!(decision.verdict, Verdict::Permit(_));
+
+    let answer = response::build(&decision, "the-decision-id");
+    let code = answer.status.expect("every answer has a status").code;
+    assert_eq!(code == 0, permitted);
+    match answer.http_response.expect("every answer says what to do") {
+        HttpResponse::OkResponse(_) => assert!(permitted),
+        HttpResponse::DeniedResponse(denied) => {
+            assert!(!permitted && denied.body.contains("the-decision-id"));
+            serde_json::from_str::<serde_json::Value>(&denied.body).expect("the body of a denial is JSON");
+        }
+        HttpResponse::ErrorResponse(_) => panic!("Envoy may let that pass"),
+    }
+    if permitted {
+        assert!(decision.caller.is_some() && decision.target.is_some());
+        let earned = |evaluation: &authz::decision::Evaluation| {
+            !evaluation.policies.is_empty() && evaluation.failures.is_empty()
+        };
+        assert!(decision.evaluations.iter().all(earned));
+    }
+
+    let Active::Loaded(bundle) = active else { return };
+    let Ok((caller, server, reading)) = authz::read(bundle, settings, source, request) else {
+        assert!(!permitted);
+        return;
+    };
+    let parts = Parts { request, reading: &reading, caller: &caller, server, facts: &facts };
+    let reference = reading.calls.iter().all(|call| {
+        let Ok(query) = bundle.query(&parts, call, Some(Needs::ALL)) else { return false };
+        let said = bundle.reference(query).expect("every query fits the schema");
+        said.decision() == cedar_policy::Decision::Allow && said.diagnostics().errors().count() == 0
+    });
+    assert_eq!(permitted, reference, "Cedar's own authorizer says otherwise");
+}

@@ -1,0 +1,20 @@
+//! A canonical path or host is its own canonical form, and holds nothing that a server could read in another way.
+
+use palisade::authz::call::http::{canonical_host, canonical_path};
+
+pub fn run(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(path) = canonical_path(text) {
+        assert_eq!(canonical_path(&path).as_deref(), Ok(&*path));
+        assert!(path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()));
+        let lower = path.to_ascii_lowercase();
+        for trap in ["//", "/./", "/../", "\\", ";", "?", "#", "%2e", "%2f", "%5c", "%25", "%00"] {
+            assert!(!lower.contains(trap), "{path} holds {trap}");
+        }
+        assert!(!lower.ends_with("/.") && !lower.ends_with("/.."), "{path}");
+    }
+    if let Some(host) = canonical_host(text) {
+        assert_eq!(canonical_host(&host).as_ref(), Some(&host));
+        assert!(!host.bytes().any(|byte| byte.is_ascii_uppercase()) && !host.contains(['@', '/', ',', ' ']));
+    }
+}

@@ -1,0 +1,68 @@
+//! A whole request as text (`METHOD PATH`, `name: value` lines, an empty line, the body), read by each protocol.
+
+use palisade::authz::call::{self, Resource};
+use palisade::authz::limits::Limits;
+use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::target::{Protocol, Target};
+
+pub fn mcp(input: &[u8]) {
+    read(input, Protocol::Mcp);
+}
+
+pub fn a2a(input: &[u8]) {
+    read(input, Protocol::A2a);
+}
+
+pub fn http(input: &[u8]) {
+    read(input, Protocol::Http);
+}
+
+pub fn grpc(input: &[u8]) {
+    read(input, Protocol::Grpc);
+}
+
+fn read(input: &[u8], protocol: Protocol) {
+    let Some(mut request) = request(input) else { return };
+    let target = target(protocol);
+    let limits = Limits::default();
+    let Ok(reading) = call::read(&request, &target, &limits) else { return };
+    assert!(!reading.calls.is_empty() && reading.calls.len() <= limits.batch_messages);
+    for call in &reading.calls {
+        let is_tool = matches!(&call.resource, Resource::Tool(name) if call.action == format!("server/{name}"));
+        assert!(is_tool || call::actions(protocol).any(|action| action == call.action), "{}", call.action);
+        let id = call.id.as_deref().unwrap_or("0");
+        serde_json::from_str::<serde_json::Value>(id).expect("an id that is no JSON would break the answer");
+    }
+    // The very same request, if Envoy says that it did not hand over all of it, is unreadable.
+    let http = request.http.as_mut().expect("it has one");
+    let mut fields: Vec<_> = http.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    fields.push(("x-envoy-auth-partial-body".into(), "true".into()));
+    http.headers = Headers::new(fields, false);
+    assert!(call::read(&request, &target, &limits).is_err(), "a truncated request was read");
+}
+
+/// Also makes the requests of the other targets' seeds.
+pub fn request(input: &[u8]) -> Option<Request> {
+    let (head, body) = match input.windows(2).position(|pair| pair == b"\n\n") {
+        Some(at) => (input.get(..at)?, input.get(at + 2..)?),
+        None => (input, &[][..]),
+    };
+    let mut lines = std::str::from_utf8(head).ok()?.lines();
+    let (method, path) = lines.next()?.split_once(' ')?;
+    let fields =
+        lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let http = HttpRequest {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        host: "crm.example.org".into(),
+        headers: Headers::new(fields.collect(), false),
+        body: if body.is_empty() { Body::Absent } else { Body::Raw(body.to_vec()) },
+    };
+    Some(Request { http: Some(http), ..Request::default() })
+}
+
+fn target(protocol: Protocol) -> Target {
+    let batches = if protocol == Protocol::Mcp { "batches = 'all_or_nothing'" } else { "" };
+    let text = format!("name = 'server'\nprotocol = '{}'\n{batches}\n[match]\npath_prefix = '/'", protocol.as_str());
+    toml::from_str(&text).expect("a target")
+}
