@@ -4,7 +4,7 @@
 use opentelemetry::trace::TracerProvider;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -42,8 +42,8 @@ pub fn install(config: Config, spans: Option<&Spans>) {
         Level::Info => LevelFilter::INFO,
         Level::Debug => LevelFilter::DEBUG,
     };
-    let is_own = |metadata: &tracing::Metadata<'_>| metadata.target().starts_with("palisade");
-    let own = filter_fn(is_own);
+    // Static targets, not a function: libraries trace every frame, and what is off has to cost nothing.
+    let own = Targets::new().with_target("palisade", LevelFilter::INFO);
     let otlp = spans
         .map(|spans| tracing_opentelemetry::layer().with_tracer(spans.provider().tracer("palisade")).with_filter(own));
     let lines = tracing_subscriber::fmt::layer()
@@ -53,9 +53,7 @@ pub fn install(config: Config, spans: Option<&Spans>) {
         .with_span_list(false)
         .with_writer(std::io::stderr)
         // Libraries may warn; what they say in detail is about bytes on wires.
-        .with_filter(filter_fn(move |metadata| {
-            *metadata.level() <= level && (is_own(metadata) || *metadata.level() <= tracing::Level::WARN)
-        }));
+        .with_filter(Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("palisade", level));
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| std::panic::set_hook(Box::new(tell_place)));
     let _installed_already = tracing_subscriber::registry().with(otlp).with(lines).try_init();
