@@ -129,6 +129,7 @@ impl<D: Decide> CheckService<D> {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     {
         if request.uri().path() != PATH {
+            discard(request.into_body());
             return unimplemented();
         }
         let (head, mut body) = request.into_parts();

@@ -184,7 +184,7 @@ fn other_paths_are_unimplemented_and_decide_nothing() {
         ["/envoy.service.auth.v3.Authorization/Uncheck", "/envoy.service.auth.v2.Authorization/Check", "/", "/a/b"]
     {
         let mut exchange = wire.stream(path, &[]);
-        exchange.send(&Ask::permitted().framed(), true);
+        exchange.send_if_open(&Ask::permitted().framed(), true);
         let reply = exchange.reply();
         assert_eq!(reply.grpc.as_deref(), Some("12"), "{path} {reply:?}");
         assert!(reply.bytes.is_empty());

@@ -68,6 +68,11 @@ impl Exchange {
         self.body.send_data(Bytes::copy_from_slice(bytes), end).unwrap();
     }
 
+    /// Sends to a server that may have answered, and closed the stream, without waiting for it.
+    pub fn send_if_open(&mut self, bytes: &[u8], end: bool) {
+        let _closed_already = self.body.send_data(Bytes::copy_from_slice(bytes), end);
+    }
+
     /// Resets the stream.
     pub fn reset(mut self) {
         self.body.send_reset(Reason::CANCEL);
