@@ -50,7 +50,8 @@ fn main() {
     measure("decision: MCP tools/call, forbidden", || decide(&denied));
     let decision = decide(&call);
     measure("answer: CheckResponse of a permit", || response::build(&decision, "019b0000-0000-7000-8000-000000000000"));
-    measure("digest: SHA-256 of the body", || files::sha256(body(&call)));
+    let body = call.http.as_ref().and_then(|http| http.body.bytes()).unwrap_or_default();
+    measure("digest: SHA-256 of the body", || files::sha256(body));
 }
 
 fn measure<T>(name: &str, mut run: impl FnMut() -> T) {
@@ -75,14 +76,7 @@ fn measure<T>(name: &str, mut run: impl FnMut() -> T) {
     );
 }
 
-fn body(request: &Request) -> &[u8] {
-    match request.http.as_ref().map(|http| &http.body) {
-        Some(Body::Raw(bytes)) => bytes,
-        _ => &[],
-    }
-}
-
-fn tools_call(agent: &str, tool: &str, arguments: &str) -> Request {
+fn tools_call(agent: &str, tool: &str, arguments: &str) -> Request<'static> {
     let body = format!(
         r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments},"_meta":{{"progressToken":7}}}}}}"#
     );
@@ -91,7 +85,7 @@ fn tools_call(agent: &str, tool: &str, arguments: &str) -> Request {
         ("accept", "application/json, text/event-stream"),
         ("accept-encoding", "gzip, deflate"),
         ("content-type", "application/json"),
-        ("content-length", &length),
+        ("content-length", length.as_str()),
         ("user-agent", "python-httpx/0.28.1"),
         ("mcp-protocol-version", "2025-11-25"),
         ("mcp-session-id", "0b8d7f0c1d9e4c0f9f0a7a1c6a1d2e3f"),
@@ -100,17 +94,16 @@ fn tools_call(agent: &str, tool: &str, arguments: &str) -> Request {
         ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"),
         ("x-envoy-auth-partial-body", "false"),
     ];
-    let fields = headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Request {
-        source_principal: format!("spiffe://example.org/ns/agents/sa/{agent}"),
+        source_principal: format!("spiffe://example.org/ns/agents/sa/{agent}").into(),
         destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
         target_extension: None,
         http: Some(HttpRequest {
             method: "POST".into(),
             path: "/mcp".into(),
             host: "crm.example.org".into(),
-            headers: Headers::new(fields, false),
-            body: Body::Raw(body.into_bytes()),
+            headers: Headers::new(headers.map(|(name, value)| (name, value.to_owned())), false),
+            body: Body::Raw(body.into_bytes().into()),
         }),
     }
 }

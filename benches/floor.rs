@@ -1,15 +1,23 @@
-//! The floor: an `ext_authz` server of the same tonic that decodes nothing, decides nothing and answers OK.
+//! The floor: an `ext_authz` server of the same tonic that decodes the check, decides nothing and answers OK.
 //!
 //! `floor serve ADDRESS` serves on one thread; `floor payload FILE` writes a gRPC-framed `CheckRequest` for
-//! h2load. `cargo bench` builds it and runs it without arguments, which does nothing.
+//! h2load, whose trace is sampled, so that its decision's span is kept; `floor collect ADDRESS` takes spans over
+//! OTLP, counts them and prints the count when told to stop. `cargo bench` builds it and runs it without
+//! arguments, which does nothing.
+
+#![expect(clippy::print_stdout, reason = "what it is run for")]
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use envoy_types::pb::google::rpc::Status;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use prost::Message;
 
 /// The allocator of the binary it is compared with.
@@ -33,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["serve", address] => serve(address),
+        ["collect", address] => collect(address),
         ["payload", file] => Ok(std::fs::write(file, payload())?),
         _ => Ok(()),
     }
@@ -42,6 +51,37 @@ fn serve(address: &str) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let server = tonic::transport::Server::builder().add_service(AuthorizationServer::new(Floor));
     Ok(runtime.block_on(server.serve(address.parse()?))?)
+}
+
+/// Counts spans, and nothing else.
+#[derive(Clone, Default)]
+struct Collector(Arc<AtomicUsize>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        let scopes = request.get_ref().resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+        self.0.fetch_add(scopes.map(|scope| scope.spans.len()).sum(), Ordering::Relaxed);
+        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+fn collect(address: &str) -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let collector = Collector::default();
+    runtime.block_on(async {
+        let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let server = tonic::transport::Server::builder()
+            .add_service(TraceServiceServer::new(collector.clone()))
+            .serve(address.parse()?);
+        tokio::select! { served = server => served?, _ = stop.recv() => {} }
+        Ok::<(), Box<dyn Error>>(())
+    })?;
+    println!("{}", collector.0.load(Ordering::Relaxed));
+    Ok(())
 }
 
 /// An MCP `tools/call` as Envoy 1.40 asks about it, raw headers and raw body.
@@ -62,7 +102,7 @@ fn payload() -> Vec<u8> {
         ("mcp-session-id", "0b8d7f0c1d9e4c0f9f0a7a1c6a1d2e3f"),
         ("x-forwarded-proto", "https"),
         ("x-request-id", "6a1f8f5e-0a64-4d3c-9f44-0b8d7f0c1d9e"),
-        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         ("x-envoy-auth-partial-body", "false"),
     ];
     let header = |(key, value): (&str, &str)| HeaderValue {

@@ -67,7 +67,7 @@ pub fn authorize(
     active: &Active,
     settings: &Settings,
     source: IdentitySource,
-    request: &Request,
+    request: &Request<'_>,
     facts: &Facts,
 ) -> Decision {
     let Active::Loaded(bundle) = active else { return Decision::deny(Reason::BundleMissing) };
@@ -178,7 +178,7 @@ pub fn read<'a>(
     bundle: &'a Bundle,
     settings: &Settings,
     source: IdentitySource,
-    request: &'a Request,
+    request: &'a Request<'a>,
 ) -> Result<(identity::Caller, &'a policy::bundle::Server, Reading<'a>), Reason> {
     let caller = match identity::identify(request, source, &settings.trust_domains) {
         Identity::Verified(caller) => caller,

@@ -168,7 +168,7 @@ impl Field {
         let Some(base64) = self.raw_value else { return Ok((self.key, self.value)) };
         let bytes =
             BASE64.decode(base64).map_err(|error| format!("`raw_value` of `{}` is no base64: {error}", self.key))?;
-        Ok((self.key, header_text(bytes)))
+        Ok((self.key, header_text(&bytes).into_owned()))
     }
 }
 
@@ -185,25 +185,26 @@ impl Capture {
     ///
     /// # Errors
     /// If `raw_body` is no base64, or a part is there in two forms.
-    pub fn request(self) -> Result<Request, String> {
+    pub fn request(self) -> Result<Request<'static>, String> {
         let Attributes { source, destination, request, mut context_extensions, .. } = self.attributes;
         Ok(Request {
-            source_principal: source.principal,
-            destination_principal: destination.principal,
-            target_extension: context_extensions.remove("palisade.target"),
+            source_principal: source.principal.into(),
+            destination_principal: destination.principal.into(),
+            target_extension: context_extensions.remove("palisade.target").map(Into::into),
             http: request.map(|part| part.http.request()).transpose()?,
         })
     }
 
     /// Captures a request, with its values taken out unless `redact` is false.
     #[must_use]
-    pub fn of(request: &Request, redact: bool) -> Self {
+    pub fn of(request: &Request<'_>, redact: bool) -> Self {
         let http = request
             .http
             .as_ref()
             .map(|http| RequestPart { http: HttpPart::of(http, redact), ..RequestPart::default() });
         let principal = |text: &str| Peer { principal: text.to_owned(), ..Peer::default() };
-        let extension = request.target_extension.iter().map(|target| ("palisade.target".to_owned(), target.clone()));
+        let extension =
+            request.target_extension.iter().map(|target| ("palisade.target".to_owned(), target.to_string()));
         Self {
             redacted: redact,
             attributes: Attributes {
@@ -218,27 +219,27 @@ impl Capture {
 }
 
 impl HttpPart {
-    fn request(self) -> Result<HttpRequest, String> {
+    fn request(self) -> Result<HttpRequest<'static>, String> {
         let headers = match (self.header_map, self.headers) {
             (Some(_), Some(_)) => return Err("both `headers` and `header_map` are given".into()),
             (Some(map), None) => {
-                Headers::new(map.headers.into_iter().map(Field::pair).collect::<Result<_, _>>()?, false)
+                Headers::new(map.headers.into_iter().map(Field::pair).collect::<Result<Vec<_>, _>>()?, false)
             }
-            (None, map) => Headers::new(map.unwrap_or_default().into_iter().collect(), true),
+            (None, map) => Headers::new(map.unwrap_or_default(), true),
         };
         let body = match (self.raw_body, self.raw_body_text, self.body) {
             (Some(base64), None, None) => {
-                Body::Raw(BASE64.decode(base64).map_err(|error| format!("`raw_body` is no base64: {error}"))?)
+                Body::Raw(BASE64.decode(base64).map_err(|error| format!("`raw_body` is no base64: {error}"))?.into())
             }
-            (None, Some(text), None) => Body::Raw(text.into_bytes()),
-            (None, None, Some(text)) => Body::Text(text),
+            (None, Some(text), None) => Body::Raw(text.into_bytes().into()),
+            (None, None, Some(text)) => Body::Text(text.into()),
             (None, None, None) => Body::Absent,
             _ => return Err("more than one of `body`, `raw_body` and `raw_body_text` is given".into()),
         };
-        Ok(HttpRequest { method: self.method, path: self.path, host: self.host, headers, body })
+        Ok(HttpRequest { method: self.method.into(), path: self.path.into(), host: self.host.into(), headers, body })
     }
 
-    fn of(http: &HttpRequest, redact: bool) -> Self {
+    fn of(http: &HttpRequest<'_>, redact: bool) -> Self {
         // With values taken out, the length is another one.
         let kept = http.headers.iter().filter(|(name, _)| !redact || *name != "content-length");
         let reads_resource =
@@ -268,16 +269,22 @@ impl HttpPart {
         };
         let path = match http.path.split_once('?') {
             Some((path, _query)) if redact => format!("{path}?{REDACTED}"),
-            _ => http.path.clone(),
+            _ => http.path.to_string(),
         };
-        let mut part =
-            Self { method: http.method.clone(), path, host: http.host.clone(), headers, header_map, ..Self::default() };
+        let mut part = Self {
+            method: http.method.to_string(),
+            path,
+            host: http.host.to_string(),
+            headers,
+            header_map,
+            ..Self::default()
+        };
         match &http.body {
             Body::Absent => {}
             Body::Raw(bytes) if redact => part.raw_body_text = Some(redacted_json(bytes)),
             Body::Raw(bytes) => part.raw_body = Some(BASE64.encode(bytes)),
             Body::Text(text) if redact => part.body = Some(redacted_json(text.as_bytes())),
-            Body::Text(text) => part.body = Some(text.clone()),
+            Body::Text(text) => part.body = Some(text.to_string()),
         }
         part
     }
@@ -351,7 +358,7 @@ impl Capturer {
 
     /// Queues one check; false if the queue is full and it was dropped.
     #[must_use]
-    pub fn take(&self, request: &Request, identity: IdentitySource, decision_id: &str) -> bool {
+    pub fn take(&self, request: &Request<'_>, identity: IdentitySource, decision_id: &str) -> bool {
         let suffix = match identity {
             IdentitySource::SourcePrincipal => "json",
             IdentitySource::Xfcc => "xfcc.json",

@@ -82,15 +82,15 @@ fn put(target: &str, number: usize, bytes: &[u8]) {
 }
 
 /// The requests above as checks of the demo mesh, and every recorded check of the decision tests.
-fn requests() -> Vec<Request> {
+fn requests() -> Vec<Request<'static>> {
     let mesh = "spiffe://example.org/ns";
-    let of = |texts: &[&str], agent: &str, server: &str| -> Vec<Request> {
+    let of = |texts: &[&str], agent: &str, server: &str| -> Vec<Request<'static>> {
         texts
             .iter()
             .filter_map(|text| message::request(text.as_bytes()))
             .map(|request| Request {
-                source_principal: format!("{mesh}/agents/sa/{agent}"),
-                destination_principal: format!("{mesh}/{server}"),
+                source_principal: format!("{mesh}/agents/sa/{agent}").into(),
+                destination_principal: format!("{mesh}/{server}").into(),
                 ..request
             })
             .collect()
@@ -103,7 +103,7 @@ fn requests() -> Vec<Request> {
 }
 
 /// The request of every case below `directory`. A case of another form is left out: these are only seeds.
-fn recorded(directory: &Path, all: &mut Vec<Request>) {
+fn recorded(directory: &Path, all: &mut Vec<Request<'static>>) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
@@ -125,7 +125,7 @@ fn recorded(directory: &Path, all: &mut Vec<Request>) {
 }
 
 /// The check that Envoy would send.
-fn check(request: &Request) -> CheckRequest {
+fn check(request: &Request<'_>) -> CheckRequest {
     let peer = |principal: &str| Some(Peer { principal: principal.to_owned(), ..Peer::default() });
     let http = request.http.as_ref().map(|http| {
         let header = |(key, value): (&str, &str)| HeaderValue {
@@ -135,20 +135,20 @@ fn check(request: &Request) -> CheckRequest {
         };
         let (body, raw_body) = match &http.body {
             Body::Absent => (String::new(), Vec::new()),
-            Body::Raw(bytes) => (String::new(), bytes.clone()),
-            Body::Text(text) => (text.clone(), Vec::new()),
+            Body::Raw(bytes) => (String::new(), bytes.to_vec()),
+            Body::Text(text) => (text.to_string(), Vec::new()),
         };
         PbHttp {
-            method: http.method.clone(),
-            path: http.path.clone(),
-            host: http.host.clone(),
+            method: http.method.to_string(),
+            path: http.path.to_string(),
+            host: http.host.to_string(),
             header_map: Some(HeaderMap { headers: http.headers.iter().map(header).collect() }),
             body,
             raw_body,
             ..PbHttp::default()
         }
     });
-    let extension = request.target_extension.iter().map(|target| ("palisade.target".to_owned(), target.clone()));
+    let extension = request.target_extension.iter().map(|target| ("palisade.target".to_owned(), target.to_string()));
     let attributes = AttributeContext {
         source: peer(&request.source_principal),
         destination: peer(&request.destination_principal),

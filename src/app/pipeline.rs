@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
-use std::time::Instant;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use http::HeaderValue;
@@ -20,7 +20,7 @@ use crate::authz::decision::Decision;
 use crate::authz::facts::Facts;
 use crate::authz::reason::Reason;
 use crate::authz::record::{Record, RequestSummary, Trace};
-use crate::authz::request::{Body, Request};
+use crate::authz::request::Request;
 use crate::authz::{Settings, authorize};
 use crate::capture::Capturer;
 use crate::envoy::service::{Check, Decide, Refused};
@@ -158,25 +158,25 @@ impl Pipeline {
         &self,
         check: &Check,
         snapshot: &Snapshot,
-        request: Result<Request, Reason>,
+        request: Result<Request<'_>, Reason>,
         known: Known,
     ) -> CheckResponse {
-        let parent = check.traceparent.as_ref().and_then(|value| Parent::parse(value.to_str().ok()?)).or_else(|| {
+        let parent = parent(check.traceparent.as_ref()).or_else(|| {
             let http = request.as_ref().ok()?.http.as_ref()?;
             Parent::parse(http.headers.single("traceparent").ok()??)
         });
         let (decision, summary) = match request {
             Err(reason) => (Decision::deny(reason), RequestSummary::default()),
             Ok(request) => {
-                let body_sha256 = body(&request).map(sha256);
+                let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
                 let facts = Facts { now: known.now, zone: self.parts.zone.clone(), body_sha256 };
                 let decision = authorize(&snapshot.active, &self.parts.settings, check.identity, &request, &facts);
-                (decision, RequestSummary::take(request, facts.body_sha256))
+                (decision, RequestSummary::of(&request, facts.body_sha256))
             }
         };
-        let decision =
-            if Instant::now() > check.deadline { decision.overruled(Reason::DeadlineMissed) } else { decision };
-        self.conclude(decision, summary, snapshot, known, trace(parent), check.arrived)
+        let took = check.arrived.elapsed();
+        let decision = if took > check.time { decision.overruled(Reason::DeadlineMissed) } else { decision };
+        self.conclude(decision, summary, snapshot, known, trace(parent), took)
     }
 
     /// Records, counts and answers.
@@ -187,9 +187,8 @@ impl Pipeline {
         snapshot: &Snapshot,
         known: Known,
         trace: Trace,
-        arrived: Instant,
+        took: Duration,
     ) -> CheckResponse {
-        let took = arrived.elapsed();
         let answer = response::build(&decision, &known.decision_id);
         let tally = Tally::of(&decision);
         let record = Record {
@@ -232,14 +231,6 @@ fn now() -> Timestamp {
     Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default()
 }
 
-fn body(request: &Request) -> Option<&[u8]> {
-    match &request.http.as_ref()?.body {
-        Body::Absent => None,
-        Body::Raw(bytes) => Some(bytes),
-        Body::Text(text) => Some(text.as_bytes()),
-    }
-}
-
 /// The span that made the check call.
 fn parent(traceparent: Option<&HeaderValue>) -> Option<Parent> {
     Parent::parse(traceparent?.to_str().ok()?)
@@ -274,7 +265,14 @@ impl Decide for Pipeline {
         let snapshot = self.parts.store.snapshot();
         let decision = Decision::deny(refused.reason);
         let parent = parent(refused.traceparent.as_ref());
-        self.conclude(decision, RequestSummary::default(), &snapshot, Known::new(), trace(parent), refused.arrived)
+        self.conclude(
+            decision,
+            RequestSummary::default(),
+            &snapshot,
+            Known::new(),
+            trace(parent),
+            refused.arrived.elapsed(),
+        )
     }
 }
 

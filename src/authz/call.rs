@@ -105,7 +105,7 @@ impl From<Reason> for Unreadable {
 ///
 /// # Errors
 /// [`Unreadable`] with the first rule that the request breaks.
-pub fn read<'a>(request: &'a Request, target: &Target, limits: &Limits) -> Result<Reading<'a>, Unreadable> {
+pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> Result<Reading<'a>, Unreadable> {
     let Some(http) = &request.http else {
         return if target.protocol == Protocol::Opaque {
             Ok(Reading::of(Call::plain("opaque:connect", Resource::Server), None, String::new(), Cow::Borrowed("")))
@@ -116,7 +116,7 @@ pub fn read<'a>(request: &'a Request, target: &Target, limits: &Limits) -> Resul
     if target.protocol == Protocol::Opaque {
         // Nothing is read, so nothing is vouched for: host and path are as sent.
         let call = Call::plain("opaque:connect", Resource::Server);
-        return Ok(Reading::of(call, None, http.host.clone(), Cow::Borrowed(&http.path)));
+        return Ok(Reading::of(call, None, http.host.clone().into_owned(), Cow::Borrowed(&http.path)));
     }
     http.check_hygiene(limits)?;
     let host = http::canonical_host(&http.host).ok_or(Reason::HostMalformed)?;
@@ -148,7 +148,7 @@ pub fn actions(protocol: Protocol) -> impl Iterator<Item = &'static str> {
 /// What the protocol readers work on.
 pub struct Place<'a, 'c> {
     /// The HTTP request.
-    pub http: &'a HttpRequest,
+    pub http: &'a HttpRequest<'a>,
     /// Its whole body.
     pub body: Option<&'a [u8]>,
     /// Limits.
@@ -173,7 +173,7 @@ impl<'a> Call<'a> {
 
 /// The body as the protocol needs it. HTTP and gRPC policies decide on method and path: a body that the
 /// proxy did not buffer is absent there, but one that it cut or that is compressed is still unreadable.
-fn body<'a>(http: &'a HttpRequest, target: &Target, limits: &Limits) -> Result<Option<&'a [u8]>, Reason> {
+fn body<'a>(http: &'a HttpRequest<'a>, target: &Target, limits: &Limits) -> Result<Option<&'a [u8]>, Reason> {
     match http.whole_body(limits) {
         Err(Reason::BodyMissing) if matches!(target.protocol, Protocol::Http | Protocol::Grpc) => Ok(None),
         outcome => outcome,

@@ -53,11 +53,11 @@ pub enum Identity {
 /// Reads the caller from the place this listener is configured for. A SPIFFE ID counts only if its trust
 /// domain is one of `trust_domains`, compared whole.
 #[must_use]
-pub fn identify(request: &Request, source: IdentitySource, trust_domains: &[String]) -> Identity {
+pub fn identify(request: &Request<'_>, source: IdentitySource, trust_domains: &[String]) -> Identity {
     let failed = |reason, detail: String| Identity::Failed { reason, detail };
     let from_xfcc;
     let name = match source {
-        IdentitySource::SourcePrincipal => request.source_principal.as_str(),
+        IdentitySource::SourcePrincipal => &*request.source_principal,
         IdentitySource::Xfcc => {
             let header = match request.http.as_ref().map(|http| http.headers.single("x-forwarded-client-cert")) {
                 None | Some(Ok(None)) => return Identity::Absent,

@@ -60,35 +60,25 @@ pub struct RequestSummary {
 const MAX_TEXT_BYTES: usize = 1_024;
 
 impl RequestSummary {
-    /// Summarises a request, taking its texts out of it.
+    /// Summarises a request.
     #[must_use]
-    pub fn take(request: Request, body_sha256: Option<[u8; 32]>) -> Self {
-        let Some(http) = request.http else { return Self::default() };
-        let body_bytes = match &http.body {
-            super::request::Body::Absent => 0,
-            super::request::Body::Raw(bytes) => bytes.len(),
-            super::request::Body::Text(text) => text.len(),
-        };
-        let mut path = http.path;
-        if let Some(query) = path.find(['?', '#']) {
-            path.truncate(query);
-        }
+    pub fn of(request: &Request<'_>, body_sha256: Option<[u8; 32]>) -> Self {
+        let Some(http) = &request.http else { return Self::default() };
         Self {
-            id: bounded(http.headers.single("x-request-id").ok().flatten().unwrap_or_default().to_owned()),
-            method: bounded(http.method),
-            host: bounded(http.host),
-            path: bounded(path),
-            body_bytes: body_bytes as u64,
+            id: bounded(http.headers.single("x-request-id").ok().flatten().unwrap_or_default()),
+            method: bounded(&http.method),
+            host: bounded(&http.host),
+            path: bounded(http.path.split(['?', '#']).next().unwrap_or_default()),
+            body_bytes: http.body.bytes().map_or(0, <[u8]>::len) as u64,
             body_sha256,
         }
     }
 }
 
-fn bounded(mut text: String) -> String {
-    if text.len() > MAX_TEXT_BYTES {
-        let end = (0..=MAX_TEXT_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
+fn bounded(text: &str) -> String {
+    if text.len() <= MAX_TEXT_BYTES {
+        return text.to_owned();
     }
-    text
+    let end = (0..=MAX_TEXT_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}…", text.get(..end).unwrap_or_default())
 }

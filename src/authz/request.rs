@@ -1,46 +1,61 @@
-//! What Envoy reported about one request: owned, bounded, and not yet interpreted.
+//! What Envoy reported about one request, not yet interpreted. It borrows from the bytes of the check where
+//! it can: a request is read once and what is kept of it is copied into its record.
+
+use std::borrow::Cow;
 
 use super::limits::Limits;
 use super::reason::Reason;
 
 /// One check, as data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Request {
+pub struct Request<'a> {
     /// `source.principal`: text that Envoy took from the peer's certificate. Untyped, so not yet an ID.
-    pub source_principal: String,
+    pub source_principal: Cow<'a, str>,
     /// `destination.principal`: the same for the proxy's own certificate.
-    pub destination_principal: String,
+    pub destination_principal: Cow<'a, str>,
     /// `context_extensions["palisade.target"]`: set by the proxy's configuration, not by the client.
-    pub target_extension: Option<String>,
+    pub target_extension: Option<Cow<'a, str>>,
     /// The HTTP request; absent for a check by a TCP filter.
-    pub http: Option<HttpRequest>,
+    pub http: Option<HttpRequest<'a>>,
 }
 
 /// The HTTP part of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HttpRequest {
+pub struct HttpRequest<'a> {
     /// `:method`, as sent.
-    pub method: String,
+    pub method: Cow<'a, str>,
     /// `:path` with its query, as sent.
-    pub path: String,
+    pub path: Cow<'a, str>,
     /// `:authority`, as sent.
-    pub host: String,
+    pub host: Cow<'a, str>,
     /// All request headers but the pseudo-headers.
-    pub headers: Headers,
+    pub headers: Headers<'a>,
     /// The body as far as it was handed over.
-    pub body: Body,
+    pub body: Body<'a>,
 }
 
 /// The body of a request as Palisade received it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Body {
+pub enum Body<'a> {
     /// No body was handed over: there is none, or the proxy did not buffer it.
     #[default]
     Absent,
     /// Raw bytes (`pack_as_bytes`).
-    Raw(Vec<u8>),
+    Raw(Cow<'a, [u8]>),
     /// Text in which Envoy may have replaced invalid bytes by `!`.
-    Text(String),
+    Text(Cow<'a, str>),
+}
+
+impl Body<'_> {
+    /// What was handed over, of either form; `None` if nothing was.
+    #[must_use]
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Absent => None,
+            Self::Raw(bytes) => Some(bytes),
+            Self::Text(text) => Some(text.as_bytes()),
+        }
+    }
 }
 
 /// A header is there more than once.
@@ -49,22 +64,30 @@ pub struct Duplicate;
 
 /// Request headers: lower-case names, values as received, repeated headers kept apart where Envoy does so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers {
-    fields: Vec<(String, String)>,
+pub struct Headers<'a> {
+    fields: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// Envoy joined repeated headers with `,` (its `headers` map instead of `header_map`), so a comma
     /// in a value may be a second header.
     joined: bool,
 }
 
-impl Headers {
+impl<'a> Headers<'a> {
     /// Headers from single fields; names are lower-cased, order is kept. `joined` says that repeated
     /// headers were joined by the sender.
-    #[must_use]
-    pub fn new(mut fields: Vec<(String, String)>, joined: bool) -> Self {
-        for (name, _) in &mut fields {
-            name.make_ascii_lowercase();
-        }
-        Self { fields, joined }
+    pub fn new<N, V>(fields: impl IntoIterator<Item = (N, V)>, joined: bool) -> Self
+    where
+        N: Into<Cow<'a, str>>,
+        V: Into<Cow<'a, str>>,
+    {
+        let lower = |name: N| {
+            let mut name: Cow<'a, str> = name.into();
+            // HTTP/2 has them in lower case already: most are never copied.
+            if name.bytes().any(|b| b.is_ascii_uppercase()) {
+                name.to_mut().make_ascii_lowercase();
+            }
+            name
+        };
+        Self { fields: fields.into_iter().map(|(name, value)| (lower(name), value.into())).collect(), joined }
     }
 
     /// The value of a header that may be there at most once.
@@ -72,7 +95,7 @@ impl Headers {
     /// # Errors
     /// [`Duplicate`] if it is there twice, or if Envoy joined headers and the value holds a comma.
     pub fn single(&self, name: &str) -> Result<Option<&str>, Duplicate> {
-        let mut values = self.fields.iter().filter(|(field, _)| field == name).map(|(_, value)| value.as_str());
+        let mut values = self.fields.iter().filter(|(field, _)| field == name).map(|(_, value)| value.as_ref());
         let first = values.next();
         match (first, values.next()) {
             (_, Some(_)) => Err(Duplicate),
@@ -86,7 +109,7 @@ impl Headers {
 
     /// All fields.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
     /// Whether a header of this name is there.
@@ -105,8 +128,8 @@ impl Headers {
 /// Header bytes as text: UTF-8, else each byte as the character of its number, which no rule of ours
 /// takes for anything.
 #[must_use]
-pub fn header_text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect())
+pub fn header_text(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| bytes.iter().copied().map(char::from).collect(), Cow::Borrowed)
 }
 
 /// Headers that decide something, so that two of them are one too many.
@@ -137,7 +160,7 @@ const OVERRIDES: &[&str] = &[
     "x-rewrite-url",
 ];
 
-impl HttpRequest {
+impl HttpRequest<'_> {
     /// Bounds and header hygiene that hold for every target that is not opaque.
     ///
     /// # Errors
@@ -190,7 +213,7 @@ impl HttpRequest {
         }
         let bytes = match &self.body {
             Body::Absent => None,
-            Body::Raw(bytes) => Some(bytes.as_slice()),
+            Body::Raw(bytes) => Some(bytes.as_ref()),
             // Envoy writes `!` for every byte that is not UTF-8. Text without `!` is what was sent.
             Body::Text(text) if text.contains('!') => return Err(Reason::BodyNotRaw),
             Body::Text(text) => Some(text.as_bytes()),

@@ -118,9 +118,9 @@ impl Match {
     }
 
     /// Whether all conditions hold but the one on the path.
-    fn holds_but_for_path(&self, request: &Request) -> bool {
+    fn holds_but_for_path(&self, request: &Request<'_>) -> bool {
         let given = |condition: &Option<String>, test: &dyn Fn(&str) -> bool| condition.as_deref().is_none_or(test);
-        given(&self.destination_principal, &|want| want == request.destination_principal)
+        given(&self.destination_principal, &|want| request.destination_principal == want)
             && given(&self.context_extension, &|want| request.target_extension.as_deref() == Some(want))
             && given(&self.authority, &|want| {
                 request.http.as_ref().and_then(|http| canonical_host(&http.host)).is_some_and(|host| host == want)
@@ -133,7 +133,7 @@ impl Match {
 /// # Errors
 /// [`Reason::PathAmbiguous`] if that depends on how the path is read: the target that the request is taken
 /// for must be the one it reaches.
-pub fn find<'t>(targets: &'t [Arc<Target>], request: &Request) -> Result<Option<&'t Arc<Target>>, Reason> {
+pub fn find<'t>(targets: &'t [Arc<Target>], request: &Request<'_>) -> Result<Option<&'t Arc<Target>>, Reason> {
     for target in targets.iter().filter(|target| target.matches.holds_but_for_path(request)) {
         let Some(prefix) = &target.matches.path_prefix else { return Ok(Some(target)) };
         let Some(http) = &request.http else { continue };

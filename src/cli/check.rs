@@ -91,7 +91,7 @@ fn check(arguments: &Arguments) -> Result<(String, u8), String> {
     Ok((text, code))
 }
 
-fn read_request(path: &Path) -> Result<(Request, bool), String> {
+fn read_request(path: &Path) -> Result<(Request<'static>, bool), String> {
     let text =
         if path.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
     let at = |error: String| format!("{}: {error}", path.display());
@@ -106,7 +106,7 @@ fn load_bundle(directory: &Path) -> Result<Bundle, String> {
     Bundle::load(&files, files::digest(&files)).map_err(at)
 }
 
-fn settings(arguments: &Arguments, request: &Request) -> Result<(Settings, jiff::tz::TimeZone), String> {
+fn settings(arguments: &Arguments, request: &Request<'_>) -> Result<(Settings, jiff::tz::TimeZone), String> {
     if let Some(path) = &arguments.config {
         let config = Config::load(path).map_err(|error| error.to_string())?;
         let zone = config.zone();
@@ -117,7 +117,7 @@ fn settings(arguments: &Arguments, request: &Request) -> Result<(Settings, jiff:
             request.http.as_ref().and_then(|http| http.headers.single("x-forwarded-client-cert").ok().flatten());
         header.and_then(|header| xfcc::last_uri(header).ok().flatten()).unwrap_or_default()
     } else {
-        request.source_principal.clone()
+        request.source_principal.to_string()
     };
     let own = peer.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
     let trust_domains = own.map(str::to_owned).into_iter().collect();
@@ -155,7 +155,7 @@ fn explain_policies(
     bundle: &Bundle,
     settings: &Settings,
     identity: IdentitySource,
-    request: &Request,
+    request: &Request<'_>,
     facts: &Facts,
 ) -> Result<(), String> {
     let Ok((caller, server, reading)) = authz::read(bundle, settings, identity, request) else { return Ok(()) };

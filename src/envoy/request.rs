@@ -1,90 +1,177 @@
-//! From Envoy's `CheckRequest` to [`Request`]: every field is named, so that a field which a new version
-//! of the protocol adds breaks the build instead of being ignored.
+//! From the bytes of Envoy's `CheckRequest` to a [`Request`] that borrows from them.
+//!
+//! Fields are known by their numbers in `envoy/service/auth/v3`. A test reads the same messages with the
+//! generated types, every field of them named, so that a field which a new version of the protocol adds is
+//! noticed there instead of being ignored here.
 
-use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest as PbHttp, Peer, Request as PbRequest};
-use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
-use prost::Message;
+use std::borrow::Cow;
 
+use super::wire::{Fields, Malformed, once};
 use crate::authz::reason::Reason;
 use crate::authz::request::{Body, Headers, HttpRequest, Request, header_text};
 
 /// The context extension by which a proxy's configuration names the target.
 const TARGET_EXTENSION: &str = "palisade.target";
+/// How many headers a request has room for at once; one with more is copied over.
+const USUAL_HEADERS: usize = 24;
 
 /// Decodes the bytes of a `CheckRequest`.
 ///
 /// # Errors
-/// [`Reason::CheckUndecodable`] or [`Reason::CheckIncomplete`].
-pub fn decode(message: &[u8]) -> Result<Request, Reason> {
-    let check = CheckRequest::decode(message).map_err(|_| Reason::CheckUndecodable)?;
-    read(check).ok_or(Reason::CheckIncomplete)
+/// [`Reason::CheckUndecodable`], also for what protobuf would allow and no proxy writes: a field that is
+/// there twice, a value in two forms. [`Reason::CheckIncomplete`] without attributes.
+pub fn decode(message: &[u8]) -> Result<Request<'_>, Reason> {
+    check_request(message).map_err(|Malformed| Reason::CheckUndecodable)?.ok_or(Reason::CheckIncomplete)
 }
 
-/// Takes a `CheckRequest` apart; `None` without attributes.
-#[must_use]
-pub fn read(check: CheckRequest) -> Option<Request> {
-    let CheckRequest { attributes } = check;
-    let AttributeContext {
-        source,
-        destination,
-        request,
-        mut context_extensions,
-        // Metadata that filters in front of us wrote: nothing that decides comes from there.
-        metadata_context: _,
-        route_metadata_context: _,
-        tls_session: _,
-    } = attributes?;
-    Some(Request {
-        source_principal: principal(source),
-        destination_principal: principal(destination),
-        target_extension: context_extensions.remove(TARGET_EXTENSION),
-        http: request.and_then(|PbRequest { time: _, http }| http).map(http_request),
+fn check_request(message: &[u8]) -> Result<Option<Request<'_>>, Malformed> {
+    let mut attributes = None;
+    for field in Fields::of(message) {
+        if let (1, payload) = field? {
+            once(&mut attributes, payload.bytes()?)?;
+        }
+    }
+    attributes.map(attribute_context).transpose()
+}
+
+/// `AttributeContext`. What filters in front of us wrote into metadata (11, 13), and what the proxy says of
+/// TLS (12), decides nothing.
+fn attribute_context(message: &[u8]) -> Result<Request<'_>, Malformed> {
+    let (mut source, mut destination, mut request, mut target) = (None, None, None, None);
+    for field in Fields::of(message) {
+        match field? {
+            (1, payload) => once(&mut source, principal(payload.bytes()?)?)?,
+            (2, payload) => once(&mut destination, principal(payload.bytes()?)?)?,
+            (4, payload) => once(&mut request, http_of(payload.bytes()?)?)?,
+            (10, payload) => {
+                if let (TARGET_EXTENSION, name) = map_entry(payload.bytes()?)? {
+                    once(&mut target, name)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(Request {
+        source_principal: source.unwrap_or_default().into(),
+        destination_principal: destination.unwrap_or_default().into(),
+        target_extension: target.map(Cow::Borrowed),
+        http: request.flatten(),
     })
 }
 
-fn principal(peer: Option<Peer>) -> String {
-    // `service` is copied from a request header and `labels` from the proxy's node: neither identifies.
-    // `address` may be rewritten; `certificate` is not read yet.
-    peer.map(|Peer { address: _, service: _, labels: _, principal, certificate: _ }| principal).unwrap_or_default()
+/// `AttributeContext.Peer.principal`. `service` (2) is copied from a request header and `labels` (3) from the
+/// proxy's node: neither identifies. `address` (1) may be rewritten; `certificate` (5) is not read yet.
+fn principal(message: &[u8]) -> Result<&str, Malformed> {
+    let mut principal = None;
+    for field in Fields::of(message) {
+        if let (4, payload) = field? {
+            once(&mut principal, payload.text()?)?;
+        }
+    }
+    Ok(principal.unwrap_or_default())
 }
 
-fn http_request(http: PbHttp) -> HttpRequest {
-    let PbHttp {
-        // Envoy's own stream id, not `x-request-id`.
-        id: _,
-        method,
-        headers,
-        header_map,
-        path,
-        host,
-        scheme: _,
-        // Always empty: Envoy leaves both in `path`.
-        query: _,
-        fragment: _,
-        // Bytes received so far, not a length.
-        size: _,
-        protocol: _,
-        body,
-        raw_body,
-    } = http;
-    let is_pseudo = |name: &str| name.starts_with(':');
-    let headers = match header_map {
-        Some(HeaderMap { headers: fields }) => {
-            let fields = fields.into_iter().filter(|field| !is_pseudo(&field.key)).map(
-                |HeaderValue { key, value, raw_value }| {
-                    let value = if raw_value.is_empty() { value } else { header_text(raw_value) };
-                    (key, value)
-                },
-            );
-            Headers::new(fields.collect(), false)
+/// `AttributeContext.Request.http`
+fn http_of(message: &[u8]) -> Result<Option<HttpRequest<'_>>, Malformed> {
+    let mut http = None;
+    for field in Fields::of(message) {
+        if let (2, payload) = field? {
+            once(&mut http, http_request(payload.bytes()?)?)?;
         }
-        None => Headers::new(headers.into_iter().filter(|(name, _)| !is_pseudo(name)).collect(), true),
+    }
+    Ok(http)
+}
+
+/// `AttributeContext.HttpRequest`. Not read: Envoy's own stream id (1), `scheme` (6), `query` (7) and
+/// `fragment` (8), which Envoy leaves in `path`, `size` (9), which counts the bytes received so far, and
+/// `protocol` (10).
+fn http_request(message: &[u8]) -> Result<HttpRequest<'_>, Malformed> {
+    let (mut method, mut path, mut host, mut text, mut raw, mut listed) = (None, None, None, None, None, None);
+    let mut joined = Vec::new();
+    for field in Fields::of(message) {
+        let (number, payload) = field?;
+        match number {
+            2 => once(&mut method, payload.text()?)?,
+            3 => push_header(&mut joined, map_entry(payload.bytes()?)?),
+            4 => once(&mut path, payload.text()?)?,
+            5 => once(&mut host, payload.text()?)?,
+            11 => once(&mut text, payload.text()?)?,
+            12 => once(&mut raw, payload.bytes()?)?,
+            13 => once(&mut listed, header_map(payload.bytes()?)?)?,
+            _ => {}
+        }
+    }
+    let headers = match listed {
+        Some(_) if !joined.is_empty() => return Err(Malformed),
+        Some(listed) => Headers::new(listed, false),
+        None => Headers::new(joined, true),
     };
-    let body = match (raw_body.is_empty(), body.is_empty()) {
-        (false, _) => Body::Raw(raw_body),
-        (true, false) => Body::Text(body),
-        (true, true) => Body::Absent,
+    let body = match (raw.unwrap_or_default(), text.unwrap_or_default()) {
+        ([], "") => Body::Absent,
+        ([], text) => Body::Text(text.into()),
+        (raw, "") => Body::Raw(raw.into()),
+        _ => return Err(Malformed),
     };
-    HttpRequest { method, path, host, headers, body }
+    Ok(HttpRequest {
+        method: method.unwrap_or_default().into(),
+        path: path.unwrap_or_default().into(),
+        host: host.unwrap_or_default().into(),
+        headers,
+        body,
+    })
+}
+
+type Header<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// Pseudo-headers are left out: they are fields of their own.
+fn push_header<'a>(headers: &mut Vec<Header<'a>>, (name, value): (&'a str, impl Into<Cow<'a, str>>)) {
+    if !name.starts_with(':') {
+        if headers.is_empty() {
+            headers.reserve(USUAL_HEADERS);
+        }
+        headers.push((name.into(), value.into()));
+    }
+}
+
+/// `HeaderMap`
+fn header_map(message: &[u8]) -> Result<Vec<Header<'_>>, Malformed> {
+    let mut headers = Vec::new();
+    for field in Fields::of(message) {
+        if let (1, payload) = field? {
+            push_header(&mut headers, header_value(payload.bytes()?)?);
+        }
+    }
+    Ok(headers)
+}
+
+/// `HeaderValue`: the value as text, or raw.
+fn header_value(message: &[u8]) -> Result<(&str, Cow<'_, str>), Malformed> {
+    let (mut key, mut value, mut raw) = (None, None, None);
+    for field in Fields::of(message) {
+        match field? {
+            (1, payload) => once(&mut key, payload.text()?)?,
+            (2, payload) => once(&mut value, payload.text()?)?,
+            (3, payload) => once(&mut raw, payload.bytes()?)?,
+            _ => {}
+        }
+    }
+    let value = match (value.unwrap_or_default(), raw.unwrap_or_default()) {
+        (value, []) => value.into(),
+        ("", raw) => header_text(raw),
+        _ => return Err(Malformed),
+    };
+    Ok((key.unwrap_or_default(), value))
+}
+
+/// An entry of a `map<string, string>`.
+fn map_entry(message: &[u8]) -> Result<(&str, &str), Malformed> {
+    let (mut key, mut value) = (None, None);
+    for field in Fields::of(message) {
+        match field? {
+            (1, payload) => once(&mut key, payload.text()?)?,
+            (2, payload) => once(&mut value, payload.text()?)?,
+            _ => {}
+        }
+    }
+    Ok((key.unwrap_or_default(), value.unwrap_or_default()))
 }

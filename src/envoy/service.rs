@@ -40,8 +40,8 @@ pub struct Check {
     pub identity: IdentitySource,
     /// When the check arrived.
     pub arrived: Instant,
-    /// When the answer has to be there.
-    pub deadline: Instant,
+    /// How long after that the answer has to be there.
+    pub time: Duration,
 }
 
 /// A check that is denied without having been decided.
@@ -139,8 +139,8 @@ impl<D: Decide> CheckService<D> {
             return respond(&self.decider.refuse(Refused { reason: Reason::Overloaded, traceparent, arrived }));
         };
         let time = patience(&head.headers).map_or(self.bounds.deadline, |theirs| theirs.min(self.bounds.deadline));
-        let left = time.saturating_sub(arrived.elapsed());
-        let read = tokio::time::timeout(left, read_message(&mut body, self.bounds.message_bytes)).await;
+        let deadline = tokio::time::Instant::from_std(arrived + time);
+        let read = tokio::time::timeout_at(deadline, read_message(&mut body, self.bounds.message_bytes)).await;
         let message = match read.unwrap_or(Err(Reason::DeadlineMissed)) {
             Ok(message) => message,
             Err(reason) => {
@@ -148,13 +148,7 @@ impl<D: Decide> CheckService<D> {
                 return respond(&self.decider.refuse(Refused { reason, traceparent, arrived }));
             }
         };
-        let check = Check {
-            message,
-            traceparent: traceparent.clone(),
-            identity: self.identity,
-            arrived,
-            deadline: arrived + time,
-        };
+        let check = Check { message, traceparent: traceparent.clone(), identity: self.identity, arrived, time };
         // The decision is synchronous and shares nothing mutable but queues and counters, which a panic
         // leaves whole.
         let decided = catch_unwind(AssertUnwindSafe(|| self.decider.decide(check)));
@@ -265,14 +259,14 @@ impl SplitToChecked for Bytes {
 
 fn respond(answer: &CheckResponse) -> http::Response<Answer> {
     let length = answer.encoded_len();
-    let mut data = BytesMut::with_capacity(PREFIX_BYTES + length);
+    let mut data = Vec::with_capacity(PREFIX_BYTES + length);
     data.put_u8(0);
     // An answer is a few hundred bytes.
     data.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     // The buffer grows as needed: encoding into it cannot fail.
     let encoded = answer.encode(&mut data);
     debug_assert!(encoded.is_ok());
-    grpc(Answer { data: Some(data.freeze()), trailers: Some(ok_trailers()) })
+    grpc(Answer { data: Some(data.into()), trailers: Some(ok_trailers()) })
 }
 
 fn unimplemented() -> http::Response<Answer> {

@@ -101,7 +101,7 @@ impl Case {
     }
 
     /// The request, with everything generated in place.
-    fn request(&self) -> Option<Request> {
+    fn request(&self) -> Option<Request<'_>> {
         let mut json = self.request.clone()?;
         if let Some(body) = &self.body {
             json["attributes"]["request"]["http"]["raw_body_text"] = Value::String(body.to_string());
@@ -114,12 +114,12 @@ impl Case {
         if let Some(http) = &mut request.http {
             if let (Some(length), Body::Raw(bytes)) = (self.pad_body_to, &mut http.body) {
                 assert!(bytes.len() <= length, "the body is longer already");
-                bytes.resize(length, b' ');
+                bytes.to_mut().resize(length, b' ');
             }
             if self.extra_headers > 0 {
                 let more = (0..self.extra_headers).map(|at| (format!("x-extra-{at}"), String::from("1")));
                 let all = http.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).chain(more);
-                http.headers = palisade::authz::request::Headers::new(all.collect(), http.headers.joined());
+                http.headers = palisade::authz::request::Headers::new(all, http.headers.joined());
             }
         }
         Some(request)

@@ -82,21 +82,18 @@ fn http(
     method: &str,
     path: &str,
     body: Option<&Value>,
-) -> Request {
+) -> Request<'static> {
     let headers = [("content-type", "application/json"), ("x-request-id", "r-1"), ("accept", "*/*")];
     Request {
-        source_principal: principal.into(),
-        destination_principal: destination.into(),
-        target_extension: extension.map(str::to_owned),
+        source_principal: principal.to_owned().into(),
+        destination_principal: destination.to_owned().into(),
+        target_extension: extension.map(|name| name.to_owned().into()),
         http: Some(HttpRequest {
-            method: method.into(),
-            path: path.into(),
+            method: method.to_owned().into(),
+            path: path.to_owned().into(),
             host: "mesh.example.org".into(),
-            headers: Headers::new(
-                headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
-                false,
-            ),
-            body: body.map_or(Body::Absent, |body| Body::Raw(body.to_string().into_bytes())),
+            headers: Headers::new(headers, false),
+            body: body.map_or(Body::Absent, |body| Body::Raw(body.to_string().into_bytes().into())),
         }),
     }
 }
@@ -120,7 +117,7 @@ fn number() -> impl Strategy<Value = i64> {
 }
 
 /// A request to one of the default bundle's targets.
-fn default_request() -> impl Strategy<Value = Request> {
+fn default_request() -> impl Strategy<Value = Request<'static>> {
     const CRM: &str = "spiffe://example.org/ns/tools/sa/crm";
     const PEER: &str = "spiffe://example.org/ns/agents/sa/researcher";
     let call = (select(vec!["query_customers", "get_customer", "delete_customer", "revenue_report"]), number())
@@ -337,7 +334,7 @@ fn any_policy() -> impl Strategy<Value = String> {
     prop_oneof![2 => policy("permit"), 1 => policy("forbid")]
 }
 
-fn lab_request() -> impl Strategy<Value = Request> {
+fn lab_request() -> impl Strategy<Value = Request<'static>> {
     let run =
         (number(), proptest::option::of("[ab]{0,2}"), proptest::option::of(any::<bool>())).prop_map(|(n, s, flag)| {
             let mut arguments = json!({"n": n});
@@ -360,7 +357,7 @@ fn lab_request() -> impl Strategy<Value = Request> {
         .prop_map(|(agent, (target, method, path, body))| http(agent, "", Some(target), method, path, body.as_ref()))
 }
 
-fn questions() -> impl Strategy<Value = Vec<(Request, String)>> {
+fn questions() -> impl Strategy<Value = Vec<(Request<'static>, String)>> {
     proptest::collection::vec((lab_request(), moment()), 48)
 }
 
@@ -483,7 +480,7 @@ fn a_cut_body_is_never_a_call() {
         let mut fields: Vec<_> = part.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         fields.extend(more.map(|(name, value)| (name.to_owned(), value)));
         part.headers = Headers::new(fields, false);
-        part.body = Body::Raw(body.to_vec());
+        part.body = Body::Raw(body.to_vec().into());
         decide(&active, &support::encode(&request, HeaderForm::Listed, BodyForm::Raw))
     };
     let length = || Some(("content-length", call.len().to_string()));
@@ -529,13 +526,13 @@ fn fields() -> impl Strategy<Value = Vec<(String, String)>> {
     proptest::collection::vec(field.prop_map(|(name, value)| (name.to_owned(), value.to_owned())), 0..6)
 }
 
-fn with_fields(fields: Vec<(String, String)>) -> Request {
+fn with_fields(fields: Vec<(String, String)>) -> Request<'static> {
     let call = message("tools/call", &json!({"name": "query_customers", "arguments": {"limit": 20}}));
     let (bot, crm) = ("spiffe://example.org/ns/agents/sa/support-bot", "spiffe://example.org/ns/tools/sa/crm");
     let mut request = http(bot, crm, None, "POST", "/mcp", Some(&call));
     let part = request.http.as_mut().unwrap();
     let all = part.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).chain(fields);
-    part.headers = Headers::new(all.collect(), false);
+    part.headers = Headers::new(all, false);
     request
 }
 
@@ -572,7 +569,7 @@ proptest! {
     #[test]
     fn the_same_message_is_the_same_decision(fields in fields(), principal in select(AGENTS), now in moment()) {
         let active = default_bundle();
-        let request = Request { source_principal: principal.to_owned(), ..with_fields(fields) };
+        let request = Request { source_principal: principal.to_owned().into(), ..with_fields(fields) };
         for form in [HeaderForm::Joined, HeaderForm::Listed] {
             let message = support::encode(&request, form, BodyForm::Raw);
             let said = || {
@@ -589,7 +586,7 @@ proptest! {
     /// A name that is no SPIFFE ID, or of another trust domain, is nobody's.
     #[test]
     fn a_failed_identity_never_permits(principal in "(spiffe|SPIFFE)?(://)?(example\\.org|EXAMPLE\\.org|example\\.org\\.|partner)?(/ns/agents/sa/(support-bot|coder))?[a-z/.%?#! \u{430}]{0,3}") {
-        let message = support::encode(&Request { source_principal: principal.clone(), ..with_fields(Vec::new()) }, HeaderForm::Listed, BodyForm::Raw);
+        let message = support::encode(&Request { source_principal: principal.clone().into(), ..with_fields(Vec::new()) }, HeaderForm::Listed, BodyForm::Raw);
         let decision = decide(default_bundle(), &message);
         match SpiffeId::parse(&principal) {
             Ok(id) if id.trust_domain() == "example.org" => prop_assert_eq!(decision.caller, Some(id)),
@@ -602,7 +599,7 @@ proptest! {
     fn an_unreadable_body_never_permits(body in proptest::collection::vec(any::<u8>(), 0..64)) {
         prop_assume!(serde_json::from_slice::<Value>(&body).is_err());
         let mut request = with_fields(Vec::new());
-        request.http.as_mut().unwrap().body = Body::Raw(body);
+        request.http.as_mut().unwrap().body = Body::Raw(body.into());
         let decision = decide(default_bundle(), &support::encode(&request, HeaderForm::Listed, BodyForm::Raw));
         prop_assert!(!support::is_permit(&decision) && decision.evaluations.is_empty());
         prop_assert!(decision.reason().is_some_and(Reason::is_unreadable));

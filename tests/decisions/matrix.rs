@@ -76,21 +76,27 @@ fn arguments(tool: &str) -> Vec<Value> {
 /// One row: a title and the request, without its caller.
 struct Row {
     title: String,
-    request: Request,
+    request: Request<'static>,
 }
 
-fn request(destination: &str, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Request {
-    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+fn request(
+    destination: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&Value>,
+) -> Request<'static> {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Request {
-        source_principal: String::new(),
-        destination_principal: destination.to_owned(),
+        source_principal: "".into(),
+        destination_principal: destination.to_owned().into(),
         target_extension: None,
         http: Some(HttpRequest {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            host: "mesh.example.org".to_owned(),
+            method: method.to_owned().into(),
+            path: path.to_owned().into(),
+            host: "mesh.example.org".into(),
             headers: Headers::new(headers, false),
-            body: body.map_or(Body::Absent, |body| Body::Raw(body.to_string().into_bytes())),
+            body: body.map_or(Body::Absent, |body| Body::Raw(body.to_string().into_bytes().into())),
         }),
     }
 }
@@ -247,7 +253,7 @@ impl Matrix {
     fn row(&mut self, active: &Active, row: &Row) {
         let _ = writeln!(self.text, "\n{}", row.title);
         for (name, principal) in CALLERS {
-            let request = Request { source_principal: (*principal).to_owned(), ..row.request.clone() };
+            let request = Request { source_principal: (*principal).to_owned().into(), ..row.request.clone() };
             let message = support::encode(&request, HeaderForm::Listed, BodyForm::Raw);
             let said: Vec<(&str, String)> = MOMENTS
                 .iter()

@@ -137,7 +137,7 @@ fn effects() -> BTreeMap<String, bool> {
 }
 
 /// The request that makes Palisade put this question; `None` if there is none.
-fn pose(test: &PolicyTest) -> Option<Request> {
+fn pose(test: &PolicyTest) -> Option<Request<'_>> {
     let context = &test.request.context;
     if ["user", "delegation", "scopes"].iter().any(|name| context.get(name).is_some()) || !is_registered_so(test) {
         return None;
@@ -156,15 +156,15 @@ fn pose(test: &PolicyTest) -> Option<Request> {
     let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     headers.extend(version.map(|version| ("mcp-protocol-version".to_owned(), version.to_owned())));
     Some(Request {
-        source_principal: id(&test.request.principal),
-        destination_principal: destination.to_owned(),
+        source_principal: id(&test.request.principal).into(),
+        destination_principal: destination.to_owned().into(),
         target_extension: None,
         http: Some(HttpRequest {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            host: context["request"]["host"].as_str().unwrap().to_owned(),
+            method: method.to_owned().into(),
+            path: path.to_owned().into(),
+            host: context["request"]["host"].as_str().unwrap().to_owned().into(),
             headers: Headers::new(headers, false),
-            body: body.map_or(Body::Absent, |body| Body::Raw(body.to_string().into_bytes())),
+            body: body.map_or(Body::Absent, |body| Body::Raw(body.to_string().into_bytes().into())),
         }),
     })
 }

@@ -163,21 +163,21 @@ pub enum BodyForm {
 }
 
 /// Encodes a request as Envoy would. The fields that Palisade must not look at are filled with lies.
-pub fn encode(request: &Request, headers: HeaderForm, body: BodyForm) -> Vec<u8> {
+pub fn encode(request: &Request<'_>, headers: HeaderForm, body: BodyForm) -> Vec<u8> {
     let peer = |principal: &str| Peer {
         principal: principal.to_owned(),
         service: "spiffe://example.org/ns/agents/sa/analyst".into(),
         labels: [("app".to_owned(), "analyst".to_owned())].into(),
         ..Peer::default()
     };
-    let extensions = request.target_extension.iter().map(|target| ("palisade.target".to_owned(), target.clone()));
+    let extensions = request.target_extension.iter().map(|target| ("palisade.target".to_owned(), target.to_string()));
     let http = request.http.as_ref().map(|http| {
         let fields = || http.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut pb = HttpRequest {
             id: "1234567890".into(),
-            method: http.method.clone(),
-            path: http.path.clone(),
-            host: http.host.clone(),
+            method: http.method.to_string(),
+            path: http.path.to_string(),
+            host: http.host.to_string(),
             scheme: "https".into(),
             protocol: "HTTP/2".into(),
             size: -1,
@@ -204,10 +204,10 @@ pub fn encode(request: &Request, headers: HeaderForm, body: BodyForm) -> Vec<u8>
         }
         match (&http.body, body) {
             (Body::Absent, _) => {}
-            (Body::Raw(bytes), BodyForm::Raw) => pb.raw_body = bytes.clone(),
-            (Body::Raw(bytes), BodyForm::Text) => pb.body = String::from_utf8(bytes.clone()).unwrap(),
-            (Body::Text(text), BodyForm::Raw) => pb.raw_body = text.clone().into_bytes(),
-            (Body::Text(text), BodyForm::Text) => pb.body = text.clone(),
+            (Body::Raw(bytes), BodyForm::Raw) => pb.raw_body = bytes.to_vec(),
+            (Body::Raw(bytes), BodyForm::Text) => pb.body = String::from_utf8(bytes.to_vec()).unwrap(),
+            (Body::Text(text), BodyForm::Raw) => pb.raw_body = text.as_bytes().to_vec(),
+            (Body::Text(text), BodyForm::Text) => pb.body = text.to_string(),
         }
         pb
     });

@@ -1,12 +1,19 @@
 //! The two ways into the core agree: a capture that is read, and the same request as a check message.
 
+use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request as PbRequest};
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use palisade::authz::reason::Reason;
 use palisade::authz::request::{Body, Request};
 use palisade::capture::Capture;
 use palisade::envoy::request;
+use proptest::prelude::*;
+use prost::Message;
 
+use crate::generated;
 use crate::support::{self, BodyForm, HeaderForm};
 
-fn capture(http: &str) -> Request {
+fn capture(http: &str) -> Request<'static> {
     let text = format!(
         r#"{{"attributes": {{"source": {{"principal": "spiffe://example.org/ns/agents/sa/coder"}},
             "destination": {{"principal": "spiffe://example.org/ns/tools/sa/crm"}},
@@ -28,13 +35,9 @@ fn a_capture_and_its_check_message_are_one_request() {
             Body::Text(_) => BodyForm::Text,
             _ => BodyForm::Raw,
         };
-        let mut read = request::decode(&support::encode(&written, HeaderForm::Joined, body)).unwrap();
-        // A protobuf map has no order.
-        let http = read.http.as_mut().unwrap();
-        let mut fields: Vec<_> = http.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        fields.sort();
-        http.headers = palisade::authz::request::Headers::new(fields, true);
-        assert_eq!(read, written);
+        let message = support::encode(&written, HeaderForm::Joined, body);
+        let read = request::decode(&message).map(generated::sorted);
+        assert_eq!(read, Ok(generated::sorted(written)));
     }
 }
 
@@ -70,9 +73,144 @@ fn a_check_request_dumped_by_another_tool_can_be_read() {
         "metadataContext": {}, "routeMetadataContext": {}, "tlsSession": {"sni": "crm.example.org"}}}"#;
     let request = Capture::parse(dumped).and_then(Capture::request).unwrap();
     let http = request.http.unwrap();
-    assert_eq!(
-        (request.source_principal.as_str(), http.path.as_str()),
-        ("spiffe://example.org/ns/agents/sa/coder", "/status")
-    );
+    assert_eq!((&*request.source_principal, &*http.path), ("spiffe://example.org/ns/agents/sa/coder", "/status"));
     assert_eq!(http.headers.single("accept"), Ok(Some("*/*")));
+}
+
+/// Every field that Envoy can fill, the unread ones too.
+fn any_check() -> impl Strategy<Value = CheckRequest> {
+    let text = || "[ -~é]{0,12}";
+    let texts = || proptest::collection::hash_map("[a-z:-]{1,6}|palisade.target", "[ -~]{0,8}", 0..4);
+    let peer = || {
+        (text(), text(), texts(), text()).prop_map(|(principal, service, labels, certificate)| Peer {
+            address: None,
+            service,
+            labels,
+            principal,
+            certificate,
+        })
+    };
+    let fields = proptest::collection::vec(
+        ("[A-Za-z:-]{0,6}", any::<bool>(), proptest::collection::vec(any::<u8>(), 0..6)),
+        0..5,
+    );
+    let header_map = fields.prop_map(|fields| {
+        let headers = fields.into_iter().map(|(key, raw, bytes)| match String::from_utf8(bytes) {
+            Ok(value) if !raw => HeaderValue { key, value, raw_value: Vec::new() },
+            Ok(value) => HeaderValue { key, value: String::new(), raw_value: value.into_bytes() },
+            Err(error) => HeaderValue { key, value: String::new(), raw_value: error.into_bytes() },
+        });
+        HeaderMap { headers: headers.collect() }
+    });
+    let headers = prop_oneof![
+        texts().prop_map(|headers| (headers, None)),
+        header_map.prop_map(|map| (Default::default(), Some(map)))
+    ];
+    let body = prop_oneof![
+        text().prop_map(|text| (text, Vec::new())),
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| (String::new(), bytes)),
+    ];
+    let http = (text(), text(), text(), text(), headers, body, any::<i64>()).prop_map(
+        |(method, path, host, other, (headers, header_map), (body, raw_body), size)| HttpRequest {
+            id: other.clone(),
+            method,
+            headers,
+            path,
+            host,
+            scheme: other.clone(),
+            query: other.clone(),
+            fragment: other.clone(),
+            size,
+            protocol: other,
+            body,
+            raw_body,
+            header_map,
+        },
+    );
+    let request = proptest::option::of(http).prop_map(|http| PbRequest { time: None, http });
+    let option = proptest::option::of::<BoxedStrategy<Peer>>;
+    let attributes = (option(peer().boxed()), option(peer().boxed()), proptest::option::of(request), texts()).prop_map(
+        |(source, destination, request, context_extensions)| AttributeContext {
+            source,
+            destination,
+            request,
+            context_extensions,
+            ..AttributeContext::default()
+        },
+    );
+    proptest::option::of(attributes).prop_map(|attributes| CheckRequest { attributes })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Our reader and the generated types read the same from whatever an encoder writes.
+    #[test]
+    fn checks_are_read_as_the_generated_types_read_them(check in any_check()) {
+        let message = check.encode_to_vec();
+        let expected = generated::read(&message).unwrap();
+        prop_assert_eq!(request::decode(&message).ok().map(generated::sorted), expected.map(generated::sorted));
+    }
+
+    /// Of whatever else arrives, it reads the same or nothing.
+    #[test]
+    fn a_damaged_check_is_read_the_same_or_not_at_all(
+        check in any_check(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        length in any::<prop::sample::Index>(),
+    ) {
+        let mut message = check.encode_to_vec();
+        prop_assume!(!message.is_empty());
+        for (at, byte) in damage {
+            let at = at.index(message.len());
+            message[at] = byte;
+        }
+        generated::agree(&message);
+        message.truncate(length.index(message.len()));
+        generated::agree(&message);
+    }
+}
+
+/// What no proxy writes, and what readers of protobuf do not agree about.
+#[test]
+fn a_field_that_is_there_twice_is_refused() {
+    let peer = |name: &str| Some(Peer { principal: name.into(), ..Peer::default() });
+    let one = AttributeContext { source: peer("a"), ..AttributeContext::default() };
+    let two = AttributeContext { source: peer("b"), ..AttributeContext::default() };
+    let twice = [one.encode_to_vec(), two.encode_to_vec()].concat();
+    let wrap = |number: u8, message: &[u8]| {
+        let mut all = vec![number << 3 | 2, u8::try_from(message.len()).unwrap()];
+        all.extend(message);
+        all
+    };
+    assert!(request::decode(&wrap(1, &one.encode_to_vec())).is_ok());
+    assert_eq!(request::decode(&wrap(1, &twice)), Err(Reason::CheckUndecodable));
+    let check = wrap(1, &one.encode_to_vec());
+    assert_eq!(request::decode(&[check.clone(), check].concat()), Err(Reason::CheckUndecodable));
+    let extension = |name: &str| AttributeContext {
+        context_extensions: [("palisade.target".to_owned(), name.to_owned())].into(),
+        ..AttributeContext::default()
+    };
+    let twice = [extension("a").encode_to_vec(), extension("b").encode_to_vec()].concat();
+    assert_eq!(request::decode(&wrap(1, &twice)), Err(Reason::CheckUndecodable));
+}
+
+#[test]
+fn a_value_in_two_forms_is_refused() {
+    let of = |http: HttpRequest| {
+        let request = Some(PbRequest { time: None, http: Some(http) });
+        CheckRequest { attributes: Some(AttributeContext { request, ..AttributeContext::default() }) }.encode_to_vec()
+    };
+    let header = HeaderValue { key: "a".into(), value: "1".into(), raw_value: b"2".to_vec() };
+    for http in [
+        HttpRequest { body: "{}".into(), raw_body: b"[]".to_vec(), ..HttpRequest::default() },
+        HttpRequest {
+            headers: [("a".to_owned(), "1".to_owned())].into(),
+            header_map: Some(HeaderMap::default()),
+            ..HttpRequest::default()
+        },
+        HttpRequest { header_map: Some(HeaderMap { headers: vec![header] }), ..HttpRequest::default() },
+    ] {
+        assert_eq!(request::decode(&of(http)), Err(Reason::CheckUndecodable));
+    }
 }

@@ -18,14 +18,18 @@ use palisade::authz::{self, Active, Settings};
 use palisade::envoy::{request, response};
 use palisade::store::files;
 
+#[path = "../../../tests/decisions/generated.rs"]
+mod generated;
+
 pub fn run(input: &[u8]) {
+    generated::agree(input);
     let Ok(request) = request::decode(input) else { return };
     decide(&request, IdentitySource::SourcePrincipal);
     decide(&request, IdentitySource::Xfcc);
 }
 
 /// Decides a request and checks the answer against the verdict, and the verdict against Cedar.
-pub fn decide(request: &Request, source: IdentitySource) {
+pub fn decide(request: &Request<'_>, source: IdentitySource) {
     static DEFAULT: OnceLock<(Active, Settings)> = OnceLock::new();
     let (active, settings) = DEFAULT.get_or_init(|| {
         let files = files::read(&super::repository().join("cedar")).expect("the default bundle can be read");

@@ -42,7 +42,7 @@ fn read(input: &[u8], protocol: Protocol) {
 }
 
 /// Also makes the requests of the other targets' seeds.
-pub fn request(input: &[u8]) -> Option<Request> {
+pub fn request(input: &[u8]) -> Option<Request<'_>> {
     let (head, body) = match input.windows(2).position(|pair| pair == b"\n\n") {
         Some(at) => (input.get(..at)?, input.get(at + 2..)?),
         None => (input, &[][..]),
@@ -50,13 +50,13 @@ pub fn request(input: &[u8]) -> Option<Request> {
     let mut lines = std::str::from_utf8(head).ok()?.lines();
     let (method, path) = lines.next()?.split_once(' ')?;
     let fields =
-        lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_owned(), value.to_owned()));
+        lines.filter_map(|line| line.split_once(": "));
     let http = HttpRequest {
-        method: method.to_owned(),
-        path: path.to_owned(),
+        method: method.into(),
+        path: path.into(),
         host: "crm.example.org".into(),
-        headers: Headers::new(fields.collect(), false),
-        body: if body.is_empty() { Body::Absent } else { Body::Raw(body.to_vec()) },
+        headers: Headers::new(fields, false),
+        body: if body.is_empty() { Body::Absent } else { Body::Raw(body.into()) },
     };
     Some(Request { http: Some(http), ..Request::default() })
 }

@@ -66,7 +66,7 @@ const REGISTERS_PUSH: &str = "CreateTaskPushNotificationConfig";
 /// # Errors
 /// [`Unreadable`], addressed to the message's id where there is one.
 pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
-    match place.http.method.as_str() {
+    match &*place.http.method {
         "POST" => {}
         "GET" if CARD_PATHS.contains(&path) => {
             if place.body.is_some() {

@@ -10,7 +10,7 @@ use crate::authz::request::HttpRequest;
 ///
 /// # Errors
 /// [`Reason::MethodUnsupported`], [`Reason::ContentTypeUnsupported`] or [`Reason::GrpcPathMalformed`].
-pub fn read<'a>(http: &'a HttpRequest, path: Cow<'a, str>) -> Result<Call<'a>, Reason> {
+pub fn read<'a>(http: &'a HttpRequest<'a>, path: Cow<'a, str>) -> Result<Call<'a>, Reason> {
     if http.method != "POST" {
         return Err(Reason::MethodUnsupported);
     }

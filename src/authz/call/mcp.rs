@@ -67,7 +67,7 @@ pub fn read<'a>(place: &Place<'a, '_>) -> Result<(Vec<Call<'a>>, Reply), Unreada
         let reply = peek_reply(place);
         return Err(Unreadable { reason: Reason::McpVersionUnsupported, reply });
     }
-    let stream_action = match place.http.method.as_str() {
+    let stream_action = match &*place.http.method {
         "POST" => return read_post(place, version),
         "GET" => "mcp:stream",
         "DELETE" => "mcp:end",

@@ -99,7 +99,7 @@ impl Bundle {
     ///
     /// # Errors
     /// [`Reason::PathAmbiguous`] if that depends on how the path is read.
-    pub fn find_target(&self, request: &Request) -> Result<Option<(&Arc<Target>, &Server)>, Reason> {
+    pub fn find_target(&self, request: &Request<'_>) -> Result<Option<(&Arc<Target>, &Server)>, Reason> {
         let Some(target) = target::find(&self.targets, request)? else { return Ok(None) };
         Ok(self.servers.get(&target.name).map(|server| (target, server)))
     }

@@ -178,7 +178,7 @@ pub fn describe(cedar: &Type) -> String {
 #[must_use]
 pub fn build(
     needs: Needs,
-    request: &Request,
+    request: &Request<'_>,
     reading: &Reading<'_>,
     call: &Call<'_>,
     input: Option<Value>,

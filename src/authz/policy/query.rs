@@ -14,7 +14,7 @@ use crate::authz::request::Request;
 /// What a question is made from.
 pub struct Parts<'a> {
     /// The request.
-    pub request: &'a Request,
+    pub request: &'a Request<'a>,
     /// The request, read.
     pub reading: &'a Reading<'a>,
     /// Who asks.
