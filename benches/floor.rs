@@ -1,8 +1,7 @@
 //! The floor: an `ext_authz` server of the same tonic that decodes the check, decides nothing and answers OK.
 //!
 //! `floor serve ADDRESS` serves on one thread; `floor payload FILE` writes a gRPC-framed `CheckRequest` for
-//! h2load, whose trace is sampled, so that its decision's span is kept; `floor collect ADDRESS` takes spans over
-//! OTLP, counts them and prints the count when told to stop. `cargo bench` builds it and runs it without
+//! h2load; `floor collect ADDRESS` takes spans over OTLP and prints how many when it is told to stop. `cargo bench` builds it and runs it without
 //! arguments, which does nothing.
 
 #![expect(clippy::print_stdout, reason = "what it is run for")]
@@ -102,7 +101,6 @@ fn payload() -> Vec<u8> {
         ("mcp-session-id", "0b8d7f0c1d9e4c0f9f0a7a1c6a1d2e3f"),
         ("x-forwarded-proto", "https"),
         ("x-request-id", "6a1f8f5e-0a64-4d3c-9f44-0b8d7f0c1d9e"),
-        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         ("x-envoy-auth-partial-body", "false"),
     ];
     let header = |(key, value): (&str, &str)| HeaderValue {

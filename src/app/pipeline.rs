@@ -28,7 +28,7 @@ use crate::envoy::{request, response};
 use crate::store::files::sha256;
 use crate::store::{Reload, Snapshot, Store, Summary};
 use crate::telemetry::metrics::{Metrics, Tally};
-use crate::telemetry::trace_context::Parent;
+use crate::telemetry::trace_context::{self, Parent};
 
 /// What a pipeline is made of.
 pub struct Parts {
@@ -176,7 +176,7 @@ impl Pipeline {
         };
         let took = check.arrived.elapsed();
         let decision = if took > check.time { decision.overruled(Reason::DeadlineMissed) } else { decision };
-        self.conclude(decision, summary, snapshot, known, trace(parent), took)
+        self.conclude(decision, summary, snapshot, known, trace_context::begin(parent), took)
     }
 
     /// Records, counts and answers.
@@ -236,18 +236,6 @@ fn parent(traceparent: Option<&HeaderValue>) -> Option<Parent> {
     Parent::parse(traceparent?.to_str().ok()?)
 }
 
-/// The decision's own span: in its parent's trace, or in a new one.
-fn trace(parent: Option<Parent>) -> Trace {
-    let random = Uuid::new_v4().into_bytes();
-    let [a, b, c, d, e, f, _version, g, _variant, h, ..] = random;
-    Trace {
-        trace_id: parent.map_or_else(|| Uuid::new_v4().into_bytes(), |parent| parent.trace_id),
-        span_id: [a, b, c, d, e, f, g, h | 1],
-        parent_span_id: parent.map(|parent| parent.span_id),
-        parent_sampled: parent.is_some_and(|parent| parent.sampled),
-    }
-}
-
 impl Decide for Pipeline {
     fn decide(&self, check: Check) -> CheckResponse {
         let snapshot = self.parts.store.snapshot();
@@ -270,7 +258,7 @@ impl Decide for Pipeline {
             RequestSummary::default(),
             &snapshot,
             Known::new(),
-            trace(parent),
+            trace_context::begin(parent),
             refused.arrived.elapsed(),
         )
     }

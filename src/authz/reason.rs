@@ -93,6 +93,9 @@ reasons! {
     HeaderMalformed: "header_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "a header is malformed";
     /// A header that some servers let override the method or the path.
     HeaderOverride: "header_override", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "a header is ambiguous";
+    /// Headers of which one cancels another: `connection` naming a header that a later hop would drop, or a
+    /// length beside a transfer coding.
+    HeaderConflict: "header_conflict", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "a header is ambiguous";
     /// The HTTP method is none that this target's protocol knows.
     MethodUnsupported: "method_unsupported", Caller, 403, PERMISSION_DENIED, INVALID_REQUEST, "the method is not supported here";
     /// A protocol upgrade or CONNECT: what follows would pass unseen.

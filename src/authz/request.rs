@@ -160,6 +160,13 @@ const OVERRIDES: &[&str] = &[
     "x-rewrite-url",
 ];
 
+/// Whether a `connection` header makes the next hop drop other headers, after they were authorised
+/// (RFC 9110, section 7.6.1).
+fn drops_headers(connection: &str) -> bool {
+    let harmless = |option: &str| ["", "close", "keep-alive", "te"].iter().any(|own| option.eq_ignore_ascii_case(own));
+    !connection.split(',').map(str::trim).all(harmless)
+}
+
 impl HttpRequest<'_> {
     /// Bounds and header hygiene that hold for every target that is not opaque.
     ///
@@ -197,6 +204,11 @@ impl HttpRequest<'_> {
         let upgrade = self.headers.contains("upgrade") || self.headers.contains("http2-settings");
         if upgrade || self.method.eq_ignore_ascii_case("connect") {
             return Err(Reason::UpgradeRefused);
+        }
+        // RFC 9112, section 6.3: of a length and a transfer coding, servers take one or the other.
+        let two_lengths = self.headers.contains("content-length") && self.headers.contains("transfer-encoding");
+        if two_lengths || self.headers.iter().any(|(name, value)| name == "connection" && drops_headers(value)) {
+            return Err(Reason::HeaderConflict);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use opentelemetry_sdk::trace::{
 };
 
 use super::Config;
+use super::trace_context::share;
 use crate::authz::decision::{Evaluation, Verdict};
 use crate::authz::record::Record;
 
@@ -98,13 +99,8 @@ impl Spans {
 
     fn keeps(&self, record: &Record) -> bool {
         let denied = matches!(record.decision.verdict, Verdict::Denial(_));
-        denied || record.trace.parent_sampled || {
-            // The trace id decides, so that all who see the trace decide alike (as OpenTelemetry's
-            // TraceIdRatioBased).
-            let [.., a, b, c, d, e, f, g, h] = record.trace.trace_id;
-            let share = (u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 11) as f64 / (1_u64 << 53) as f64;
-            record.trace.parent_span_id.is_none() && share < self.permit_sample_ratio
-        }
+        let kept = || record.trace.parent_span_id.is_none() && share(record.trace.trace_id) < self.permit_sample_ratio;
+        denied || record.trace.parent_sampled || kept()
     }
 }
 
