@@ -29,7 +29,7 @@ impl Default for Config {
         Self {
             otlp_endpoint: String::new(),
             permit_sample_ratio: 0.1,
-            queue_spans: 4_096,
+            queue_spans: 2_048,
             export_timeout_ms: 5_000,
             service_name: "palisade".into(),
         }
