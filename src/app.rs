@@ -223,6 +223,8 @@ fn start_background(
             let serve = axum::serve(listener, admin::routes(pipeline)).into_future();
             tokio::select! { _ = serve => {}, _ = ended => {} }
         });
+        // A load that hangs must not hold the end up.
+        runtime.shutdown_background();
     })?;
     Ok(Background { thread, end })
 }

@@ -91,14 +91,18 @@ impl Recorder {
     /// Queues a record, or counts it as lost.
     ///
     /// # Errors
-    /// [`Unavailable`] if the queue is full and [`WhenFull::Deny`] is configured.
+    /// [`Unavailable`] if the queue is full and [`WhenFull::Deny`] is configured, and always after the writer was
+    /// told to finish.
     pub fn record(&self, record: Box<Record>, writer: &thread::Thread) -> Result<(), Unavailable> {
         {
             let mut queue = self.shared.queue();
-            if queue.len() >= self.shared.capacity {
+            let closed = self.shared.closed.load(Ordering::Relaxed);
+            if closed || queue.len() >= self.shared.capacity {
                 // Counted under the lock: the writer takes the queue and this number together.
                 self.shared.lost.fetch_add(1, Ordering::Relaxed);
                 return match self.shared.when_full {
+                    // After the last line nobody could tell of the gap either.
+                    _ if closed => Err(Unavailable),
                     WhenFull::Deny => Err(Unavailable),
                     WhenFull::DropAndCount => Ok(()),
                 };
@@ -215,7 +219,11 @@ impl Writer {
     /// Writes what is queued and ends. Returns how many records were left unwritten at `deadline`.
     #[must_use]
     pub fn finish(self, deadline: Instant) -> usize {
-        self.recorder.shared.closed.store(true, Ordering::Release);
+        {
+            // Under the lock: what was queued before is written, what comes later is refused.
+            let _queue = self.recorder.shared.queue();
+            self.recorder.shared.closed.store(true, Ordering::Release);
+        }
         self.thread.thread().unpark();
         while !self.thread.is_finished() && Instant::now() < deadline {
             thread::sleep(LINGER);
@@ -238,14 +246,14 @@ impl<F: FnMut(&Record)> Worker<F> {
         let mut batch = VecDeque::new();
         let mut lingered = false;
         loop {
-            let lost = {
+            let (lost, closed) = {
                 let mut queue = self.shared.queue();
                 std::mem::swap(&mut batch, &mut *queue);
-                self.shared.lost.load(Ordering::Relaxed)
+                (self.shared.lost.load(Ordering::Relaxed), self.shared.closed.load(Ordering::Relaxed))
             };
             if batch.is_empty() {
                 self.tell_gap(lost);
-                if self.shared.closed.load(Ordering::Acquire) {
+                if closed {
                     return;
                 }
                 if lingered {
@@ -315,5 +323,51 @@ impl<F: FnMut(&Record)> Worker<F> {
             tracing::error!(%error, "records cannot be written; trying again until they can");
         }
         thread::park_timeout(RETRY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::decision::Decision;
+    use crate::authz::reason::Reason;
+    use crate::authz::record::{RequestSummary, Trace};
+
+    fn record() -> Box<Record> {
+        let trace = Trace { trace_id: [1; 16], span_id: [1; 8], parent_span_id: None, parent_sampled: false };
+        Box::new(Record {
+            decision_id: "id".into(),
+            time: jiff::Timestamp::UNIX_EPOCH,
+            decision: Decision::deny(Reason::TargetUnknown),
+            request: RequestSummary::default(),
+            bundle: "".into(),
+            trace,
+            duration_micros: 1,
+        })
+    }
+
+    #[test]
+    fn nothing_is_taken_after_the_end_and_whatever_was_taken_is_written() {
+        for when_full in [WhenFull::Deny, WhenFull::DropAndCount] {
+            let config = Config { when_full, ..Config::default() };
+            let (sink, seen) = (Sink::Other(Box::new(io::sink())), Arc::new(AtomicUsize::new(0)));
+            let count = seen.clone();
+            let observe = move |_: &Record| {
+                count.fetch_add(1, Ordering::Relaxed);
+            };
+            let writer = Writer::start(&config, sink, observe).unwrap();
+            let (recorder, thread) = (writer.recorder(), writer.thread());
+            let mut taken = 0;
+            thread::scope(|scope| {
+                let end = scope.spawn(|| writer.finish(Instant::now() + Duration::from_secs(60)));
+                while recorder.record(record(), &thread).is_ok() {
+                    taken += 1;
+                }
+                assert_eq!(end.join().unwrap(), 0, "unwritten");
+            });
+            assert_eq!(seen.load(Ordering::Relaxed), taken);
+            assert_eq!(recorder.record(record(), &thread), Err(Unavailable));
+            assert!(recorder.lost() > 0);
+        }
     }
 }

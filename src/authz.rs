@@ -30,6 +30,7 @@ use policy::engine::Answer;
 use policy::query::Parts;
 use policy::{Bundle, Satisfied};
 use reason::Reason;
+use record::{MAX_NAME_BYTES, bounded};
 use request::Request;
 
 /// The bundle in force. Before the first one is loaded there is still one: it denies.
@@ -152,11 +153,11 @@ fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Sa
 
 fn describe(call: &Call<'_>) -> Evaluation {
     Evaluation {
-        action: call.action.clone().into_owned(),
+        action: bounded(&call.action, MAX_NAME_BYTES),
         resource: None,
-        method: call.method.as_deref().map(str::to_owned),
+        method: call.method.as_deref().map(|method| bounded(method, MAX_NAME_BYTES)),
         tool: match &call.resource {
-            Resource::Tool(name) => Some(name.clone().into_owned()),
+            Resource::Tool(name) => Some(bounded(name, MAX_NAME_BYTES)),
             Resource::Server | Resource::Endpoint(_) => None,
         },
         protocol_version: match &call.facts {

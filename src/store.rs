@@ -1,6 +1,7 @@
 //! Holds the bundle in force: read from a directory, built aside, swapped whole, last good kept.
 
 pub mod files;
+pub mod loader;
 pub mod watch;
 
 use std::path::{Path, PathBuf};
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::authz::Active;
-use crate::authz::policy::Bundle;
 use crate::authz::policy::source::BundleError;
+use loader::{Loader, Patience};
 
 /// The bundle in force, with its digest at hand for records.
 #[derive(Debug, Default)]
@@ -25,6 +26,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
+    loader: Loader,
     current: ArcSwap<Snapshot>,
 }
 
@@ -52,7 +54,7 @@ impl Store {
     /// A store over a bundle directory; nothing is loaded yet.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, current: ArcSwap::from_pointee(Snapshot::default()) }
+        Self { directory, loader: Loader::default(), current: ArcSwap::from_pointee(Snapshot::default()) }
     }
 
     /// The bundle directory.
@@ -71,12 +73,10 @@ impl Store {
     ///
     /// # Errors
     /// [`BundleError`]; the bundle in force stays.
-    pub fn reload(&self) -> Result<Reload, BundleError> {
-        let (files, digest) = files::read_stable(&self.directory)?;
-        if *self.current.load().digest == *digest {
-            return Ok(Reload::Unchanged);
-        }
-        let bundle = Bundle::load(&files, digest.clone())?;
+    pub fn reload(&self, patience: Patience) -> Result<Reload, BundleError> {
+        let known = self.current.load().digest.clone();
+        let Some(bundle) = self.loader.load(&self.directory, patience, &known)? else { return Ok(Reload::Unchanged) };
+        let digest = bundle.digest().to_owned();
         let summary =
             Summary { digest: digest.clone(), policies: bundle.engine().len(), targets: bundle.targets().len() };
         self.current.store(Arc::new(Snapshot { active: Active::Loaded(Box::new(bundle)), digest: digest.into() }));

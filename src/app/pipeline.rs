@@ -26,6 +26,7 @@ use crate::capture::Capturer;
 use crate::envoy::service::{Check, Decide, Refused};
 use crate::envoy::{request, response};
 use crate::store::files::sha256;
+use crate::store::loader::Patience;
 use crate::store::{Reload, Snapshot, Store, Summary};
 use crate::telemetry::metrics::{Metrics, Tally};
 use crate::telemetry::trace_context::{self, Parent};
@@ -97,7 +98,7 @@ impl Pipeline {
     pub fn load_first(&self) -> Result<(), StartError> {
         let span = tracing::info_span!("bundle.load");
         let _entered = span.enter();
-        match self.parts.store.reload() {
+        match self.parts.store.reload(Patience::START) {
             Ok(reload) => {
                 self.loaded(reload);
                 Ok(())
@@ -122,7 +123,7 @@ impl Pipeline {
     pub fn reload(&self) {
         let span = tracing::info_span!("bundle.load");
         let _entered = span.enter();
-        match self.parts.store.reload() {
+        match self.parts.store.reload(Patience::CHANGED) {
             Ok(reload) => self.loaded(reload),
             Err(error) => {
                 let text = error.to_string();

@@ -28,7 +28,7 @@ pub async fn follow(pipeline: Arc<Pipeline>, mut watch: Watch) {
     loop {
         watch.changed().await;
         let pipeline = pipeline.clone();
-        // What went wrong is in log, metrics and readiness already.
+        // What is wrong with the bundle is in log, metrics and readiness already, taking too long included.
         let _panicked = tokio::task::spawn_blocking(move || pipeline.reload()).await;
     }
 }

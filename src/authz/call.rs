@@ -124,6 +124,7 @@ pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> R
     let body = body(http, target, limits)?;
     let place = Place { http, body, limits, target };
     let (calls, reply) = match target.protocol {
+        Protocol::Mcp if !target.takes_messages_at(&path) => return Err(Reason::PathUnexpected.into()),
         Protocol::Mcp => mcp::read(&place)?,
         Protocol::A2a => a2a::read(&place, &path)?,
         Protocol::Http => (vec![http::read(&http.method, path.clone())?], Reply::Http),

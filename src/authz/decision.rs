@@ -8,6 +8,7 @@ use super::identity::spiffe::SpiffeId;
 use super::policy::cedar::EntityUID;
 use super::policy::{Failure, PolicyInfo, Satisfied};
 use super::reason::Reason;
+use super::record::{MAX_NAME_BYTES, bounded};
 use super::target::Target;
 
 /// The outcome of one check, with what is known for record, span and answer.
@@ -98,7 +99,7 @@ impl Evaluation {
     /// The resource as `Type::"id"`; empty where there is none.
     #[must_use]
     pub fn resource_text(&self) -> String {
-        self.resource.as_ref().map_or_else(String::new, ToString::to_string)
+        self.resource.as_ref().map_or_else(String::new, |resource| bounded(&resource.to_string(), MAX_NAME_BYTES))
     }
 }
 

@@ -6,6 +6,7 @@ pub mod context;
 pub mod engine;
 pub mod entities;
 pub mod load;
+pub mod nesting;
 pub mod policies;
 pub mod query;
 pub mod registry;

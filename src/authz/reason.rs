@@ -91,7 +91,7 @@ reasons! {
     HeaderDuplicate: "header_duplicate", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "a header is ambiguous";
     /// A header that decides something holds bytes that it may not hold.
     HeaderMalformed: "header_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "a header is malformed";
-    /// A header that some servers let override the method or the path.
+    /// A header that some servers let override the method or the path, or take for one that was set or decides.
     HeaderOverride: "header_override", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "a header is ambiguous";
     /// Headers of which one cancels another: `connection` naming a header that a later hop would drop, or a
     /// length beside a transfer coding.
@@ -104,6 +104,8 @@ reasons! {
     HostMalformed: "host_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the host is malformed";
     /// The path can be read in two ways (dot segments, encoded separators, empty segments and so on).
     PathAmbiguous: "path_ambiguous", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the path is ambiguous";
+    /// A message for a target that takes its messages at another path.
+    PathUnexpected: "path_unexpected", Caller, 403, PERMISSION_DENIED, INVALID_REQUEST, "messages are not taken at this path";
     /// The path is longer than the configured limit.
     PathTooLong: "path_too_long", Caller, 414, PERMISSION_DENIED, INVALID_REQUEST, "the path is too long";
 

@@ -56,8 +56,10 @@ pub struct RequestSummary {
     pub body_sha256: Option<[u8; 32]>,
 }
 
-/// Longest text that is kept of a request's own words: enough to recognise it, too little to flood.
-const MAX_TEXT_BYTES: usize = 1_024;
+/// Longest texts that are kept of a request's own words, in bytes: enough to recognise it, too little to flood.
+const MAX_PATH_BYTES: usize = 1_024;
+/// The same for names: of hosts, tools, actions.
+pub const MAX_NAME_BYTES: usize = 256;
 
 impl RequestSummary {
     /// Summarises a request.
@@ -65,20 +67,22 @@ impl RequestSummary {
     pub fn of(request: &Request<'_>, body_sha256: Option<[u8; 32]>) -> Self {
         let Some(http) = &request.http else { return Self::default() };
         Self {
-            id: bounded(http.headers.single("x-request-id").ok().flatten().unwrap_or_default()),
-            method: bounded(&http.method),
-            host: bounded(&http.host),
-            path: bounded(http.path.split(['?', '#']).next().unwrap_or_default()),
+            id: bounded(http.headers.single("x-request-id").ok().flatten().unwrap_or_default(), MAX_NAME_BYTES),
+            method: bounded(&http.method, MAX_NAME_BYTES),
+            host: bounded(&http.host, MAX_NAME_BYTES),
+            path: bounded(http.path.split(['?', '#']).next().unwrap_or_default(), MAX_PATH_BYTES),
             body_bytes: http.body.bytes().map_or(0, <[u8]>::len) as u64,
             body_sha256,
         }
     }
 }
 
-fn bounded(text: &str) -> String {
-    if text.len() <= MAX_TEXT_BYTES {
+/// A text of at most `max` bytes; what is longer ends in `…`.
+#[must_use]
+pub fn bounded(text: &str, max: usize) -> String {
+    if text.len() <= max {
         return text.to_owned();
     }
-    let end = (0..=MAX_TEXT_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let end = (0..=max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     format!("{}…", text.get(..end).unwrap_or_default())
 }

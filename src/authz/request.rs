@@ -149,16 +149,27 @@ const SINGLE: &[&str] = &[
     "x-request-id",
 ];
 
+/// Headers that Palisade itself sets or removes.
+const OWN_HEADERS: &str = "x-palisade-";
 /// Headers by which some servers let a client replace the method or the path that was authorised.
 const OVERRIDES: &[&str] = &[
     "x-envoy-original-path",
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
+    "x-original-method",
+    "x-original-path",
     "x-original-uri",
     "x-original-url",
     "x-rewrite-url",
 ];
+
+/// Whether a name with `_` is one of ours, or one that decides, to a server that takes `_` for `-` (CGI and its
+/// descendants do).
+fn is_lookalike(name: &str) -> bool {
+    let name = name.replace('_', "-");
+    name.starts_with(OWN_HEADERS) || SINGLE.contains(&name.as_str()) || OVERRIDES.contains(&name.as_str())
+}
 
 /// Whether a `connection` header makes the next hop drop other headers, after they were authorised
 /// (RFC 9110, section 7.6.1).
@@ -184,9 +195,11 @@ impl HttpRequest<'_> {
             return Err(Reason::PathTooLong);
         }
         // One pass over the headers: this runs for every call.
-        let (mut seen, mut duplicate, mut overrides) = (0_u32, false, false);
+        let (mut seen, mut duplicate, mut overrides, mut lookalike) = (0_u32, false, false, false);
         for (name, value) in self.headers.iter() {
-            if let Some(bit) = SINGLE.iter().position(|single| *single == name) {
+            if name.contains('_') {
+                lookalike |= is_lookalike(name);
+            } else if let Some(bit) = SINGLE.iter().position(|single| *single == name) {
                 let bit = 1_u32 << bit;
                 duplicate |= seen & bit != 0 || (self.headers.joined && value.contains(','));
                 seen |= bit;
@@ -198,7 +211,7 @@ impl HttpRequest<'_> {
         if duplicate {
             return Err(Reason::HeaderDuplicate);
         }
-        if overrides {
+        if overrides || lookalike {
             return Err(Reason::HeaderOverride);
         }
         let upgrade = self.headers.contains("upgrade") || self.headers.contains("http2-settings");

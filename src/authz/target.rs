@@ -87,9 +87,28 @@ pub struct Target {
     /// Whether batches may pass, for MCP; absent is the default.
     #[serde(default)]
     pub batches: Option<Batches>,
+    /// The exact paths to which messages are posted, for MCP and A2A; see [`Target::takes_messages_at`].
+    #[serde(default)]
+    pub message_paths: Vec<String>,
     /// Which checks are for this target.
     #[serde(rename = "match")]
     pub matches: Match,
+}
+
+impl Target {
+    /// Whether JSON-RPC messages are posted to this canonical path: one of `message_paths`; where none are given,
+    /// `match.path_prefix` itself, or else `/mcp` for MCP and `/` for A2A.
+    ///
+    /// At another path, the server may offer another binding (REST), which takes its orders from the path and
+    /// ignores the message that was decided on.
+    #[must_use]
+    pub fn takes_messages_at(&self, path: &str) -> bool {
+        if !self.message_paths.is_empty() {
+            return self.message_paths.iter().any(|known| known == path);
+        }
+        let usual = if self.protocol == Protocol::A2a { "/" } else { "/mcp" };
+        path == self.matches.path_prefix.as_deref().unwrap_or(usual)
+    }
 }
 
 /// Conditions on a check; all that are given must hold.
@@ -117,24 +136,28 @@ impl Match {
             && self.path_prefix.is_none()
     }
 
-    /// Whether all conditions hold but the one on the path.
-    fn holds_but_for_path(&self, request: &Request<'_>) -> bool {
-        let given = |condition: &Option<String>, test: &dyn Fn(&str) -> bool| condition.as_deref().is_none_or(test);
-        given(&self.destination_principal, &|want| request.destination_principal == want)
-            && given(&self.context_extension, &|want| request.target_extension.as_deref() == Some(want))
-            && given(&self.authority, &|want| {
-                request.http.as_ref().and_then(|http| canonical_host(&http.host)).is_some_and(|host| host == want)
-            })
+    /// Whether the conditions hold that the client has no part in.
+    fn holds_but_for_host_and_path(&self, request: &Request<'_>) -> bool {
+        self.destination_principal.as_ref().is_none_or(|want| request.destination_principal == *want)
+            && self.context_extension.as_ref().is_none_or(|want| request.target_extension.as_deref() == Some(want))
+    }
+
+    fn host_holds(&self, request: &Request<'_>) -> Result<bool, Reason> {
+        let (Some(want), Some(http)) = (&self.authority, &request.http) else { return Ok(self.authority.is_none()) };
+        canonical_host(&http.host).map(|host| host == *want).ok_or(Reason::HostMalformed)
     }
 }
 
 /// The first target, in file order, whose conditions all hold.
 ///
 /// # Errors
-/// [`Reason::PathAmbiguous`] if that depends on how the path is read: the target that the request is taken
-/// for must be the one it reaches.
+/// [`Reason::PathAmbiguous`] or [`Reason::HostMalformed`] if that depends on how path or host are read: the
+/// target that the request is taken for must be the one it reaches.
 pub fn find<'t>(targets: &'t [Arc<Target>], request: &Request<'_>) -> Result<Option<&'t Arc<Target>>, Reason> {
-    for target in targets.iter().filter(|target| target.matches.holds_but_for_path(request)) {
+    for target in targets.iter().filter(|target| target.matches.holds_but_for_host_and_path(request)) {
+        if !target.matches.host_holds(request)? {
+            continue;
+        }
         let Some(prefix) = &target.matches.path_prefix else { return Ok(Some(target)) };
         let Some(http) = &request.http else { continue };
         if segment_prefix(prefix, &canonical_path(&http.path)?) {

@@ -13,13 +13,15 @@ use crate::authz::limits::Limits;
 use crate::authz::policy::context::Needs;
 use crate::authz::policy::engine::Part;
 use crate::authz::policy::query::Parts;
+use crate::authz::policy::source::BundleError;
 use crate::authz::policy::{Bundle, PolicyInfo};
-use crate::authz::request::{Body, Request};
+use crate::authz::request::Request;
 use crate::authz::{self, Active, Settings};
 use crate::capture::Capture;
 use crate::config::Config;
 use crate::envoy::response;
-use crate::store::files;
+use crate::store::files::sha256;
+use crate::store::loader::{Loader, Patience};
 
 /// Decide one recorded check offline and explain it
 ///
@@ -66,11 +68,7 @@ fn check(arguments: &Arguments) -> Result<(String, u8), String> {
     let (settings, zone) = settings(arguments, &request)?;
     #[expect(clippy::disallowed_methods, reason = "a command decides as of now unless told otherwise")]
     let now = arguments.now.map_or_else(|| Timestamp::try_from(std::time::SystemTime::now()), Ok);
-    let body_sha256 = request.http.as_ref().and_then(|http| match &http.body {
-        Body::Absent => None,
-        Body::Raw(bytes) => Some(files::sha256(bytes)),
-        Body::Text(text) => Some(files::sha256(text.as_bytes())),
-    });
+    let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
     let facts = Facts { now: now.map_err(|error| error.to_string())?, zone, body_sha256 };
 
     let active = Active::Loaded(Box::new(bundle));
@@ -101,9 +99,10 @@ fn read_request(path: &Path) -> Result<(Request<'static>, bool), String> {
 }
 
 fn load_bundle(directory: &Path) -> Result<Bundle, String> {
+    let loaded = Loader::default().load(directory, Patience::START, "");
     let at = |error| format!("bundle {}: {error}", directory.display());
-    let files = files::read(directory).map_err(at)?;
-    Bundle::load(&files, files::digest(&files)).map_err(at)
+    // No bundle has an empty digest.
+    loaded.map_err(at)?.ok_or_else(|| at(BundleError::new("", "could not be loaded")))
 }
 
 fn settings(arguments: &Arguments, request: &Request<'_>) -> Result<(Settings, jiff::tz::TimeZone), String> {

@@ -17,10 +17,8 @@ const MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// Deepest nesting of directories.
 const MAX_DEPTH: usize = 8;
 
-/// Between two readings that have to agree.
-const PAUSE: Duration = Duration::from_millis(25);
-/// Readings before giving up: some five seconds.
-const TRIES: usize = 200;
+/// Readings before giving up.
+const TRIES: usize = 20;
 
 /// Reads every file that belongs to the bundle in `directory`. Names that begin with a dot (Kubernetes keeps
 /// its own links there), `tests/` and `*.md` do not.
@@ -37,16 +35,16 @@ pub fn read(directory: &Path) -> Result<Vec<SourceFile>, BundleError> {
     Ok(reading.files)
 }
 
-/// Reads a directory that may be in the middle of being changed: what is returned was read twice, [`PAUSE`]
-/// apart, with the same content, so that neither a file half written nor a mix of two versions is taken for
-/// a bundle.
+/// Reads a directory that may be in the middle of being changed: what is returned was read twice, `pause`
+/// apart, with the same content. A writer that rests for longer between two files, or within one, is taken at
+/// its word: only a rename (of a link, as Kubernetes does it, or of a file) changes a bundle at once.
 ///
 /// # Errors
 /// As [`read`]; also if the directory does not stop changing.
-pub fn read_stable(directory: &Path) -> Result<(Vec<SourceFile>, String), BundleError> {
+pub fn read_stable(directory: &Path, pause: Duration) -> Result<(Vec<SourceFile>, String), BundleError> {
     let mut before = read(directory).map(|files| digest(&files));
     for _ in 0..TRIES {
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
         let now = read(directory).map(|files| (digest(&files), files));
         match (&before, now) {
             (Ok(before), Ok((digest, files))) if *before == digest => return Ok((files, digest)),
@@ -74,16 +72,23 @@ impl Reading {
             let Ok(base) = entry.file_name().into_string() else {
                 return Err(BundleError::new(prefix, "holds a file whose name is not UTF-8"));
             };
-            if base.starts_with('.') || base.ends_with(".md") || (prefix.is_empty() && base == "tests") {
+            if base.starts_with('.') {
+                continue;
+            }
+            // `metadata` follows links: a Kubernetes volume is made of them.
+            let metadata = fs::metadata(entry.path()).map_err(failed)?;
+            let is_apart = if metadata.is_dir() { prefix.is_empty() && base == "tests" } else { base.ends_with(".md") };
+            if is_apart {
                 continue;
             }
             let name = if prefix.is_empty() { base } else { format!("{prefix}/{base}") };
-            // `metadata` follows links: a Kubernetes volume is made of them.
-            let metadata = fs::metadata(entry.path()).map_err(failed)?;
             if metadata.is_dir() {
                 self.directory(&entry.path(), &name, depth + 1)?;
-            } else {
+            } else if metadata.is_file() {
                 self.file(&entry.path(), name)?;
+            } else {
+                // Reading a pipe would wait for its writer.
+                return Err(BundleError::new(&name, "is neither a file nor a directory"));
             }
         }
         Ok(())

@@ -249,14 +249,14 @@ fn palisade_agrees_with_every_test_that_can_be_posed() {
 fn what_cedar_skips_denies() {
     let active = support::active(Some("errors"));
     for (arguments, policy, cedar_allows) in [
-        (r#"{"name": "pay", "arguments": {"amount": 9223372036854775807}}"#, "no-large-payments", true),
-        (r#"{"name": "refund", "arguments": {"amount": 9223372036854775807}}"#, "large-refunds-are-fine", true),
+        (r#"{"name": "pay", "arguments": {"amount": 9007199254740991}}"#, "no-large-payments", true),
+        (r#"{"name": "refund", "arguments": {"amount": 9007199254740991}}"#, "large-refunds-are-fine", true),
         (r#"{"name": "plan", "arguments": {"wait": "106751991167d"}}"#, "no-plans-beyond-2030", true),
     ] {
         let text = format!(
             r#"{{"attributes": {{"source": {{"principal": "spiffe://example.org/ns/agents/sa/clerk"}},
                 "context_extensions": {{"palisade.target": "ledger"}},
-                "request": {{"http": {{"method": "POST", "path": "/", "host": "h", "headers": {{"content-type": "application/json"}},
+                "request": {{"http": {{"method": "POST", "path": "/mcp", "host": "h", "headers": {{"content-type": "application/json"}},
                 "raw_body_text": {}}}}}}}}}"#,
             Value::from(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{arguments}}}"#))
         );

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::support::ask::Ask;
 use crate::support::client::{Answer, Client};
+use crate::support::process::make_fifo;
 use crate::support::wire::{CHECK, Wire};
 use crate::support::{App, FORBIDS_SUPPORT_BOT, Setup, eventually, replace};
 
@@ -455,4 +456,74 @@ fn rapid_rewrites_in_place_never_open_a_gap() {
     std::fs::write(&file, text + "// done\n").unwrap();
     digest_after(&app, &before);
     eventually("not stale", || (stale(&app) == 0.0).then_some(()));
+}
+
+/// Reading a pipe waits for its writer; that must hold up neither what comes later nor the end.
+#[test]
+fn a_pipe_in_the_bundle_is_refused_and_a_good_bundle_after_it_is_noticed() {
+    let mut app = App::start();
+    let before = digest(&app);
+    let pipe = app.setup.bundle().join("policies/pipe.cedar");
+    make_fifo(&pipe);
+    eventually("the bundle is refused", || (stale(&app) == 1.0).then_some(()));
+    assert!(app.get("/readyz").1.contains("policies/pipe.cedar: is neither a file nor a directory"));
+    app.check(&Ask::permitted()).assert_permit();
+    std::fs::remove_file(&pipe).unwrap();
+    replace(&app.setup.bundle().join("policies/more.cedar"), FORBIDS_SUPPORT_BOT);
+    digest_after(&app, &before);
+    app.check(&Ask::permitted()).assert_denial("policy_forbids", 403);
+    assert!(app.drain().in_time);
+}
+
+/// A text that would overflow the stack of a parser, or keep it busy for ever, changes nothing that runs.
+#[test]
+fn a_bundle_nested_too_deeply_is_refused_and_a_good_one_after_it_is_noticed() {
+    let app = App::start();
+    let before = digest(&app);
+    let policy = |condition: String| {
+        format!("@id(\"deep\")\n@reason(\"r\")\nforbid (principal, action, resource) when {{ {condition} }};\n")
+    };
+    let path = app.setup.bundle().join("policies/deep.cedar");
+    for (condition, limit) in [
+        ("(".repeat(500) + "true" + &")".repeat(500), "nested deeper"),
+        ("if true then ".repeat(50) + "true" + &" else true".repeat(50), "more than 16 `if`"),
+    ] {
+        replace(&path, &policy(condition));
+        eventually("the bundle is refused", || app.get("/readyz").1.contains(limit).then_some(()));
+        app.check(&Ask::permitted()).assert_permit();
+    }
+    replace(&path, FORBIDS_SUPPORT_BOT);
+    digest_after(&app, &before);
+    app.check(&Ask::permitted()).assert_denial("policy_forbids", 403);
+}
+
+/// The poll is far too slow to be what notices.
+#[test]
+fn a_directory_that_takes_the_place_of_the_bundle_is_followed() {
+    for by_link in [false, true] {
+        let setup = Setup::new().set("bundle", "poll_seconds", 3_600);
+        let (bundle, other) = (setup.bundle(), setup.path().join("other"));
+        crate::support::copy_directory(&bundle, &other);
+        std::fs::write(other.join("policies/more.cedar"), FORBIDS_SUPPORT_BOT).unwrap();
+        if by_link {
+            std::fs::rename(&bundle, setup.path().join("first")).unwrap();
+            symlink("first", &bundle).unwrap();
+        }
+        let app = setup.start();
+        let before = digest(&app);
+        if by_link {
+            let link = app.setup.path().join("link");
+            symlink("other", &link).unwrap();
+            std::fs::rename(&link, &bundle).unwrap();
+        } else {
+            std::fs::rename(&bundle, app.setup.path().join("first")).unwrap();
+            std::fs::rename(&other, &bundle).unwrap();
+        }
+        let between = digest_after(&app, &before);
+        app.check(&Ask::permitted()).assert_denial("policy_forbids", 403);
+        // And what changes in it from now on.
+        std::fs::remove_file(bundle.join("policies/more.cedar")).unwrap();
+        assert_eq!(digest_after(&app, &between), before);
+        app.check(&Ask::permitted()).assert_permit();
+    }
 }

@@ -67,7 +67,8 @@ const REGISTERS_PUSH: &str = "CreateTaskPushNotificationConfig";
 /// [`Unreadable`], addressed to the message's id where there is one.
 pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
     match &*place.http.method {
-        "POST" => {}
+        "POST" if place.target.takes_messages_at(path) => {}
+        "POST" => return Err(Reason::PathUnexpected.into()),
         "GET" if CARD_PATHS.contains(&path) => {
             if place.body.is_some() {
                 return Err(Reason::BodyUnexpected.into());

@@ -10,6 +10,10 @@ use std::borrow::Cow;
 use crate::authz::limits::Limits;
 use crate::authz::reason::Reason;
 
+/// Largest integer, and below zero the smallest, that a parser with 64-bit floating point numbers (JavaScript's) reads
+/// as it is written: 2^53 - 1 (RFC 7493, section 2.2).
+const MAX_INTEGER: u64 = (1 << 53) - 1;
+
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Json<'a> {
@@ -303,8 +307,11 @@ impl<'a> Reader<'a> {
             self.digits()?;
         }
         let text = self.slice(start, self.at)?;
-        let in_range =
-            if integer { text.parse::<i64>().is_ok() } else { text.parse::<f64>().is_ok_and(f64::is_finite) };
+        let in_range = if integer {
+            text.parse::<i64>().is_ok_and(|number| number.unsigned_abs() <= MAX_INTEGER)
+        } else {
+            text.parse::<f64>().is_ok_and(f64::is_finite)
+        };
         if in_range { Ok(Json::Number(text)) } else { Err(Reason::JsonNumberRange) }
     }
 
@@ -419,6 +426,8 @@ mod tests {
             ("{\"a\\u0000\":1}", JsonKeyLookalike),
             ("[1e400]", JsonNumberRange),
             ("[9223372036854775808]", JsonNumberRange),
+            ("[9007199254740992]", JsonNumberRange),
+            ("[-9007199254740992]", JsonNumberRange),
             (&deep, JsonTooComplex),
             (&wide, JsonTooComplex),
         ] {

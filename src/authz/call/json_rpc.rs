@@ -90,11 +90,14 @@ fn read_closed(json: Json<'_>) -> Result<Message<'_>, Reason> {
     }
 }
 
+/// Longest id, in bytes: SDKs count, or use UUIDs. It goes into every answer and every record.
+const MAX_ID_BYTES: usize = 256;
+
 /// A string or an integer, as JSON text. MCP and A2A forbid `null` and fractions.
 fn id_text(id: &Json<'_>) -> Option<String> {
     match id {
         Json::Number(text) => id.as_i64().map(|_| (*text).to_owned()),
-        Json::String(text) => serde_json::to_string(text.as_ref()).ok(),
+        Json::String(text) if text.len() <= MAX_ID_BYTES => serde_json::to_string(text.as_ref()).ok(),
         _ => None,
     }
 }

@@ -52,6 +52,9 @@ const NOTIFICATIONS: &[&str] = &[
     "notifications/tasks/status",
 ];
 
+/// Methods with `params.name`, and those with `params.uri`; both are required there.
+const NAMED: &[&str] = &["tools/call", "prompts/get"];
+const LOCATED: &[&str] = &["resources/read", "resources/subscribe", "resources/unsubscribe"];
 /// Members of `params` that decide something; look-alikes of them are refused.
 const PARAMS: &[&str] = &["_meta", "arguments", "name", "taskId", "uri"];
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -145,16 +148,14 @@ fn read_method<'a>(
         Some(Json::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(Reason::ProtocolParamsMalformed),
     };
-    let (name, uri) = (text("name")?, text("uri")?);
+    // Beside other methods they mean nothing to a server, so policies must not see them there.
+    let (named, located) = (NAMED.contains(&action), LOCATED.contains(&action));
+    let name = if named { text("name")? } else { None };
+    let uri = if located { text("uri")? } else { None };
     let meta_version = meta_version(&params)?;
     check_mirrors(place, &Mirrored { action, name: name.as_deref(), uri: uri.as_deref(), meta_version, version })?;
 
-    let required = match action {
-        "tools/call" | "prompts/get" => name.is_some(),
-        "resources/read" | "resources/subscribe" | "resources/unsubscribe" => uri.is_some(),
-        _ => true,
-    };
-    if !required {
+    if named != name.is_some() || located != uri.is_some() {
         return Err(Reason::ProtocolParamsMalformed);
     }
     let facts = |name, uri| ProtocolFacts::Mcp { protocol_version: version.map(str::to_owned), name, uri };

@@ -72,7 +72,7 @@ impl Bundle {
         policies.validate(&schema)?;
         let types = Types::new().ok_or_else(|| BundleError::new("", "entity types"))?;
         let entities = texts.entities(&schema, &targets, &registries)?;
-        policies.check_literals(&entities)?;
+        policies.check_literals(&entities, &targets)?;
 
         let core: &cedar::Entities = entities.as_ref();
         let validator_schema: &cedar::ValidatorSchema = schema.as_ref();

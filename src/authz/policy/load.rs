@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::cedar;
 use super::entities;
+use super::nesting;
 use super::registry::Registry;
 use super::source::{BundleError, Kind, SourceFile};
 use crate::authz::call::http;
@@ -55,6 +56,7 @@ impl<'f> Texts<'f> {
         let mut whole = String::new();
         let mut begins = Vec::new();
         for (name, text) in self.of(Kind::Schema) {
+            nesting::check(text, true).map_err(|deep| BundleError::at(name, text, deep.at, deep.what))?;
             begins.push((whole.len(), name, text));
             whole.push_str(text);
             whole.push('\n');
@@ -217,6 +219,13 @@ fn check_target(target: &Target) -> Result<(), String> {
     }
     if matches.authority.as_deref().is_some_and(|host| http::canonical_host(host).as_deref() != Some(host)) {
         return Err("`authority` has to be a lower-case host without port".into());
+    }
+    let is_path = |path: &String| path.starts_with('/') && http::canonical_path(path).as_deref() == Ok(path);
+    if !target.message_paths.iter().all(is_path) {
+        return Err("`message_paths` have to be paths as requests have them: no query, no dot segments".into());
+    }
+    if !target.message_paths.is_empty() && !matches!(protocol, Protocol::Mcp | Protocol::A2a) {
+        return Err("`message_paths` are for targets that speak mcp or a2a".into());
     }
     if target.denial.is_some() && !matches!(protocol, Protocol::Mcp | Protocol::A2a) {
         return Err("`denial` is for targets that speak mcp or a2a".into());

@@ -8,8 +8,11 @@ use cedar_policy::{Entities, PolicyId, PolicySet, Schema, ValidationMode, Valida
 use super::cedar;
 use super::engine::PolicyInfo;
 use super::load::Texts;
+use super::nesting;
 use super::source::{BundleError, Kind};
+use crate::authz::call::http::canonical_path;
 use crate::authz::identity::spiffe::SpiffeId;
+use crate::authz::target::{Protocol, Target};
 
 /// Policies may dereference principal, action, resource and entities of the context, and no further:
 /// that keeps the entities of a query a handful (Cedar RFC 76).
@@ -31,6 +34,7 @@ impl Policies {
     pub(super) fn read(texts: &Texts<'_>) -> Result<Self, BundleError> {
         let mut all = Self { set: PolicySet::new(), places: Vec::new() };
         for (name, text) in texts.of(Kind::Policies) {
+            nesting::check(text, false).map_err(|deep| BundleError::at(name, text, deep.at, deep.what))?;
             let set: PolicySet =
                 text.parse().map_err(|errors: cedar_policy::ParseErrors| match errors.iter().next() {
                     Some(first) => BundleError::diagnostic(name, text, first),
@@ -40,7 +44,11 @@ impl Policies {
             if set.is_empty() {
                 return Err(BundleError::new(name, "holds no policy; remove the file if that is meant"));
             }
-            // `policies` follows the text; templates are kept apart and stay inert until they are linked.
+            // A template does nothing until it is linked, which no file can do yet: a forbid would lie there, dead.
+            if let Some(template) = set.templates().next() {
+                let at = offset(template.as_ref().loc());
+                return Err(BundleError::at(name, text, at, "templates (`?principal`, `?resource`) are not supported"));
+            }
             for policy in set.policies() {
                 let annotations: Vec<(&str, &str)> = policy.annotations().collect();
                 let forbids = policy.effect() == cedar_policy::Effect::Forbid;
@@ -50,15 +58,6 @@ impl Policies {
                     .add(policy.new_id(id.clone()))
                     .map_err(|error| BundleError::at(name, text, offset(policy.as_ref().loc()), error.to_string()))?;
                 all.places.push((id, name.to_owned(), text.to_owned(), Arc::new(info)));
-            }
-            for template in set.templates() {
-                let annotations: Vec<(&str, &str)> = template.annotations().collect();
-                let at = offset(template.as_ref().loc());
-                let info = all.info(name, text, at, &annotations, template.effect() == cedar_policy::Effect::Forbid)?;
-                let id = PolicyId::new(&info.id);
-                all.set
-                    .add_template(template.new_id(id))
-                    .map_err(|error| BundleError::at(name, text, at, error.to_string()))?;
             }
         }
         Ok(all)
@@ -110,7 +109,7 @@ impl Policies {
     }
 
     /// Groups, servers and tools that policies name have to exist; agents have to be SPIFFE IDs.
-    pub(super) fn check_literals(&self, entities: &Entities) -> Result<(), BundleError> {
+    pub(super) fn check_literals(&self, entities: &Entities, targets: &[Arc<Target>]) -> Result<(), BundleError> {
         let core: &cedar::Entities = entities.as_ref();
         let mut known: BTreeSet<String> = core.iter().map(|entity| entity.uid().to_string()).collect();
         known.extend(core.iter().flat_map(|entity| entity.ancestors().map(ToString::to_string).collect::<Vec<_>>()));
@@ -127,6 +126,12 @@ impl Policies {
                         at,
                         format!("policy `{id}` names `{written}`, which nothing in the bundle declares"),
                     ));
+                }
+                if ty == "Endpoint"
+                    && let Err(expected) = check_endpoint(literal.id().unescaped(), targets)
+                {
+                    let message = format!("policy `{id}` names `{written}`, which no call can be about: {expected}");
+                    return Err(BundleError::at(name, text, at, message));
                 }
                 if ty == "Agent"
                     && let Err(error) = SpiffeId::parse(literal.id().unescaped())
@@ -151,6 +156,19 @@ impl Policies {
                 Some((info.clone(), policy.clone()))
             })
             .collect()
+    }
+}
+
+/// Endpoints are made per call, from the target's name and the canonical path.
+fn check_endpoint(id: &str, targets: &[Arc<Target>]) -> Result<(), &'static str> {
+    let (server, path) = id.find('/').and_then(|at| id.split_at_checked(at)).ok_or("expected `server/path`")?;
+    let has_endpoints = |target: &Target| matches!(target.protocol, Protocol::Http | Protocol::Grpc);
+    if !targets.iter().any(|target| *target.name == *server && has_endpoints(target)) {
+        return Err("expected the name of an http or grpc target before the first `/`");
+    }
+    match canonical_path(path) {
+        Ok(canonical) if canonical == path => Ok(()),
+        _ => Err("its path is not in canonical form"),
     }
 }
 

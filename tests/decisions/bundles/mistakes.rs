@@ -357,13 +357,71 @@ pub const MISTAKES: &[Mistake] = &[
         message: "policies/new.cedar:2: policy id `only-agents-namespace` is there twice",
     },
     Mistake {
-        name: "a template with the id of a policy",
+        name: "a template",
+        edit: |edit| edit.policy("@id(\"new\")\n@reason(\"r\")\npermit (principal == ?principal, action, resource);"),
+        message: "policies/new.cedar:2: templates (`?principal`, `?resource`) are not supported",
+    },
+    Mistake {
+        name: "parentheses that would overflow a parser's stack",
         edit: |edit| {
-            edit.policy(
-                "@id(\"only-agents-namespace\")\n@reason(\"r\")\npermit (principal == ?principal, action, resource);",
-            )
+            edit.policy(&format!(
+                "@id(\"new\")\n@reason(\"r\")\nforbid (principal, action, resource)\nwhen {{ {}true{} }};",
+                "(".repeat(500),
+                ")".repeat(500)
+            ))
         },
-        message: "policies/new.cedar:2: policy id `only-agents-namespace` is there twice",
+        message: "policies/new.cedar:5: brackets are nested deeper than 64 levels",
+    },
+    Mistake {
+        name: "conditions within conditions, each of which doubles the work",
+        edit: |edit| {
+            edit.policy(&format!(
+                "@id(\"new\")\n@reason(\"r\")\nforbid (principal, action, resource)\nwhen {{ {}true{} }};",
+                "if true then ".repeat(40),
+                " else true".repeat(40)
+            ))
+        },
+        message: "policies/new.cedar:5: more than 16 `if` stand within one another",
+    },
+    Mistake {
+        name: "a schema of types within types",
+        edit: |edit| {
+            edit.write("deep.cedarschema", format!("type Deep = {}Long{};", "Set<".repeat(5_000), ">".repeat(5_000)))
+        },
+        message: "deep.cedarschema:1: brackets are nested deeper than 64 levels",
+    },
+    Mistake {
+        name: "endpoint of an unknown server",
+        edit: |edit| {
+            edit.policy("@id(\"new\")\n@reason(\"r\")\npermit (principal, action == Action::\"GET\", resource == Endpoint::\"crm-statsu/status\");")
+        },
+        message: "policies/new.cedar:2: policy `new` names `Endpoint::\"crm-statsu/status\"`, which no call can be about: expected the name of an http or grpc target before the first `/`",
+    },
+    Mistake {
+        name: "endpoint without its server",
+        edit: |edit| {
+            edit.policy("@id(\"new\")\n@reason(\"r\")\nforbid (principal, action in Action::\"http\", resource == Endpoint::\"/status\");")
+        },
+        message: "policies/new.cedar:2: policy `new` names `Endpoint::\"/status\"`, which no call can be about: expected the name of an http or grpc target before the first `/`",
+    },
+    Mistake {
+        name: "endpoint whose path no request has",
+        edit: |edit| {
+            edit.policy("@id(\"new\")\n@reason(\"r\")\nforbid (principal, action in Action::\"http\", resource == Endpoint::\"crm-status/status/../x\");")
+        },
+        message: "policies/new.cedar:2: policy `new` names `Endpoint::\"crm-status/status/../x\"`, which no call can be about: its path is not in canonical form",
+    },
+    Mistake {
+        name: "a path of messages that no request has",
+        edit: |edit| edit.replace("targets.toml", "message_paths = [\"/mcp\"]", "message_paths = [\"mcp\"]"),
+        message: "targets.toml: target `crm`: `message_paths` have to be paths as requests have them: no query, no dot segments",
+    },
+    Mistake {
+        name: "paths of messages for plain HTTP",
+        edit: |edit| {
+            edit.replace("targets.toml", "name = \"crm-status\"", "name = \"crm-status\"\nmessage_paths = [\"/x\"]")
+        },
+        message: "targets.toml: target `crm-status`: `message_paths` are for targets that speak mcp or a2a",
     },
     Mistake {
         name: "agent group that nothing declares",
@@ -812,17 +870,17 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "targets that are no TOML",
         edit: |edit| edit.replace("targets.toml", "protocol = \"http\"", "protocol = http"),
-        message: "targets.toml:21: string values must be quoted, expected literal string",
+        message: "targets.toml:22: string values must be quoted, expected literal string",
     },
     Mistake {
         name: "an unknown key of a target",
         edit: |edit| edit.replace("targets.toml", "classification = \"internal\"", "clasification = \"internal\""),
-        message: "targets.toml:22: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `match`",
+        message: "targets.toml:23: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `message_paths`, `match`",
     },
     Mistake {
         name: "an unknown protocol",
         edit: |edit| edit.replace("targets.toml", "protocol = \"http\"", "protocol = \"https\""),
-        message: "targets.toml:21: unknown variant `https`, expected one of `mcp`, `a2a`, `http`, `grpc`, `opaque`",
+        message: "targets.toml:22: unknown variant `https`, expected one of `mcp`, `a2a`, `http`, `grpc`, `opaque`",
     },
     Mistake {
         name: "an unknown denial profile",
@@ -832,7 +890,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "an unknown condition",
         edit: |edit| edit.replace("targets.toml", "path_prefix = \"/mcp\"", "path = \"/mcp\""),
-        message: "targets.toml:16: unknown field `path`, expected one of `destination_principal`, `authority`, `context_extension`, `path_prefix`",
+        message: "targets.toml:17: unknown field `path`, expected one of `destination_principal`, `authority`, `context_extension`, `path_prefix`",
     },
     Mistake {
         name: "a key of a target twice",
@@ -863,7 +921,7 @@ pub const MISTAKES: &[Mistake] = &[
                 edit.text("targets.toml") + "\n[[target]]\nname = \"rest\"\nprotocol = \"http\"\n",
             )
         },
-        message: "targets.toml:37: missing field `match`",
+        message: "targets.toml:38: missing field `match`",
     },
     Mistake {
         name: "a target twice",
@@ -955,23 +1013,11 @@ pub const ACCEPTED: &[Mistake] = &[
         message: "a permit has nobody to tell anything",
     },
     Mistake {
-        name: "a template",
-        edit: |edit| edit.policy("@id(\"new\")\n@reason(\"r\")\npermit (principal == ?principal, action, resource);"),
-        message: "templates stay inert until something links them",
-    },
-    Mistake {
         name: "user group that nothing declares",
         edit: |edit| {
             edit.policy("@id(\"new\")\n@reason(\"r\")\npermit (principal, action == Action::\"ping\", resource) when { context has user && context.user in UserGroup::\"finanace\" };")
         },
         message: "users come with verified tokens, and their groups with them",
-    },
-    Mistake {
-        name: "endpoint of an unknown server",
-        edit: |edit| {
-            edit.policy("@id(\"new\")\n@reason(\"r\")\npermit (principal, action == Action::\"GET\", resource == Endpoint::\"crm-statsu/status\");")
-        },
-        message: "endpoints are made per request",
     },
     Mistake {
         name: "a target behind one that takes all its calls",

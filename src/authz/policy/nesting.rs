@@ -1,0 +1,144 @@
+//! How deep a Cedar text is nested, counted before Cedar reads it.
+//!
+//! Cedar's parsers recurse with the text: a kilobyte of parentheses would end the process, and of nested
+//! `if`s each doubles the work of the validator. People nest a handful of levels.
+
+/// Deepest nesting of `(`, `[`, `{`, and in schemas `<`, that is read.
+const MAX_DEPTH: usize = 64;
+/// Most `if`s that may stand within one another.
+const MAX_IFS: usize = 16;
+
+/// What is nested too deeply, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooDeep {
+    /// Byte offset of the first bracket or `if` beyond the limit.
+    pub at: usize,
+    /// Which limit.
+    pub what: &'static str,
+}
+
+/// Measures a text of policies, or of a schema (where `<` is a bracket).
+///
+/// # Errors
+/// [`TooDeep`]. A text that is no Cedar at all may pass: it is refused by the parser.
+pub fn check(text: &str, is_schema: bool) -> Result<(), TooDeep> {
+    // For each open bracket, how many `if`s are open in it: each lasts until the bracket closes.
+    let mut open: Vec<usize> = vec![0];
+    let mut ifs = 0;
+    for (at, token) in (Tokens { text, at: 0 }) {
+        match token {
+            "(" | "[" | "{" => open.push(0),
+            "<" if is_schema => open.push(0),
+            ">" if !is_schema => {}
+            ")" | "]" | "}" | ">" => {
+                let closed = if open.len() > 1 { open.pop() } else { open.last_mut().map(std::mem::take) };
+                ifs -= closed.unwrap_or(0);
+            }
+            ";" => ifs -= open.last_mut().map(std::mem::take).unwrap_or(0),
+            "if" => {
+                ifs += 1;
+                if let Some(here) = open.last_mut() {
+                    *here += 1;
+                }
+            }
+            _ => {}
+        }
+        if open.len() > MAX_DEPTH + 1 {
+            return Err(TooDeep { at, what: "brackets are nested deeper than 64 levels" });
+        }
+        if ifs > MAX_IFS {
+            return Err(TooDeep { at, what: "more than 16 `if` stand within one another" });
+        }
+    }
+    Ok(())
+}
+
+/// Words and single characters of a Cedar text, without strings, comments and white space.
+struct Tokens<'t> {
+    text: &'t str,
+    at: usize,
+}
+
+impl<'t> Iterator for Tokens<'t> {
+    type Item = (usize, &'t str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let rest = self.text.get(self.at..)?;
+            let first = rest.chars().next()?;
+            let start = self.at;
+            let is_word = |c: char| c.is_alphanumeric() || c == '_';
+            let length = if rest.starts_with("//") {
+                rest.find('\n').unwrap_or(rest.len())
+            } else if first == '"' {
+                string_length(rest)
+            } else if is_word(first) {
+                rest.find(|c| !is_word(c)).unwrap_or(rest.len())
+            } else {
+                first.len_utf8()
+            };
+            self.at += length;
+            if first != '"' && !first.is_whitespace() && !rest.starts_with("//") {
+                return Some((start, rest.get(..length)?));
+            }
+        }
+    }
+}
+
+/// The length of the string literal that `text` begins with, or of all of it if the literal never ends.
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(condition: &str) -> Result<(), TooDeep> {
+        check(&format!("@id(\"a\")\npermit (principal, action, resource) when {{ {condition} }};"), false)
+    }
+
+    #[test]
+    fn what_people_write_passes() {
+        assert_eq!(policy(&format!("{}true{}", "(".repeat(60), ")".repeat(60))), Ok(()));
+        assert_eq!(policy("a < b && c > d && \"((((\" like \"*\\\"(((\" // (((((\n"), Ok(()));
+        assert_eq!(policy(&"(if a then b else c) && ".repeat(100)), Ok(()));
+        assert_eq!(policy(&format!("{}true", "if a then b else ".repeat(16))), Ok(()));
+        // One policy's `if`s end with it.
+        let one = "permit (principal, action, resource) when { if a then b else c };\n";
+        assert_eq!(check(&one.repeat(1_000), false), Ok(()));
+        assert_eq!(check("type a = if;\n".repeat(100).as_str(), true), Ok(()));
+        assert_eq!(check(&format!("type a = {}Long{};", "Set<".repeat(60), ">".repeat(60)), true), Ok(()));
+    }
+
+    #[test]
+    fn what_would_end_the_process_is_refused() {
+        let depth = |outcome: Result<(), TooDeep>| outcome.unwrap_err().what.contains("brackets");
+        for bracket in ["(", "[", "{", "{a: "] {
+            assert!(depth(policy(&bracket.repeat(65))), "{bracket}");
+        }
+        assert!(depth(check(&"Set<".repeat(65), true)));
+        assert!(depth(check(&"\"\"(".repeat(65), false)));
+        let nested = policy(&"if true then ".repeat(17)).unwrap_err();
+        assert!(nested.what.contains("`if`"));
+        assert!(policy(&"(if true then ".repeat(17)).is_err());
+        assert!(policy(&"if a then b else ".repeat(17)).is_err());
+    }
+
+    #[test]
+    fn no_text_is_too_strange_to_measure() {
+        for text in ["", "\"", "\"\\", "))))", ">>>", "é(ü", "if", "// (", "/"] {
+            assert_eq!(check(text, false), Ok(()), "{text}");
+            assert_eq!(check(text, true), Ok(()), "{text}");
+        }
+    }
+}

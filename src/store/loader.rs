@@ -1,0 +1,121 @@
+//! Builds a bundle on a thread of its own, for what is in a directory may be anything.
+//!
+//! Cedar's parsers and validator recurse with their input and can take very long: so the thread has a stack
+//! that holds whatever [`crate::authz::policy::nesting`] lets through, and a time after which nobody waits for
+//! it any more. It builds and gives back; what came too late is never put in force.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use super::files;
+use crate::authz::policy::Bundle;
+use crate::authz::policy::source::BundleError;
+
+/// Address space, not memory: only what is used is ever backed by any.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
+/// Most loads that were given up and still run. A thread cannot be ended from outside.
+const MAX_STUCK: usize = 2;
+
+/// How a directory is read and built.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Between two readings that have to agree.
+    pub pause: Duration,
+    /// Time for everything.
+    pub time: Duration,
+}
+
+impl Patience {
+    /// For a directory that nobody is expected to be writing: a start, or a command.
+    pub const START: Self = Self { pause: Duration::from_millis(25), time: Duration::from_secs(60) };
+    /// For a directory that has just changed.
+    pub const CHANGED: Self = Self { pause: Duration::from_millis(250), time: Duration::from_secs(60) };
+}
+
+/// Loads bundles, one at a time.
+#[derive(Debug, Default)]
+pub struct Loader {
+    stuck: Arc<AtomicUsize>,
+}
+
+impl Loader {
+    /// The bundle in `directory`; `None` if its digest is `known`.
+    ///
+    /// # Errors
+    /// [`BundleError`] for whatever is wrong with it, taking too long included.
+    pub fn load(&self, directory: &Path, patience: Patience, known: &str) -> Result<Option<Bundle>, BundleError> {
+        if self.stuck.load(Ordering::Relaxed) >= MAX_STUCK {
+            return Err(BundleError::new("", "earlier versions of the bundle are still being read; restart Palisade"));
+        }
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let (path, known) = (directory.to_path_buf(), known.to_owned());
+        let running = Running::enter(&self.stuck);
+        let thread = thread::Builder::new().name("bundle-load".into()).stack_size(STACK_BYTES);
+        let started = thread.spawn(move || {
+            let _running = running;
+            let _nobody_waits_any_more = sender.send(build(&path, patience.pause, &known));
+        });
+        if let Err(error) = started {
+            return Err(BundleError::new("", format!("cannot start a thread: {error}")));
+        }
+        receiver.recv_timeout(patience.time).unwrap_or_else(|error| {
+            let seconds = patience.time.as_secs();
+            Err(BundleError::new(
+                "",
+                match error {
+                    RecvTimeoutError::Timeout => format!("could not be read and validated within {seconds} s"),
+                    RecvTimeoutError::Disconnected => "loading it panicked, which is a bug of Palisade".to_owned(),
+                },
+            ))
+        })
+    }
+}
+
+fn build(directory: &Path, pause: Duration, known: &str) -> Result<Option<Bundle>, BundleError> {
+    let (files, digest) = files::read_stable(directory, pause)?;
+    if digest == known { Ok(None) } else { Bundle::load(&files, digest).map(Some) }
+}
+
+/// A load that runs, counted until it ends.
+struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    fn enter(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_given_up_and_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("targets.toml"), "").unwrap();
+        let loader = Loader::default();
+        let hasty = Patience { pause: Duration::from_millis(300), time: Duration::from_millis(1) };
+        let texts: Vec<String> =
+            (0..3).map(|_| loader.load(folder.path(), hasty, "").unwrap_err().to_string()).collect();
+        assert_eq!(texts[0], "could not be read and validated within 0 s");
+        assert_eq!(texts[1], texts[0]);
+        assert!(texts[2].contains("still being read"), "{}", texts[2]);
+        // Both come to an end by themselves; then loading goes on.
+        while loader.stuck.load(Ordering::Relaxed) > 0 {
+            thread::yield_now();
+        }
+        let error = loader.load(folder.path(), Patience::START, "").unwrap_err().to_string();
+        assert!(error.contains("schema"), "{error}");
+    }
+}
