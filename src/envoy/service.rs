@@ -17,7 +17,10 @@ use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 use prost::Message;
+use uuid::Uuid;
 
+use super::response;
+use crate::authz::decision::Decision;
 use crate::authz::identity::IdentitySource;
 use crate::authz::reason::Reason;
 
@@ -119,6 +122,15 @@ impl<D: Decide> CheckService<D> {
         self.clone().answer(request, place, arrived)
     }
 
+    /// A refusal; one that panics is still a denial.
+    fn refuse(&self, reason: Reason, traceparent: Option<HeaderValue>, arrived: Instant) -> http::Response<Answer> {
+        let refused = Refused { reason, traceparent, arrived };
+        let answer = catch_unwind(AssertUnwindSafe(|| self.decider.refuse(refused)));
+        // Not on record, but what the caller reports can be found in the log by its time.
+        let unrecorded = || response::build(&Decision::deny(Reason::InternalPanic), &Uuid::now_v7().to_string());
+        respond(&answer.unwrap_or_else(|_| unrecorded()))
+    }
+
     async fn answer<B>(
         self,
         request: http::Request<B>,
@@ -136,7 +148,7 @@ impl<D: Decide> CheckService<D> {
         let traceparent = head.headers.get("traceparent").cloned();
         let Some(_place) = place else {
             discard(body);
-            return respond(&self.decider.refuse(Refused { reason: Reason::Overloaded, traceparent, arrived }));
+            return self.refuse(Reason::Overloaded, traceparent, arrived);
         };
         let time = patience(&head.headers).map_or(self.bounds.deadline, |theirs| theirs.min(self.bounds.deadline));
         let deadline = tokio::time::Instant::from_std(arrived + time);
@@ -145,15 +157,16 @@ impl<D: Decide> CheckService<D> {
             Ok(message) => message,
             Err(reason) => {
                 discard(body);
-                return respond(&self.decider.refuse(Refused { reason, traceparent, arrived }));
+                return self.refuse(reason, traceparent, arrived);
             }
         };
         let check = Check { message, traceparent: traceparent.clone(), identity: self.identity, arrived, time };
         // The decision is synchronous and shares nothing mutable but queues and counters, which a panic
         // leaves whole.
-        let decided = catch_unwind(AssertUnwindSafe(|| self.decider.decide(check)));
-        let reason = Reason::InternalPanic;
-        respond(&decided.unwrap_or_else(|_| self.decider.refuse(Refused { reason, traceparent, arrived })))
+        match catch_unwind(AssertUnwindSafe(|| self.decider.decide(check))) {
+            Ok(answer) => respond(&answer),
+            Err(_panic) => self.refuse(Reason::InternalPanic, traceparent, arrived),
+        }
     }
 }
 

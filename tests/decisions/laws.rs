@@ -144,7 +144,7 @@ fn default_request() -> impl Strategy<Value = Request<'static>> {
         4 => call.prop_map(|body| (CRM, "POST", "/mcp".to_owned(), Some(body))),
         2 => export.prop_map(|body| (CRM, "POST", "/mcp".to_owned(), Some(body))),
         1 => other.prop_map(|body| (CRM, "POST", "/mcp".to_owned(), Some(body))),
-        1 => peer.prop_map(|body| (PEER, "POST", "/".to_owned(), Some(body))),
+        1 => peer.prop_map(|body| (PEER, "POST", "/a2a".to_owned(), Some(body))),
         1 => (select(vec!["GET", "HEAD", "POST", "DELETE"]), "/status(/[a-z]{1,3})?").prop_map(|(method, path)| (CRM, method, path, None)),
     ];
     (select(AGENTS), question).prop_map(|(agent, (destination, method, path, body))| {

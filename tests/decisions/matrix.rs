@@ -108,7 +108,7 @@ fn mcp(title: impl Into<String>, body: &Value) -> Row {
 }
 
 fn a2a(title: impl Into<String>, body: &Value) -> Row {
-    Row { title: title.into(), request: request(RESEARCHER, "POST", "/", JSON, Some(body)) }
+    Row { title: title.into(), request: request(RESEARCHER, "POST", "/a2a", JSON, Some(body)) }
 }
 
 /// The names of the registered tools, from the registry itself.

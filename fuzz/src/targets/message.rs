@@ -62,7 +62,11 @@ pub fn request(input: &[u8]) -> Option<Request<'_>> {
 }
 
 fn target(protocol: Protocol) -> Target {
-    let batches = if protocol == Protocol::Mcp { "batches = 'all_or_nothing'" } else { "" };
-    let text = format!("name = 'server'\nprotocol = '{}'\n{batches}\n[match]\npath_prefix = '/'", protocol.as_str());
+    let more = match protocol {
+        Protocol::Mcp => "batches = 'all_or_nothing'\nmessage_paths = ['/mcp']",
+        Protocol::A2a => "message_paths = ['/a2a']",
+        _ => "",
+    };
+    let text = format!("name = 'server'\nprotocol = '{}'\n{more}\n[match]\npath_prefix = '/'", protocol.as_str());
     toml::from_str(&text).expect("a target")
 }

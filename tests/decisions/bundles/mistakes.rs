@@ -921,7 +921,7 @@ pub const MISTAKES: &[Mistake] = &[
                 edit.text("targets.toml") + "\n[[target]]\nname = \"rest\"\nprotocol = \"http\"\n",
             )
         },
-        message: "targets.toml:38: missing field `match`",
+        message: "targets.toml:39: missing field `match`",
     },
     Mistake {
         name: "a target twice",
