@@ -49,8 +49,7 @@ pub fn request(input: &[u8]) -> Option<Request<'_>> {
     };
     let mut lines = std::str::from_utf8(head).ok()?.lines();
     let (method, path) = lines.next()?.split_once(' ')?;
-    let fields =
-        lines.filter_map(|line| line.split_once(": "));
+    let fields = lines.filter_map(|line| line.split_once(": "));
     let http = HttpRequest {
         method: method.into(),
         path: path.into(),
