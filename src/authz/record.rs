@@ -1,5 +1,6 @@
 //! The record of one decision, as a value: what is kept of it, with nothing secret in it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -46,9 +47,9 @@ pub struct RequestSummary {
     pub id: String,
     /// HTTP method.
     pub method: String,
-    /// Authority.
+    /// Authority without what may be a password, see [`plain_host`].
     pub host: String,
-    /// Path without its query, which may hold secrets.
+    /// Path without what may be a query, see [`plain_path`].
     pub path: String,
     /// Length of the body.
     pub body_bytes: u64,
@@ -69,12 +70,49 @@ impl RequestSummary {
         Self {
             id: bounded(http.headers.single("x-request-id").ok().flatten().unwrap_or_default(), MAX_NAME_BYTES),
             method: bounded(&http.method, MAX_NAME_BYTES),
-            host: bounded(&http.host, MAX_NAME_BYTES),
-            path: bounded(http.path.split(['?', '#']).next().unwrap_or_default(), MAX_PATH_BYTES),
+            host: bounded(plain_host(&http.host), MAX_NAME_BYTES),
+            path: bounded(plain_path(&http.path), MAX_PATH_BYTES),
             body_bytes: http.body.bytes().map_or(0, <[u8]>::len) as u64,
             body_sha256,
         }
     }
+}
+
+/// An authority without user name and password, and without a path behind it. No valid one has either, but
+/// the refused ones are recorded too.
+#[must_use]
+pub fn plain_host(host: &str) -> &str {
+    let host = host.rsplit('@').next().unwrap_or_default();
+    let end = parameters(host).map_or(host.len(), |sign| sign.start);
+    host.get(..end).and_then(|host| host.split('/').next()).unwrap_or_default()
+}
+
+/// A path up to its parameters; nothing of one that may begin with a user name and a password.
+#[must_use]
+pub fn plain_path(path: &str) -> &str {
+    let names_a_host = !path.starts_with('/') || path.starts_with("//");
+    if names_a_host && path.contains('@') {
+        return "";
+    }
+    parameters(path).and_then(|sign| path.get(..sign.start)).unwrap_or(path)
+}
+
+/// The first sign behind which some server reads parameters: `?`, `#` or `;`, also percent-encoded, once or
+/// more often.
+#[must_use]
+pub fn parameters(path: &str) -> Option<Range<usize>> {
+    path.match_indices(['?', '#', ';', '%']).find_map(|(at, sign)| {
+        if sign != "%" {
+            return Some(at..at + 1);
+        }
+        let mut code = path.get(at + 1..)?;
+        while let Some(rest) = code.strip_prefix("25") {
+            code = rest;
+        }
+        let sign = code.get(..2)?;
+        let found = ["3f", "23", "3b"].iter().any(|known| sign.eq_ignore_ascii_case(known));
+        found.then_some(at..path.len() - code.len() + 2)
+    })
 }
 
 /// A text of at most `max` bytes; what is longer ends in `…`.
@@ -85,4 +123,41 @@ pub fn bounded(text: &str, max: usize) -> String {
     }
     let end = (0..=max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     format!("{}…", text.get(..end).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::request::HttpRequest;
+
+    fn summary(host: &str, path: &str) -> (String, String) {
+        let http = HttpRequest { host: host.into(), path: path.into(), ..HttpRequest::default() };
+        let request = Request { http: Some(http), ..Request::default() };
+        let RequestSummary { host, path, .. } = RequestSummary::of(&request, None);
+        (host, path)
+    }
+
+    #[test]
+    fn a_malformed_path_is_kept_up_to_its_parameters() {
+        for sign in ["?", "#", ";", "%3f", "%3F", "%23", "%3b", "%3B", "%253f", "%25252523"] {
+            assert_eq!(summary("h", &format!("/mcp{sign}token=secret?x#y;z")).1, "/mcp", "{sign}");
+        }
+        for path in ["", "/", "/mcp", "/a%20b", "/100%", "/%3", "/%25", "/ü", "/a@b", "*", "http://h/mcp"] {
+            assert_eq!(summary("h", path).1, path);
+        }
+        for path in ["http://user:secret@h/mcp", "//user:secret@h/mcp", "user:se?cret@h"] {
+            assert_eq!(summary("h", path).1, "", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_host_is_kept_without_its_password() {
+        for host in ["user:secret@h:80", "secret@h:80", "a@secret@h:80", "h:80/secret", "h:80?secret", "h:80%3Fsecret"]
+        {
+            assert_eq!(summary(host, "/").0, "h:80", "{host}");
+        }
+        for host in ["", "h", "[::1]:80", "ü.org", "a b"] {
+            assert_eq!(summary(host, "/").0, host);
+        }
+    }
 }
