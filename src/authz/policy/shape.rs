@@ -25,6 +25,11 @@ pub enum Shape {
     Extension(&'static str),
 }
 
+/// Longest text of a [`Mismatch`], in bytes.
+const MAX_MISMATCH_BYTES: usize = 256;
+/// Longest name of an unknown argument that is repeated, in bytes.
+const MAX_NAME_BYTES: usize = 64;
+
 /// Where and why JSON does not fit. It names the place, never the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{path}`: {problem}")]
@@ -33,6 +38,21 @@ pub struct Mismatch {
     pub path: String,
     /// What is wrong there.
     pub problem: String,
+}
+
+impl Mismatch {
+    /// The arguments choose how deep the place is, so it is cut where the text would be too long.
+    fn new(mut path: String, problem: String) -> Self {
+        let around = Self { path: String::new(), problem: String::new() }.to_string().len();
+        let room = MAX_MISMATCH_BYTES.saturating_sub(around + problem.len());
+        if path.len() > room {
+            let room = room.saturating_sub('…'.len_utf8());
+            let end = (0..=room).rev().find(|at| path.is_char_boundary(*at)).unwrap_or(0);
+            path.truncate(end);
+            path.push('…');
+        }
+        Self { path, problem }
+    }
 }
 
 impl Shape {
@@ -70,7 +90,7 @@ impl Shape {
     /// # Errors
     /// [`Mismatch`] for the first place that does not fit.
     pub fn convert(&self, json: &Json<'_>) -> Result<Value, Mismatch> {
-        self.convert_at(json).map_err(|(path, problem)| Mismatch { path: path.concat(), problem })
+        self.convert_at(json).map_err(|(path, problem)| Mismatch::new(path.concat(), problem))
     }
 
     /// The path is collected from the inside out, and only when something is wrong.
@@ -120,7 +140,7 @@ fn convert_record(
     let mut required = shapes.values().filter(|(_, required)| *required).count();
     for (name, json) in members {
         let Some((shape, is_required)) = shapes.get(name.as_ref()) else {
-            return Err((vec![format!(".{name}")], "the schema knows no such argument".into()));
+            return Err((vec![format!(".{}", speakable(name))], "the schema knows no such argument".into()));
         };
         required -= usize::from(*is_required);
         values.push((name.as_ref(), shape.convert_at(json).map_err(|error| prefix(format!(".{name}"), error))?));
@@ -137,7 +157,61 @@ fn convert_record(
     Ok(Value::record(values, None))
 }
 
+/// A name that the schema does not know is the caller's own text. It is repeated only where it looks like the
+/// name of an argument; else it may be a value in the place of one.
+fn speakable(name: &str) -> &str {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-.$".contains(&b);
+    if !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(plain) { name } else { "?" }
+}
+
 fn prefix(step: String, (mut path, problem): (Vec<String>, String)) -> (Vec<String>, String) {
     path.insert(0, step);
     (path, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::limits::Limits;
+
+    fn mismatch(shape: &Shape, json: &str) -> String {
+        shape.convert(&Json::parse(json.as_bytes(), &Limits::default()).unwrap()).unwrap_err().to_string()
+    }
+
+    fn none() -> Shape {
+        Shape::Record(BTreeMap::new())
+    }
+
+    fn record(name: &str, shape: Shape) -> Shape {
+        Shape::Record([(name.to_owned(), (shape, false))].into())
+    }
+
+    #[test]
+    fn unknown_names_are_repeated_only_where_they_look_like_names() {
+        let none = none();
+        let longest = "n".repeat(64);
+        for name in ["limit", "_a-b.c$9", &longest] {
+            let expected = format!("`.{name}`: the schema knows no such argument");
+            assert_eq!(mismatch(&none, &format!("{{\"{name}\": 1}}")), expected);
+        }
+        let too_long = "n".repeat(65);
+        for name in ["", "a secret", "alice@example.org", "Bearer=x", "größe", "a`b", &too_long] {
+            let expected = "`.?`: the schema knows no such argument";
+            assert_eq!(mismatch(&none, &format!("{{\"{name}\": 1}}")), expected);
+        }
+        // What the schema itself calls so is no secret.
+        assert_eq!(mismatch(&record("größe", Shape::Long), r#"{"größe": "x"}"#), "`.größe`: expected an integer");
+    }
+
+    #[test]
+    fn a_mismatch_is_bounded() {
+        let nested = |name: &str| (0..20).fold(none(), |inner, _| record(name, inner));
+        let json = |name: &str| (0..20).fold(r#"{"x": 1}"#.to_owned(), |inner, _| format!("{{\"{name}\": {inner}}}"));
+        for name in ["a-long-name-of-a-member", "größe-größe-größe"] {
+            let text = mismatch(&nested(name), &json(name));
+            assert!((250..=256).contains(&text.len()), "{}", text.len());
+            assert!(text.ends_with("…`: the schema knows no such argument"), "{text}");
+        }
+        assert!(!mismatch(&nested("n"), &json("n")).contains('…'));
+    }
 }
