@@ -1,8 +1,9 @@
 //! Checks as files: what `serve --record` writes and `check` reads.
 //!
 //! The form is the protobuf JSON mapping of Envoy's `CheckRequest`, as far as Palisade reads it, so that a
-//! request written by hand or dumped by another tool works as well. Captures are redacted: header values
-//! but a few, the query and every value in a JSON body are replaced, for files travel.
+//! request written by hand or dumped by another tool works as well. Captures are redacted, for files travel.
+
+mod redaction;
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -15,27 +16,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use crate::authz::identity::{IdentitySource, xfcc};
+use crate::authz::identity::IdentitySource;
 use crate::authz::request::{Body, Headers, HttpRequest, Request, header_text};
+use redaction::Redaction;
 
 /// Most captures that wait to be written.
 const QUEUE: usize = 64;
-/// What stands for a value that was taken out.
-const REDACTED: &str = "[redacted]";
-/// Headers whose values are kept: they decide, and hold nothing secret.
-const KEPT: &[&str] = &[
-    "accept",
-    "content-encoding",
-    "content-type",
-    "mcp-method",
-    "mcp-name",
-    "mcp-protocol-version",
-    "traceparent",
-    "upgrade",
-    "x-envoy-auth-partial-body",
-    "x-request-id",
-];
-
 /// A field of the message that Palisade does not read.
 type Unread = Option<serde_json::Value>;
 
@@ -240,91 +226,42 @@ impl HttpPart {
     }
 
     fn of(http: &HttpRequest<'_>, redact: bool) -> Self {
-        // With values taken out, the length is another one.
-        let kept = http.headers.iter().filter(|(name, _)| !redact || *name != "content-length");
-        let reads_resource =
-            http.headers.iter().any(|(name, value)| name == "mcp-method" && value.starts_with("resources/"));
-        let fields = kept.map(|(name, value)| {
-            let value = match name {
-                _ if !redact => value.to_owned(),
-                // Mirrors a URI of the body, which is taken out there as well: both still agree.
-                "mcp-name" if reads_resource => REDACTED.to_owned(),
-                // Behind a waypoint this is the caller's identity; the rest of it is not needed.
-                "x-forwarded-client-cert" => match xfcc::last_uri(value) {
-                    Ok(Some(uri)) => format!("URI={uri}"),
-                    _ => REDACTED.to_owned(),
-                },
-                name if KEPT.contains(&name) => value.to_owned(),
-                _ => REDACTED.to_owned(),
-            };
-            (name.to_owned(), value)
+        let redaction = redact.then(|| Redaction::of(http));
+        let fields = http.headers.iter().filter_map(|(name, value)| {
+            let value = redaction.as_ref().map_or_else(|| Some(value.to_owned()), |it| it.header(name, value))?;
+            Some((name.to_owned(), value))
         });
         let (headers, header_map) = if http.headers.joined() {
-            (Some(fields.collect()), None)
+            let mut map = BTreeMap::new();
+            for (name, value) in fields {
+                // Joined, a name can be there twice only in two cases.
+                let name = if map.contains_key(&name) { name.to_ascii_uppercase() } else { name };
+                map.insert(name, value);
+            }
+            (Some(map), None)
         } else {
             (
                 None,
                 Some(HeaderMap { headers: fields.map(|(key, value)| Field { key, value, raw_value: None }).collect() }),
             )
         };
-        let path = match http.path.split_once('?') {
-            Some((path, _query)) if redact => format!("{path}?{REDACTED}"),
-            _ => http.path.to_string(),
-        };
         let mut part = Self {
             method: http.method.to_string(),
-            path,
-            host: http.host.to_string(),
+            path: redaction.as_ref().map_or_else(|| http.path.to_string(), Redaction::path),
+            host: redaction.as_ref().map_or_else(|| http.host.to_string(), Redaction::host),
             headers,
             header_map,
             ..Self::default()
         };
-        match &http.body {
-            Body::Absent => {}
-            Body::Raw(bytes) if redact => part.raw_body_text = Some(redacted_json(bytes)),
-            Body::Raw(bytes) => part.raw_body = Some(BASE64.encode(bytes)),
-            Body::Text(text) if redact => part.body = Some(redacted_json(text.as_bytes())),
-            Body::Text(text) => part.body = Some(text.to_string()),
+        match (&http.body, redaction) {
+            (Body::Absent, _) => {}
+            (Body::Raw(_), Some(redaction)) => part.raw_body_text = Some(redaction.body()),
+            (Body::Raw(bytes), None) => part.raw_body = Some(BASE64.encode(bytes)),
+            (Body::Text(_), Some(redaction)) => part.body = Some(redaction.body()),
+            (Body::Text(text), None) => part.body = Some(text.to_string()),
         }
         part
     }
-}
-
-/// A JSON body with its values replaced, but for the members by which a protocol is read. A body that is
-/// no JSON, or ambiguous JSON, is replaced as a whole.
-fn redacted_json(bytes: &[u8]) -> String {
-    use crate::authz::call::json::Json;
-    use serde_json::Value;
-    const KEPT_MEMBERS: &[&str] =
-        &["jsonrpc", "id", "method", "name", "role", "taskId", "io.modelcontextprotocol/protocolVersion"];
-    fn walk(json: &Json<'_>, keep: bool, depth: usize) -> Value {
-        match json {
-            Json::Null => Value::Null,
-            Json::Bool(_) => Value::Bool(false),
-            Json::Number(text) if keep => text.parse::<i64>().map_or(Value::from(0), Value::from),
-            Json::Number(_) => Value::from(0),
-            Json::String(text) => Value::from(if keep { text.as_ref() } else { REDACTED }),
-            Json::Array(items) => items.iter().map(|item| walk(item, false, depth + 1)).collect(),
-            Json::Object(members) => members
-                .iter()
-                // Below the envelope and its parameters, a member called `name` is an argument.
-                .map(|(key, value)| {
-                    (key.to_string(), walk(value, depth < 3 && KEPT_MEMBERS.contains(&key.as_ref()), depth + 1))
-                })
-                .collect(),
-        }
-    }
-    let walk_arguments = |json: &Json<'_>| {
-        let mut value = walk(json, false, 0);
-        if let Some(arguments) = value.pointer_mut("/params/arguments")
-            && let Some(json) = json.get("params").and_then(|params| params.get("arguments"))
-        {
-            *arguments = walk(json, false, 9);
-        }
-        value
-    };
-    let limits = crate::authz::limits::Limits::default();
-    Json::parse(bytes, &limits).map_or_else(|_| REDACTED.to_owned(), |json| walk_arguments(&json).to_string())
 }
 
 /// Writes captures on a thread of its own.

@@ -173,7 +173,8 @@ fn is_lookalike(name: &str) -> bool {
 
 /// Whether a `connection` header makes the next hop drop other headers, after they were authorised
 /// (RFC 9110, section 7.6.1).
-fn drops_headers(connection: &str) -> bool {
+#[must_use]
+pub fn drops_headers(connection: &str) -> bool {
     let harmless = |option: &str| ["", "close", "keep-alive", "te"].iter().any(|own| option.eq_ignore_ascii_case(own));
     !connection.split(',').map(str::trim).all(harmless)
 }

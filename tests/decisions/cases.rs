@@ -9,6 +9,7 @@ use std::path::Path;
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::google::protobuf::value::Kind;
+use palisade::authz::authorize;
 use palisade::authz::decision::Decision;
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::reason::{Blame, Reason};
@@ -18,6 +19,7 @@ use palisade::envoy::response;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::redaction;
 use crate::support::{self, BodyForm, Bundles, DECISION_ID, HeaderForm, OFFICE};
 
 /// Reasons that need a server: its limits, its clock, its queue, or a bug of ours.
@@ -212,6 +214,33 @@ fn every_case_is_decided_as_its_file_says() {
         }
     }
     assert!(wrong.is_empty(), "{} of {} cases are wrong:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+}
+
+/// Values may be missing from a redacted capture, but what could not be read does not become a call.
+#[test]
+fn what_cannot_be_read_cannot_be_read_redacted() {
+    // Sizes change with the values.
+    const SIZES: &[Reason] = &[Reason::HeadersTooLarge, Reason::BodyTooLarge];
+    let mut bundles = Bundles::default();
+    let mut wrong = Vec::new();
+    for (name, case) in all_cases() {
+        let Some(request) = case.request() else { continue };
+        let active = bundles.of(case.bundle.as_deref());
+        let decide = |request| {
+            let facts = support::facts(case.now.as_deref().unwrap_or(OFFICE), Some(request));
+            authorize(active, &support::settings(), case.identity, request, &facts).reason()
+        };
+        let Some(before) = decide(&request).filter(|reason| reason.is_unreadable() && !SIZES.contains(reason)) else {
+            continue;
+        };
+        let after = decide(&redaction::reread(&redaction::redacted(&request)));
+        // JSON that is ambiguous is replaced as a whole.
+        let is_json = before.code().starts_with("json_") && after == Some(Reason::JsonMalformed);
+        if after != Some(before) && !is_json {
+            wrong.push(format!("{name}: {before:?}, redacted {after:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// The decision is the expected one.

@@ -18,6 +18,8 @@ mod matrix;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]
+mod redaction;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tidy;

@@ -40,6 +40,47 @@ fn asks() -> Vec<(Ask, &'static str)> {
     ]
 }
 
+/// Requests as no honest client sends them, with canaries where no honest client has values.
+fn malformed() -> Vec<(Ask, &'static str)> {
+    let named = json!({"name": CANARY, "id": CANARY, "method": CANARY});
+    let response = json!({"jsonrpc": "2.0", "id": 1, "result": {"action": "accept", "content": named}});
+    let meta = json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"_meta": named}});
+    let uri = format!("file:///x?t={CANARY}");
+    let reading = json!({"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": uri}}).to_string();
+    let form = Ask { path: "/status".into(), ..Ask::mcp("coder", named.to_string()) };
+    // Numbers are taken out too; this call is decided alike without its values.
+    let permitted = || Ask::tool("support-bot", "query_customers", &json!({"segment": "startup"}));
+    let header = |name: &str, value: &str| permitted().header(name, value);
+    let host = |host: String| Ask { host, ..permitted() };
+    let path = |path: String| Ask { path, ..permitted() };
+    let argument = |name: &str| {
+        let mut arguments = json!({"segment": "startup"});
+        arguments[name] = json!(1);
+        Ask::tool("support-bot", "query_customers", &arguments)
+    };
+    vec![
+        (Ask::mcp("support-bot", response.to_string()), "no_policy_permits"),
+        (Ask::mcp("support-bot", meta.to_string()), ""),
+        (form, "no_policy_permits"),
+        (Ask::mcp("support-bot", reading.clone()).header("mcp-name", &uri), "no_policy_permits"),
+        (Ask::mcp("support-bot", reading).header("mcp-name", CANARY), "mcp_header_mismatch"),
+        (header("mcp-method", CANARY), "mcp_header_mismatch"),
+        (header("mcp-name", CANARY), "mcp_header_mismatch"),
+        (header("upgrade", CANARY), "upgrade_refused"),
+        (header("content-encoding", CANARY), "content_encoding_refused"),
+        (header("connection", CANARY), "header_conflict"),
+        (header("x-envoy-auth-partial-body", CANARY), "body_truncated"),
+        (header("traceparent", CANARY), ""),
+        (header("accept", CANARY), ""),
+        (host(format!("user:{CANARY}@crm.example.org")), "host_malformed"),
+        (path(format!("/mcp;token={CANARY}")), "path_ambiguous"),
+        (path(format!("/mcp#{CANARY}")), "path_ambiguous"),
+        (path(format!("/mcp%3Ftoken={CANARY}")), "target_unknown"),
+        (path(format!("http://user:{CANARY}@crm.example.org/mcp")), "path_ambiguous"),
+        (argument(&format!("Bearer {CANARY}")), "arguments_mismatch"),
+    ]
+}
+
 #[test]
 fn canaries_are_in_no_record_log_line_metric_span_or_answer() {
     let (receiver, otlp) = Receiver::start();
@@ -51,8 +92,8 @@ fn canaries_are_in_no_record_log_line_metric_span_or_answer() {
     let mut process = Process::serve(setup, &[]);
     let client = process.client();
     let mut answers = Vec::new();
-    for (ask, reason) in asks() {
-        let answer = client.check(&laden(ask));
+    for (ask, reason) in asks().into_iter().map(|(ask, reason)| (laden(ask), reason)).chain(malformed()) {
+        let answer = client.check(&ask);
         assert_eq!(answer.reason, reason, "{}", answer.body);
         answers.push(answer);
     }
@@ -86,14 +127,16 @@ fn captures_are_redacted_and_can_be_checked() {
     let captures = setup.path().join("captures");
     let mut process = Process::serve(setup, &["--record", captures.to_str().unwrap()]);
     let client = process.client();
-    let ids: Vec<_> = asks().into_iter().map(|(ask, _)| client.check(&laden(ask)).decision_id).collect();
+    let asks: Vec<_> = asks().into_iter().map(|(ask, reason)| (laden(ask), reason)).chain(malformed()).collect();
+    let ids: Vec<_> = asks.iter().map(|(ask, _)| client.check(ask).decision_id).collect();
     let files: Vec<_> = ids.iter().map(|id| captures.join(format!("{id}.json"))).collect();
     for path in &files {
         whole(path);
     }
     assert_eq!(process.stop(), Some(0));
     let bundle = process.setup.bundle();
-    for (path, (_, reason)) in files.iter().zip(asks()) {
+    let well_formed = self::asks().len();
+    for (at, (path, (_, reason))) in files.iter().zip(asks).enumerate() {
         let text = std::fs::read_to_string(path).unwrap();
         assert!(!text.contains(CANARY), "{text}");
         let output = palisade(&["check", path.to_str().unwrap(), "--bundle", bundle.to_str().unwrap()]);
@@ -103,6 +146,8 @@ fn captures_are_redacted_and_can_be_checked() {
         // Who called which tool is still there, so these decide as they did.
         if ["", "no_policy_permits", "identity_absent"].contains(&reason) {
             assert_eq!(code == 0, reason.is_empty(), "{reason}: {}", stdout(&output));
+        } else if at >= well_formed {
+            assert!(stdout(&output).contains(&format!("DENIAL ({reason})")), "{reason}: {}", stdout(&output));
         }
     }
 }

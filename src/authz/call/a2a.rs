@@ -97,6 +97,12 @@ pub fn actions() -> impl Iterator<Item = &'static str> {
     METHODS.iter().map(|(_, action, _)| *action).chain(["a2a:card"])
 }
 
+/// Whether `params.id` of this method is a task; elsewhere it names something else, or nothing.
+#[must_use]
+pub fn names_task_by_id(method: &str) -> bool {
+    METHODS.iter().any(|(name, _, task_at)| *name == method && *task_at == Id)
+}
+
 /// A message that registers a webhook along the way is two calls, and both have to be permitted: whoever
 /// may not send results to an address of the caller's choice may not do it inside another method either.
 fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Vec<Call<'a>>, Reason> {

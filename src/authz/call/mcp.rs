@@ -57,7 +57,8 @@ const NAMED: &[&str] = &["tools/call", "prompts/get"];
 const LOCATED: &[&str] = &["resources/read", "resources/subscribe", "resources/unsubscribe"];
 /// Members of `params` that decide something; look-alikes of them are refused.
 const PARAMS: &[&str] = &["_meta", "arguments", "name", "taskId", "uri"];
-const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// The member of `params._meta` that mirrors the version header.
+pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// Reads an MCP request: POST carries messages, GET opens the server's stream, DELETE ends the session.
 ///
@@ -194,9 +195,9 @@ struct Mirrored<'v> {
 fn check_mirrors(place: &Place<'_, '_>, body: &Mirrored<'_>) -> Result<(), Reason> {
     let header_method = single(place, "mcp-method")?;
     let header_name = single(place, "mcp-name")?.map(decode_sentinel).transpose()?;
-    let body_name = match body.action {
-        "tools/call" | "prompts/get" => body.name,
-        "resources/read" => body.uri,
+    let body_name = match mirrored_member(body.action) {
+        Some("name") => body.name,
+        Some("uri") => body.uri,
         _ => None,
     };
     let agree = header_method.is_none_or(|method| method == body.action)
@@ -207,6 +208,16 @@ fn check_mirrors(place: &Place<'_, '_>, body: &Mirrored<'_>) -> Result<(), Reaso
         && (body_name.is_none() || header_name.is_some())
         && (body.meta_version.is_some() || body.action.starts_with("notifications/"));
     if agree && (!mirroring || complete) { Ok(()) } else { Err(Reason::McpHeaderMismatch) }
+}
+
+/// The member of a method's parameters that `mcp-name` mirrors.
+#[must_use]
+pub fn mirrored_member(method: &str) -> Option<&'static str> {
+    match method {
+        "tools/call" | "prompts/get" => Some("name"),
+        "resources/read" => Some("uri"),
+        _ => None,
+    }
 }
 
 /// `params._meta["io.modelcontextprotocol/protocolVersion"]`
@@ -222,7 +233,10 @@ fn meta_version<'p>(params: &'p Json<'_>) -> Result<Option<&'p str>, Reason> {
 }
 
 /// `=?base64?…?=` carries a name that is no plain header value; its markers are case-sensitive.
-fn decode_sentinel(value: &str) -> Result<Cow<'_, str>, Reason> {
+///
+/// # Errors
+/// [`Reason::McpHeaderMismatch`] if what it carries is no base64, or no UTF-8.
+pub fn decode_sentinel(value: &str) -> Result<Cow<'_, str>, Reason> {
     let Some(encoded) = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
         return Ok(Cow::Borrowed(value));
     };

@@ -1,0 +1,291 @@
+//! What a redacted capture keeps: what decides, where it is in its place and looks as it should there.
+//!
+//! Whatever else a client wrote may be a secret and is replaced, wherever it stands: malformed requests
+//! are captured too. As far as possible, what was refused stays refused for the same reason.
+
+use serde_json::Value;
+
+use crate::authz::call::http::canonical_path;
+use crate::authz::call::json::Json;
+use crate::authz::call::{a2a, mcp};
+use crate::authz::identity::xfcc;
+use crate::authz::limits::Limits;
+use crate::authz::record::{parameters, plain_host, plain_path};
+use crate::authz::request::{Body, HttpRequest, drops_headers};
+
+/// What stands for a value that was taken out.
+const REDACTED: &str = "[redacted]";
+/// The same for a header that mirrors a value of the body, and did not agree with it.
+const ANOTHER: &str = "[redacted: another]";
+
+/// Content codings and protocols by name: an unknown one may be anything.
+const CODINGS: &[&str] = &["br", "compress", "deflate", "gzip", "identity", "zstd"];
+const UPGRADES: &[&str] = &["h2c", "websocket"];
+/// The registered top-level media types, and `*`.
+const MEDIA: &[&str] =
+    &["*", "application", "audio", "font", "haptics", "image", "message", "model", "multipart", "text", "video"];
+const ROLES: &[&str] = &["agent", "user", "ROLE_AGENT", "ROLE_USER"];
+
+/// A request of which a capture is made.
+pub struct Redaction<'r> {
+    http: &'r HttpRequest<'r>,
+    /// The body, if it is unambiguous JSON.
+    json: Option<Json<'r>>,
+}
+
+impl<'r> Redaction<'r> {
+    /// Reads the body once: headers that mirror it are redacted with it.
+    pub fn of(http: &'r HttpRequest<'_>) -> Self {
+        let json = http.body.bytes().and_then(|bytes| Json::parse(bytes, &Limits::default()).ok());
+        Self { http, json }
+    }
+
+    /// The path up to its parameters, and a mark of the kind that theirs was.
+    pub fn path(&self) -> String {
+        let sent = self.http.path.as_ref();
+        let kept = plain_path(sent);
+        if kept == sent {
+            return sent.to_owned();
+        }
+        let end = parameters(sent).filter(|sign| sign.start == kept.len()).map_or(kept.len(), |sign| sign.end);
+        let mut path = format!("{}{REDACTED}", sent.get(..end).unwrap_or_default());
+        // What made it ambiguous may be in what was taken out.
+        if canonical_path(sent).is_err() && canonical_path(&path).is_ok() {
+            path.push('#');
+        }
+        path
+    }
+
+    /// The host; one that holds more than that stays malformed.
+    pub fn host(&self) -> String {
+        let sent = self.http.host.as_ref();
+        let kept = plain_host(sent);
+        let user = if sent.contains('@') { format!("{REDACTED}@") } else { String::new() };
+        let rest = if sent.rsplit('@').next() == Some(kept) { "" } else { REDACTED };
+        format!("{user}{kept}{rest}")
+    }
+
+    /// The value of a header; `None` for one that would no longer be true.
+    pub fn header(&self, name: &str, value: &str) -> Option<String> {
+        let kept = match name {
+            "accept" => value.split(',').all(is_media_range),
+            "connection" => !drops_headers(value),
+            "content-encoding" => is_one_of(CODINGS, value),
+            "content-length" => return self.content_length(value),
+            "content-type" => return Some(self.content_type(value)),
+            "mcp-method" => self.messages().iter().any(|message| kept_method(message) == Some(value)),
+            "mcp-name" => return Some(self.mcp_name(value)),
+            "mcp-protocol-version" => is_revision(value),
+            "traceparent" => is_traceparent(value),
+            "upgrade" => is_one_of(UPGRADES, value),
+            "x-envoy-auth-partial-body" => matches!(value, "true" | "false"),
+            // Behind a waypoint this is the caller's identity; the rest of it is not needed.
+            "x-forwarded-client-cert" => {
+                return match xfcc::last_uri(value) {
+                    Ok(Some(uri)) => Some(format!("URI={uri}")),
+                    _ => Some(REDACTED.to_owned()),
+                };
+            }
+            "x-request-id" => is_name(value),
+            _ => false,
+        };
+        Some(if kept { value.to_owned() } else { self.marker(value) })
+    }
+
+    /// The body with its values replaced; one that is no JSON, or ambiguous JSON, as a whole.
+    pub fn body(&self) -> String {
+        let mut text = match &self.json {
+            None if self.http.body.bytes().is_none_or(<[u8]>::is_empty) => String::new(),
+            None => REDACTED.to_owned(),
+            Some(Json::Array(items)) => items.iter().map(message).collect::<Value>().to_string(),
+            Some(json) => message(json).to_string(),
+        };
+        // The sign by which text is not taken for the bytes that were sent.
+        if matches!(&self.http.body, Body::Text(sent) if sent.contains('!')) && !text.contains('!') {
+            text.push('!');
+        }
+        text
+    }
+
+    /// Where the proxy joined headers, a comma may be the mark of a second one.
+    fn marker(&self, value: &str) -> String {
+        let repeated = self.http.headers.joined() && value.contains(',');
+        if repeated { format!("{REDACTED},{REDACTED}") } else { REDACTED.to_owned() }
+    }
+
+    /// With values taken out, the right length is another one; a wrong one has to stay wrong, and any is wrong
+    /// beside a transfer coding.
+    fn content_length(&self, value: &str) -> Option<String> {
+        if value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
+            return Some(self.marker(value));
+        }
+        let Ok(length) = value.parse::<usize>() else { return Some(self.marker(value)) };
+        let is_right = length == self.http.body.bytes().map_or(0, <[u8]>::len);
+        (!is_right || self.http.headers.contains("transfer-encoding")).then(|| "1".to_owned())
+    }
+
+    fn content_type(&self, value: &str) -> String {
+        let (media_type, parameters) = value.split_once(';').unwrap_or((value, ""));
+        if !is_media_type(media_type.trim()) {
+            return self.marker(value);
+        }
+        let expected = ["", "charset=utf-8", "charset=\"utf-8\""];
+        if parameters.split(';').all(|parameter| is_one_of(&expected, parameter.trim())) {
+            return value.to_owned();
+        }
+        format!("{media_type};{}", self.marker(value))
+    }
+
+    /// It is kept where the body says the same name. Where it mirrors a URI, which is taken out of the body
+    /// as well, both still agree, or still do not.
+    fn mcp_name(&self, value: &str) -> String {
+        let mirrored = |message: &Json<'_>| {
+            let member = mcp::mirrored_member(kept_method(message)?)?;
+            let text = message.get("params")?.get(member)?.as_str()?;
+            Some((member, mcp::decode_sentinel(value).is_ok_and(|name| name == text)))
+        };
+        let mirrored: Vec<_> = self.messages().iter().filter_map(mirrored).collect();
+        if mirrored.contains(&("name", true)) {
+            value.to_owned()
+        } else if mirrored.contains(&("uri", false)) {
+            ANOTHER.to_owned()
+        } else {
+            self.marker(value)
+        }
+    }
+
+    fn messages(&self) -> &[Json<'r>] {
+        match &self.json {
+            None => &[],
+            Some(Json::Array(items)) => items,
+            Some(json) => std::slice::from_ref(json),
+        }
+    }
+}
+
+/// A JSON-RPC message; anything else is no envelope, whatever its members are called.
+fn message(json: &Json<'_>) -> Value {
+    if json.get("jsonrpc").is_none() {
+        return blank(json);
+    }
+    members(json, |name, value| match name {
+        "jsonrpc" => text(value, |text| text == "2.0"),
+        "method" => text(value, is_name),
+        "id" => match value {
+            // One that is no integer is refused, and stays so.
+            Json::Number(_) => value.as_i64().map_or(Value::from(0.5), Value::from),
+            _ => blank(value),
+        },
+        "params" => params(value, kept_method(json)),
+        _ => blank(value),
+    })
+}
+
+/// The names by which calls are decided. Below `arguments` the same words are arguments.
+fn params(json: &Json<'_>, method: Option<&str>) -> Value {
+    members(json, |name, value| match name {
+        "name" if method.and_then(mcp::mirrored_member) == Some("name") => text(value, |_| true),
+        "taskId" => text(value, |_| true),
+        "id" if method.is_some_and(a2a::names_task_by_id) => text(value, |_| true),
+        "message" => members(value, |name, value| match name {
+            "role" => text(value, |text| ROLES.contains(&text)),
+            "taskId" => text(value, |_| true),
+            _ => blank(value),
+        }),
+        "_meta" => members(value, |name, value| match name {
+            mcp::META_VERSION => text(value, is_revision),
+            _ => blank(value),
+        }),
+        _ => blank(value),
+    })
+}
+
+fn members(json: &Json<'_>, keep: impl Fn(&str, &Json<'_>) -> Value) -> Value {
+    match json {
+        Json::Object(members) => {
+            let name = |name: &str| if is_member(name) { name.to_owned() } else { REDACTED.to_owned() };
+            members.iter().map(|(key, value)| (name(key), keep(key, value))).collect()
+        }
+        _ => blank(json),
+    }
+}
+
+fn text(json: &Json<'_>, is_expected: impl Fn(&str) -> bool) -> Value {
+    json.as_str().filter(|text| is_expected(text)).map_or_else(|| blank(json), Value::from)
+}
+
+/// The structure, without any value.
+fn blank(json: &Json<'_>) -> Value {
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(_) => Value::Bool(false),
+        Json::Number(_) => Value::from(0),
+        Json::String(_) => Value::from(REDACTED),
+        Json::Array(items) => items.iter().map(blank).collect(),
+        Json::Object(_) => members(json, |_, value| blank(value)),
+    }
+}
+
+/// The method of a message, if it is kept there.
+fn kept_method<'j>(message: &'j Json<'_>) -> Option<&'j str> {
+    message.get("jsonrpc")?;
+    message.get("method")?.as_str().filter(|method| is_name(method))
+}
+
+/// A method or an id as they usually are: one word, not long.
+fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./$".contains(&b))
+}
+
+/// A member's name as it usually is; anything else may be a value in the place of one. Letters that fold to ASCII
+/// pass, for a name that only looks like another is refused.
+fn is_member(name: &str) -> bool {
+    let folds = |c: char| matches!(c, 'ſ' | '\u{212a}' | '\u{ff01}'..='\u{ff5e}');
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./$".contains(c) || folds(c);
+    name.chars().count() <= 64 && name.chars().all(plain)
+}
+
+/// A revision of MCP: a date.
+fn is_revision(text: &str) -> bool {
+    has_form(text, "dddd-dd-dd")
+}
+
+/// W3C Trace Context, version 00 and those that look like it.
+fn is_traceparent(text: &str) -> bool {
+    has_form(text, "xx-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-xxxxxxxxxxxxxxxx-xx")
+}
+
+/// Whether each byte is what `form` has there: `d` a digit, `x` a lower-case hexadecimal one, else itself.
+fn has_form(text: &str, form: &str) -> bool {
+    let fits = |(byte, form): (u8, u8)| match form {
+        b'd' => byte.is_ascii_digit(),
+        b'x' => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        other => byte == other,
+    };
+    text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
+}
+
+fn is_one_of(known: &[&str], text: &str) -> bool {
+    known.iter().any(|known| text.eq_ignore_ascii_case(known))
+}
+
+/// `type/subtype`
+fn is_media_type(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(top, below)| {
+        is_one_of(MEDIA, top)
+            && (1..=64).contains(&below.len())
+            && below.bytes().all(|b| b.is_ascii_alphanumeric() || b"*+-._".contains(&b))
+    })
+}
+
+/// One element of `accept`: a media type, and how much it is wanted.
+fn is_media_range(text: &str) -> bool {
+    let mut parts = text.split(';').map(str::trim);
+    let is_weight = |text: &str| {
+        let number = text.strip_prefix("q=").or_else(|| text.strip_prefix("Q="));
+        number.is_some_and(|number| {
+            (1..=5).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        })
+    };
+    parts.next().is_some_and(is_media_type) && parts.all(is_weight)
+}
