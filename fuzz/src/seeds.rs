@@ -84,7 +84,7 @@ fn put(target: &str, number: usize, bytes: &[u8]) {
 /// The requests above as checks of the demo mesh, and every recorded check of the decision tests.
 fn requests() -> Vec<Request<'static>> {
     let mesh = "spiffe://example.org/ns";
-    let of = |texts: &[&str], agent: &str, server: &str| -> Vec<Request<'static>> {
+    let of = |texts: &[&'static str], agent: &str, server: &str| -> Vec<Request<'static>> {
         texts
             .iter()
             .filter_map(|text| message::request(text.as_bytes()))

@@ -22,7 +22,7 @@ struct Deny;
 
 impl Decide for Deny {
     fn decide(&self, check: Check) -> CheckResponse {
-        assert!(check.message.len() <= BOUNDS.message_bytes && check.deadline <= check.arrived + BOUNDS.deadline);
+        assert!(check.message.len() <= BOUNDS.message_bytes && check.time <= BOUNDS.deadline);
         response::build(&Decision::deny(Reason::NoPolicyPermits), "id")
     }
 
