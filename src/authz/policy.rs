@@ -5,6 +5,7 @@ pub mod cedar;
 pub mod context;
 pub mod engine;
 pub mod entities;
+pub mod index;
 pub mod load;
 pub mod nesting;
 pub mod policies;

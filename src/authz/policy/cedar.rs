@@ -8,7 +8,7 @@
 //! [`super::Bundle::reference`] keeps the public authorizer at hand to compare with.
 
 pub use cedar_policy_core::ast::{
-    ActionConstraint, Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr, ExprKind,
+    ActionConstraint, BinaryOp, Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr, ExprKind,
     Literal, Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, RestrictedExpr, Value, ValueKind, Var,
 };
 pub use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};

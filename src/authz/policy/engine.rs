@@ -1,9 +1,8 @@
 //! Asking the policies: only those whose scope can match, each once, and an error is never skipped.
 //!
-//! Per action, the policies whose action constraint matches are listed at load; per query their principal
-//! and resource scopes are tested, and what is left, the candidates, are evaluated. Leaving out a policy
-//! whose scope is false is sound: scope tests never fail, and a false scope makes the policy false
-//! (Cedar's Lean model, `isAuthorized_eq_for_scope_based_policy_slice`). What Cedar's own authorizer says
+//! The index finds the policies that a query can be about, their scopes are tested, and what is left, the
+//! candidates, are evaluated. Leaving out a policy whose scope is false is sound: scope tests never fail, and a
+//! false scope makes the policy false (Cedar's Lean model, `isAuthorized_eq_for_scope_based_policy_slice`). What Cedar's own authorizer says
 //! over all policies is the same, errors and their order included; `Bundle::reference` is there to check.
 
 use std::collections::HashMap;
@@ -11,10 +10,11 @@ use std::sync::Arc;
 
 use super::cedar::{
     ActionConstraint, Entities, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, EvaluationError,
-    Evaluator, Expr, Extensions, Literal, NoEntitiesSchema, Policy, PrincipalOrResourceConstraint, Request,
+    Evaluator, Extensions, Literal, NoEntitiesSchema, Policy, PrincipalOrResourceConstraint, Request,
     TCComputation, Value, ValueKind,
 };
 use super::context::Needs;
+use super::index::{At, Index};
 
 /// What is said about a policy in records and explanations.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,6 +90,8 @@ pub struct Query {
     pub action: usize,
     /// The resource with its ancestors.
     pub resource: Arc<Entity>,
+    /// The policies to ask, from [`Engine::candidates`].
+    pub candidates: Candidates,
     /// The context.
     pub context: super::cedar::Context,
 }
@@ -98,6 +100,7 @@ pub struct Query {
 #[derive(Debug)]
 pub struct Engine {
     policies: Vec<Compiled>,
+    index: Index,
     actions: Vec<Action>,
     by_name: HashMap<String, usize>,
 }
@@ -108,15 +111,41 @@ struct Compiled {
     policy: Policy,
     principal: Scope,
     resource: Scope,
+    /// The context attributes that it can read.
+    needs: Needs,
 }
 
 #[derive(Debug)]
 struct Action {
     uid: EntityUID,
     entity: Arc<Entity>,
-    /// Indices into `policies`, in the order of the bundle.
-    policies: Vec<usize>,
+}
+
+/// The policies whose scope holds for a query, in the order of the bundle.
+#[derive(Debug)]
+pub struct Candidates {
+    policies: Vec<At>,
     needs: Needs,
+}
+
+impl Candidates {
+    /// The context attributes that they can read.
+    #[must_use]
+    pub const fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.policies.len()
+    }
+
+    /// Whether there is none: nothing permits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
 }
 
 #[derive(Debug)]
@@ -169,16 +198,21 @@ impl Engine {
                 let principal = Scope::of(policy.principal_constraint().as_inner());
                 let resource = Scope::of(policy.resource_constraint().as_inner());
                 match (principal, resource) {
-                    (Some(principal), Some(resource)) => Ok(Compiled { info, policy, principal, resource }),
+                    (Some(principal), Some(resource)) => {
+                        let needs = policy.non_scope_constraints().map(Needs::of).unwrap_or_default();
+                        Ok(Compiled { info, policy, principal, resource, needs })
+                    }
                     _ => Err(info.id.clone()),
                 }
             })
             .collect();
         let policies = compiled?;
-        let actions: Vec<Action> = actions.into_iter().map(|entity| Action::new(entity, &policies)).collect();
+        let index = Index::new(policies.iter().map(|compiled| &compiled.policy));
+        let actions: Vec<Action> =
+            actions.into_iter().map(|entity| Action { uid: entity.uid().clone(), entity }).collect();
         let by_name =
             actions.iter().enumerate().map(|(at, action)| (super::cedar::id_of(&action.uid).to_owned(), at)).collect();
-        Ok(Self { policies, actions, by_name })
+        Ok(Self { policies, index, actions, by_name })
     }
 
     /// The index of the action with this id.
@@ -193,10 +227,23 @@ impl Engine {
         self.actions.get(action).map(|action| &action.uid)
     }
 
-    /// The context attributes that policies of this action can read.
+    /// The policies whose scope holds for an action, a principal and a resource.
     #[must_use]
-    pub fn needs(&self, action: usize) -> Needs {
-        self.actions.get(action).map_or(Needs::ALL, |action| action.needs)
+    pub fn candidates(&self, action: usize, principal: &Entity, resource: &Entity) -> Candidates {
+        let Some(action) = self.actions.get(action) else {
+            return Candidates { policies: Vec::new(), needs: Needs::ALL };
+        };
+        let mut policies = self.index.candidates(&action.entity, principal, resource);
+        let mut needs = Needs::default();
+        policies.retain(|at| {
+            let Some(policy) = self.policies.get(*at as usize) else { return false };
+            let applies = policy.principal.matches(principal) && policy.resource.matches(resource);
+            if applies {
+                needs = needs.union(policy.needs);
+            }
+            applies
+        });
+        Candidates { policies, needs }
     }
 
     /// How many policies there are.
@@ -214,15 +261,13 @@ impl Engine {
     /// What the policies say, and how many were evaluated for it.
     #[must_use]
     pub fn decide(&self, query: Query) -> (Answer, usize) {
-        let (mut permits, mut forbids, mut failures, mut candidates) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        let evaluated = self.evaluate(query, |policy, outcome| {
-            candidates += 1;
-            match outcome {
-                Ok(false) => {}
-                Ok(true) if policy.info.forbids => forbids.push(policy.info.clone()),
-                Ok(true) => permits.push(policy.info.clone()),
-                Err(error) => failures.push(Failure { policy: policy.info.clone(), error }),
-            }
+        let (mut permits, mut forbids, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+        let candidates = query.candidates.len();
+        let evaluated = self.evaluate(query, |policy, outcome| match outcome {
+            Ok(false) => {}
+            Ok(true) if policy.info.forbids => forbids.push(policy.info.clone()),
+            Ok(true) => permits.push(policy.info.clone()),
+            Err(error) => failures.push(Failure { policy: policy.info.clone(), error }),
         });
         let answer = if evaluated.is_none() {
             Answer::Broken
@@ -242,13 +287,12 @@ impl Engine {
     /// How every policy of the bundle takes part in a query, in order. For explanations, not for decisions.
     #[must_use]
     pub fn explain(&self, query: Query) -> Vec<(Arc<PolicyInfo>, Part)> {
-        let in_action = self.actions.get(query.action).map_or(&[][..], |action| &action.policies);
+        let in_action = |policy| self.actions.get(query.action).is_some_and(|action| action.is_named_by(policy));
         let mut parts: Vec<(Arc<PolicyInfo>, Part)> = self
             .policies
             .iter()
-            .enumerate()
-            .map(|(at, policy)| {
-                let part = if !in_action.contains(&at) {
+            .map(|policy| {
+                let part = if !in_action(&policy.policy) {
                     Part::OutOfScope("another action")
                 } else if !policy.principal.matches(&query.principal) {
                     Part::OutOfScope("another principal")
@@ -289,11 +333,8 @@ impl Engine {
             Some(query.context),
         );
         let evaluator = Evaluator::new(request, &entities, extensions);
-        for at in &action.policies {
-            let Some(policy) = self.policies.get(*at) else { continue };
-            if policy.principal.matches(&query.principal) && policy.resource.matches(&query.resource) {
-                visit(policy, policy.evaluate(&evaluator));
-            }
+        for policy in query.candidates.policies.iter().filter_map(|at| self.policies.get(*at as usize)) {
+            visit(policy, policy.evaluate(&evaluator));
         }
         Some(())
     }
@@ -312,22 +353,16 @@ impl Compiled {
 }
 
 impl Action {
-    fn new(entity: Arc<Entity>, policies: &[Compiled]) -> Self {
-        let uid = entity.uid().clone();
-        let applies = |policy: &Compiled| match policy.policy.action_constraint() {
+    /// Whether a policy's scope is about this action.
+    fn is_named_by(&self, policy: &Policy) -> bool {
+        let is = |wanted: &EntityUID| *wanted == self.uid;
+        match policy.action_constraint() {
             ActionConstraint::Any => true,
-            ActionConstraint::Eq(wanted) => **wanted == uid,
+            ActionConstraint::Eq(wanted) => is(wanted),
             ActionConstraint::In(wanted) => {
-                wanted.iter().any(|wanted| **wanted == uid || entity.is_descendant_of(wanted))
+                wanted.iter().any(|wanted| is(wanted) || self.entity.is_descendant_of(wanted))
             }
-        };
-        let applicable: Vec<usize> = (0..policies.len()).filter(|at| policies.get(*at).is_some_and(applies)).collect();
-        let needs = applicable
-            .iter()
-            .filter_map(|at| policies.get(*at)?.policy.non_scope_constraints())
-            .map(|conditions: &Expr| Needs::of(conditions))
-            .fold(Needs::default(), Needs::union);
-        Self { uid, entity, policies: applicable, needs }
+        }
     }
 }
 

@@ -41,8 +41,8 @@ impl From<Reason> for Refused {
 }
 
 impl Bundle {
-    /// The question for one call, with the context attributes in `needs` (or those that the action's
-    /// policies can read).
+    /// The question for one call, with the context attributes in `needs` (or those that the candidates can
+    /// read).
     ///
     /// # Errors
     /// [`Reason::ToolUnregistered`], [`Reason::ArgumentsMismatch`] with the path of the argument, or
@@ -63,9 +63,11 @@ impl Bundle {
                 (self.action(call)?, Arc::new(self.store().endpoint(&parts.server.entity, path)), None)
             }
         };
-        let needs = needs.unwrap_or_else(|| self.engine().needs(action));
+        let principal = self.store().agent(&parts.caller.agent);
+        let candidates = self.engine().candidates(action, &principal, &resource);
+        let needs = needs.unwrap_or_else(|| candidates.needs());
         let context = context::build(needs, parts.request, parts.reading, call, input, parts.facts);
-        Ok(Query { principal: self.store().agent(&parts.caller.agent), action, resource, context })
+        Ok(Query { principal, action, resource, candidates, context })
     }
 
     fn action(&self, call: &Call<'_>) -> Result<usize, Refused> {
