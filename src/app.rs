@@ -1,6 +1,7 @@
 //! The composition root: the one place that knows all parts. It binds, loads, wires, and gives back a
 //! [`Running`] with the addresses that were really bound.
 
+mod accept;
 pub mod listen;
 pub mod pipeline;
 pub mod reload;
