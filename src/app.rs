@@ -2,6 +2,7 @@
 //! [`Running`] with the addresses that were really bound.
 
 mod accept;
+mod admin_port;
 pub mod listen;
 pub mod pipeline;
 pub mod reload;
@@ -221,8 +222,9 @@ fn start_background(
                 }
             });
             // The admin port outlives draining: somebody has to say "not ready".
-            let serve = axum::serve(listener, admin::routes(pipeline)).into_future();
-            tokio::select! { _ = serve => {}, _ = ended => {} }
+            let refused = pipeline.metrics().admin_connections_refused.clone();
+            let serve = admin_port::serve(listener, admin::routes(pipeline), refused);
+            tokio::select! { () = serve => {}, _ = ended => {} }
         });
     })?;
     Ok(Background { thread, end })
