@@ -76,7 +76,7 @@ fn while_draining_it_is_not_ready_but_alive() {
 /// An orchestrator that watches gRPC health never hangs up by itself.
 #[test]
 fn a_health_watch_does_not_hold_draining_up() {
-    let mut app = Setup::new().set("server", "drain_seconds", 5).start();
+    let mut app = App::start();
     let mut watch = run(async {
         let request = HealthCheckRequest { service: String::new() };
         HealthClient::new(app.client().channel.clone()).watch(request).await.unwrap().into_inner()
