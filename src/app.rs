@@ -22,7 +22,7 @@ use crate::audit;
 use crate::authz::Settings;
 use crate::authz::policy::source::BundleError;
 use crate::capture::Capturer;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::envoy::service::Bounds;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -116,6 +116,9 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         Spans::new(&config.telemetry).map_err(StartError::Telemetry)?
     };
     logs::install(config.log, spans.as_ref());
+    for address in config.listener.iter().filter_map(config::Listener::takes_callers_from_the_network) {
+        tracing::warn!(%address, "a listener with identity \"xfcc\" is not on loopback: whoever reaches it can assert any caller");
+    }
 
     let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Telemetry(error.to_string()))?);
     let for_writer = spans.clone();

@@ -243,6 +243,14 @@ fn line_of_key(text: &str, key: &str) -> Option<usize> {
 }
 
 impl Listener {
+    /// Its address, if whoever reaches that can say who the caller is: the header counts that the proxy
+    /// sends, and nothing makes sure that it is the proxy who asks.
+    #[must_use]
+    pub fn takes_callers_from_the_network(&self) -> Option<SocketAddr> {
+        let outside = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+        self.tcp.filter(|address| self.identity == IdentitySource::Xfcc && outside(address))
+    }
+
     /// The permissions of its Unix socket.
     ///
     /// # Errors
@@ -377,6 +385,25 @@ mod tests {
             let error = with(wrong).unwrap_err();
             assert!(error.starts_with("palisade.toml:6: `otlp_endpoint` has to be"), "{wrong}: {error}");
             assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn callers_asserted_from_beyond_loopback_are_noticed() {
+        let listener =
+            |tcp: &str, identity| Listener { tcp: Some(tcp.parse().unwrap()), identity, ..Listener::default() };
+        for (address, outside) in [
+            ("127.0.0.1:1", false),
+            ("127.1.2.3:1", false),
+            ("[::1]:1", false),
+            ("[::ffff:127.0.0.1]:1", false),
+            ("0.0.0.0:1", true),
+            ("[::]:1", true),
+            ("10.0.0.1:1", true),
+        ] {
+            let found = listener(address, IdentitySource::Xfcc).takes_callers_from_the_network();
+            assert_eq!(found.is_some(), outside, "{address}");
+            assert_eq!(listener(address, IdentitySource::SourcePrincipal).takes_callers_from_the_network(), None);
         }
     }
 }

@@ -110,6 +110,20 @@ fn the_log_is_json_lines_that_name_the_bound_addresses() {
     assert_eq!(process.stop(), Some(0));
 }
 
+/// One line for a listener on which anybody in the network could assert a caller, none for the others.
+#[test]
+fn an_xfcc_listener_beyond_loopback_is_warned_about() {
+    let setup = Setup::new()
+        .listener("tcp = \"127.0.0.1:0\"\nidentity = \"xfcc\"")
+        .listener("tcp = \"0.0.0.0:0\"\nidentity = \"xfcc\"")
+        .listener("unix = \"authz.sock\"\nidentity = \"xfcc\"");
+    let process = Process::serve(setup, &[]);
+    let lines = read_lines(&process.log);
+    let warnings: Vec<_> = lines.iter().filter(|line| line["level"] == "WARN").collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0]["address"], "0.0.0.0:0");
+}
+
 #[test]
 fn a_socket_that_a_killed_process_left_is_replaced() {
     let setup = Setup::new().listener("tcp = \"127.0.0.1:0\"").listener("unix = \"authz.sock\"");
