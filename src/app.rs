@@ -1,6 +1,8 @@
 //! The composition root: the one place that knows all parts. It binds, loads, wires, and gives back a
 //! [`Running`] with the addresses that were really bound.
 
+mod accept;
+mod admin_port;
 pub mod listen;
 pub mod pipeline;
 pub mod reload;
@@ -20,7 +22,7 @@ use crate::audit;
 use crate::authz::Settings;
 use crate::authz::policy::source::BundleError;
 use crate::capture::Capturer;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::envoy::service::Bounds;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -114,6 +116,9 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         Spans::new(&config.telemetry).map_err(StartError::Telemetry)?
     };
     logs::install(config.log, spans.as_ref());
+    for address in config.listener.iter().filter_map(config::Listener::takes_callers_from_the_network) {
+        tracing::warn!(%address, "a listener with identity \"xfcc\" is not on loopback: whoever reaches it can assert any caller");
+    }
 
     let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Telemetry(error.to_string()))?);
     let for_writer = spans.clone();
@@ -220,8 +225,9 @@ fn start_background(
                 }
             });
             // The admin port outlives draining: somebody has to say "not ready".
-            let serve = axum::serve(listener, admin::routes(pipeline)).into_future();
-            tokio::select! { _ = serve => {}, _ = ended => {} }
+            let refused = pipeline.metrics().admin_connections_refused.clone();
+            let serve = admin_port::serve(listener, admin::routes(pipeline), refused);
+            tokio::select! { () = serve => {}, _ = ended => {} }
         });
         // A load that hangs must not hold the end up.
         runtime.shutdown_background();

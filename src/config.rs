@@ -1,5 +1,7 @@
 //! The configuration: one TOML file, composed of each module's own part.
 
+mod check;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,7 +9,6 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::authz::identity::IdentitySource;
-use crate::authz::identity::spiffe::is_trust_domain;
 use crate::authz::limits::Limits;
 use crate::authz::policy::source::line_of;
 use crate::{audit, telemetry};
@@ -210,10 +211,9 @@ impl Config {
             let line = error.span().map(|span| line_of(text, span.start));
             wrong(line, error.message().to_owned())
         })?;
-        config.check().map_err(|(key, message)| {
-            // The line of the key, where the file has it.
-            let line = text.lines().position(|line| line.trim_start().starts_with(key)).map(|at| at + 1);
-            wrong(line, message)
+        config.check().map_err(|(keys, message)| {
+            // The line of the first key that the file has; the others have their defaults.
+            wrong(keys.iter().find_map(|key| line_of_key(text, key)), message)
         })?;
         config.bundle.path = base.join(&config.bundle.path);
         if config.record.path.as_os_str() != "-" {
@@ -225,68 +225,6 @@ impl Config {
         Ok(config)
     }
 
-    /// What the types cannot say. The error names the key.
-    fn check(&self) -> Result<(), (&'static str, String)> {
-        if self.listener.is_empty() {
-            return Err(("[[listener]]", "there is no `[[listener]]`, so nobody could ask".into()));
-        }
-        for listener in &self.listener {
-            if listener.tcp.is_some() == listener.unix.is_some() {
-                return Err(("[[listener]]", "a `[[listener]]` has either `tcp` or `unix`".into()));
-            }
-            listener.mode().map_err(|message| ("unix_mode_octal", message))?;
-        }
-        if self.identity.trust_domains.is_empty() {
-            return Err(("[identity]", "`identity.trust_domains` is empty, so every caller would be denied".into()));
-        }
-        if let Some(domain) = self.identity.trust_domains.iter().find(|domain| !is_trust_domain(domain)) {
-            return Err((
-                "trust_domains",
-                format!("`trust_domains`: `{domain}` is no trust domain name (a-z 0-9 . - _)"),
-            ));
-        }
-        if jiff::tz::TimeZone::get(&self.time.zone).is_err() {
-            return Err(("zone", format!("`time.zone`: `{}` is no IANA time zone", self.time.zone)));
-        }
-        if !(0.0..=1.0).contains(&self.telemetry.permit_sample_ratio) {
-            return Err(("permit_sample_ratio", "`permit_sample_ratio` is a share: 0 to 1".into()));
-        }
-        let positive = [
-            ("queue_records", self.record.queue_records as u64),
-            ("queue_spans", self.telemetry.queue_spans as u64),
-            ("export_timeout_ms", self.telemetry.export_timeout_ms),
-            ("poll_seconds", self.bundle.poll_seconds),
-            ("body_bytes", self.limits.body_bytes as u64),
-            ("header_count", self.limits.header_count as u64),
-            ("header_bytes", self.limits.header_bytes as u64),
-            ("path_bytes", self.limits.path_bytes as u64),
-            ("json_depth", self.limits.json_depth as u64),
-            ("json_values", self.limits.json_values as u64),
-            ("batch_messages", self.limits.batch_messages as u64),
-            ("deadline_ms", self.server.deadline_ms),
-            ("in_flight_checks", self.server.in_flight_checks as u64),
-            ("connections", self.server.connections as u64),
-            ("streams_per_connection", self.server.streams_per_connection.into()),
-            ("http2_header_list_bytes", self.server.http2_header_list_bytes.into()),
-            ("keepalive_seconds", self.server.keepalive_seconds),
-            ("worker_threads", self.runtime.worker_threads as u64),
-        ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err((key, format!("`{key}` has to be at least 1")));
-        }
-        // The reader recurses once per level, on a stack of a size that we choose.
-        if self.limits.json_depth > 128 {
-            return Err(("json_depth", "`json_depth` can be at most 128".into()));
-        }
-        if self.server.check_message_bytes < self.limits.body_bytes + self.limits.header_bytes {
-            return Err((
-                "check_message_bytes",
-                "`check_message_bytes` has to hold `body_bytes` and `header_bytes` together".into(),
-            ));
-        }
-        Ok(())
-    }
-
     /// The zone of `context.local`.
     #[must_use]
     pub fn zone(&self) -> jiff::tz::TimeZone {
@@ -295,7 +233,24 @@ impl Config {
     }
 }
 
+/// The line of a key, or of the header of a table.
+fn line_of_key(text: &str, key: &str) -> Option<usize> {
+    let is_it = |line: &str| {
+        let name = line.split_once('=').map(|(name, _)| name.rsplit('.').next().unwrap_or(name).trim());
+        line.trim_start().starts_with('[') && line.trim_start().starts_with(key) || name == Some(key)
+    };
+    text.lines().position(is_it).map(|at| at + 1)
+}
+
 impl Listener {
+    /// Its address, if whoever reaches that can say who the caller is: the header counts that the proxy
+    /// sends, and nothing makes sure that it is the proxy who asks.
+    #[must_use]
+    pub fn takes_callers_from_the_network(&self) -> Option<SocketAddr> {
+        let outside = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+        self.tcp.filter(|address| self.identity == IdentitySource::Xfcc && outside(address))
+    }
+
     /// The permissions of its Unix socket.
     ///
     /// # Errors
@@ -312,6 +267,8 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const GOOD: &str = "[[listener]]\ntcp = \"127.0.0.1:0\"\n[identity]\ntrust_domains = [\"example.org\"]\n";
 
     fn parse(text: &str) -> Result<Config, String> {
         Config::parse("palisade.toml", text, Path::new("/etc/palisade")).map_err(|error| error.to_string())
@@ -347,17 +304,29 @@ mod tests {
 
     #[test]
     fn mistakes_name_file_line_and_key() {
-        let good = "[[listener]]\ntcp = \"127.0.0.1:0\"\n[identity]\ntrust_domains = [\"example.org\"]\n";
+        let good = GOOD;
         assert!(parse(good).is_ok());
         for (text, message) in [
             (format!("{good}[log]\nlevl = \"info\"\n"), "palisade.toml:6: unknown field `levl`"),
             (format!("{good}[lgo]\n"), "palisade.toml:5: unknown field `lgo`"),
             (format!("{good}[time]\nzone = \"Mars/Olympus\"\n"), "palisade.toml:6: `time.zone`"),
-            (format!("{good}[limits]\njson_depth = 0\n"), "palisade.toml:6: `json_depth`"),
-            (format!("{good}[limits]\njson_depth = 1000\n"), "palisade.toml:6: `json_depth`"),
+            (format!("{good}[limits]\njson_depth = 0\n"), "palisade.toml:6: `json_depth` has to be from 1 to 128"),
+            (format!("{good}[limits]\njson_depth = 1000\n"), "palisade.toml:6: `json_depth` has to be from 1 to 128"),
             (format!("{good}[limits]\nbody_bytes = -1\n"), "palisade.toml:6: invalid value"),
             (format!("{good}[record]\nwhen_full = \"allow\"\n"), "palisade.toml:6: unknown variant `allow`"),
             (format!("{good}[server]\ncheck_message_bytes = 10\n"), "palisade.toml:6: `check_message_bytes`"),
+            (format!("{good}[limits]\nbody_bytes = 200000\n"), "palisade.toml:6: `check_message_bytes` has to hold"),
+            (
+                format!("{good}[server]\nin_flight_checks = 1024\n"),
+                "palisade.toml:6: `in_flight_checks` has to be below",
+            ),
+            (
+                format!("{good}[server]\n streams_per_connection = 512\n"),
+                "palisade.toml:6: `in_flight_checks` has to be",
+            ),
+            (format!("{good}[server]\ndrain_seconds = 1\ndeadline_ms = 1001\n"), "palisade.toml:6: `drain_seconds`"),
+            (format!("{good}[server]\ndeadline_ms = 10001\n"), "palisade.toml:6: `drain_seconds` has to be at least"),
+            (format!("server.keepalive_seconds = 0\n{good}"), "palisade.toml:1: `keepalive_seconds` has to be from 1"),
             (format!("{good}[telemetry]\npermit_sample_ratio = 2\n"), "palisade.toml:6: `permit_sample_ratio`"),
             ("[[listener]]\ntcp = \"127.0.0.1:0\"\n".into(), "`identity.trust_domains` is empty"),
             (
@@ -370,6 +339,71 @@ mod tests {
         ] {
             let error = parse(&text).unwrap_err();
             assert!(error.contains(message), "{error} / {message}");
+        }
+    }
+
+    /// None is forgotten: what the default file has is tried with a number that nobody could mean.
+    #[test]
+    fn every_number_has_a_range() {
+        let mut table = "";
+        let mut numbers = 0;
+        for line in DEFAULT.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                table = name.trim_end_matches(']');
+            }
+            let Some((key, value)) = line.split_once(" = ") else { continue };
+            let value = value.split('#').next().unwrap_or_default().trim();
+            if value.parse::<u64>().is_err() {
+                continue;
+            }
+            numbers += 1;
+            for wrong in [0, u64::from(u32::MAX)] {
+                let text = format!("{GOOD}[{table}]\n{key} = {wrong}\n");
+                let error = parse(&text).unwrap_err();
+                let expected = format!("palisade.toml:6: `{key}` has to be from ");
+                assert!(error.starts_with(&expected), "{error}");
+            }
+        }
+        assert_eq!(numbers, 22);
+    }
+
+    #[test]
+    fn spans_go_to_a_url_without_a_password() {
+        let with = |endpoint: &str| parse(&format!("{GOOD}[telemetry]\notlp_endpoint = \"{endpoint}\"\n"));
+        for good in ["", "http://127.0.0.1:4317", "https://otel.example", "http://[::1]:4317/"] {
+            assert!(with(good).is_ok(), "{good}");
+        }
+        for wrong in [
+            "not a url",
+            "otel:4317",
+            "/path",
+            "grpc://otel:4317",
+            "http://",
+            "http://u:secret@otel:4317",
+            "http://u@otel",
+        ] {
+            let error = with(wrong).unwrap_err();
+            assert!(error.starts_with("palisade.toml:6: `otlp_endpoint` has to be"), "{wrong}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn callers_asserted_from_beyond_loopback_are_noticed() {
+        let listener =
+            |tcp: &str, identity| Listener { tcp: Some(tcp.parse().unwrap()), identity, ..Listener::default() };
+        for (address, outside) in [
+            ("127.0.0.1:1", false),
+            ("127.1.2.3:1", false),
+            ("[::1]:1", false),
+            ("[::ffff:127.0.0.1]:1", false),
+            ("0.0.0.0:1", true),
+            ("[::]:1", true),
+            ("10.0.0.1:1", true),
+        ] {
+            let found = listener(address, IdentitySource::Xfcc).takes_callers_from_the_network();
+            assert_eq!(found.is_some(), outside, "{address}");
+            assert_eq!(listener(address, IdentitySource::SourcePrincipal).takes_callers_from_the_network(), None);
         }
     }
 }

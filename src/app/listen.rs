@@ -27,6 +27,7 @@ use tonic::service::Routes;
 use tower_service::Service as _;
 
 use super::StartError;
+use super::accept::Outcomes;
 use super::pipeline::Pipeline;
 use crate::authz::identity::IdentitySource;
 use crate::config;
@@ -38,8 +39,6 @@ const PREFACE_TIME: Duration = Duration::from_secs(10);
 /// While draining, how long no check may be in flight before connections that stay open for something else
 /// (a watch of the health service) are closed.
 const IDLE: Duration = Duration::from_millis(200);
-/// How long accepting pauses after the system refused (out of file descriptors, say).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A bound socket and how its callers are identified.
 pub struct Bound {
@@ -232,6 +231,7 @@ struct Accepting {
 impl Accepting {
     /// Accepts for ever. An error of the system ends neither this loop nor the connections that are there.
     async fn accept(&self, socket: &Listening) {
+        let mut outcomes = Outcomes::of("checks");
         loop {
             let accepted = match socket {
                 Listening::Tcp(listener) => listener.accept().await.and_then(|(stream, _peer)| {
@@ -243,10 +243,7 @@ impl Accepting {
                     listener.accept().await.map(|(stream, _peer)| self.begin(stream.into_split()))
                 }
             };
-            if let Err(error) = accepted {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            outcomes.or_pause(accepted).await;
         }
     }
 

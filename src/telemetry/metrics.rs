@@ -38,6 +38,8 @@ pub struct Metrics {
     pub record_write_errors: IntGauge,
     /// Connections closed at once because there were too many.
     pub connections_refused: IntCounter,
+    /// The same on the admin port.
+    pub admin_connections_refused: IntCounter,
     /// Captures that were dropped.
     pub captures_dropped: IntCounter,
 }
@@ -118,6 +120,10 @@ impl Metrics {
             connections_refused: counter(
                 "palisade_connections_refused_total",
                 "Connections closed at once because there were too many.",
+            )?,
+            admin_connections_refused: counter(
+                "palisade_admin_connections_refused_total",
+                "Connections to the admin port closed at once because there were too many.",
             )?,
             captures_dropped: counter("palisade_captures_dropped_total", "Captured checks that were dropped.")?,
             registry,

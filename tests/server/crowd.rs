@@ -18,7 +18,7 @@ fn and_so_they_are_with_several_threads_that_decide() {
 
 fn ask_all(setup: Setup) {
     // All at once is more than is taken by default.
-    let app = setup.set("server", "in_flight_checks", 2_000).start();
+    let app = setup.set("server", "in_flight_checks", 2_000).set("server", "streams_per_connection", 2_048).start();
     let stranger = Ask { principal: "spiffe://evil.example/ns/agents/sa/coder".into(), ..Ask::permitted() };
     let cases = [
         (Ask::permitted(), ""),

@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use palisade::app::Drained;
+
 use crate::support::ask::Ask;
 use crate::support::client::Client;
 use crate::support::process::{Process, make_fifo, palisade, stderr};
@@ -54,26 +56,22 @@ fn an_idle_process_ends_at_once() {
 
 #[test]
 fn past_the_drain_deadline_it_ends_all_the_same() {
-    let setup = Setup::new().set("server", "drain_seconds", 1).set("server", "deadline_ms", 600_000);
-    let mut process = Process::serve(setup, &[]);
-    let answer = process.client().check(&Ask::permitted());
-    let _held = Wire::open(process.tcp()).stream(CHECK, &[]);
-    wait_in_flight(&process, 1.0);
+    let mut app = Setup::new().impatient().start();
+    let answer = app.check(&Ask::permitted());
+    let _held = Wire::open(app.tcp()).stream(CHECK, &[]);
+    eventually("one check in flight", || (app.metric("palisade_checks_in_flight", &[]) == 1.0).then_some(()));
     let asked = Instant::now();
-    process.stop();
+    let drained = app.drain();
     assert!(asked.elapsed() < Duration::from_secs(15));
-    let last_line = read_lines(&process.log).pop().unwrap();
-    assert_eq!((&last_line["message"], &last_line["in_time"]), (&"stopped".into(), &false.into()));
-    let records = process.records();
-    assert_eq!(records[0]["decisionId"], answer.decision_id);
+    assert_eq!(drained, Drained { in_time: false, unwritten_records: 0 });
+    assert_eq!(app.records(1)[0]["decisionId"], answer.decision_id);
 }
 
 /// A client that never reads its answer has no window left: the answer cannot leave, and the process ends
 /// nevertheless.
 #[test]
 fn a_client_that_does_not_read_cannot_hold_the_process() {
-    let setup = Setup::new().set("server", "drain_seconds", 1);
-    let mut process = Process::serve(setup, &[]);
+    let mut process = Process::serve(Setup::new(), &[]);
     let wire = Wire::with(process.tcp(), h2::client::Builder::new().initial_window_size(0));
     let mut stuck = wire.stream(CHECK, &[]);
     stuck.send(&Ask::permitted().framed(), true);
@@ -110,6 +108,20 @@ fn the_log_is_json_lines_that_name_the_bound_addresses() {
     assert_eq!(ready.len(), 1);
     assert!(ready[0]["unix"].as_str().unwrap().contains("authz.sock"));
     assert_eq!(process.stop(), Some(0));
+}
+
+/// One line for a listener on which anybody in the network could assert a caller, none for the others.
+#[test]
+fn an_xfcc_listener_beyond_loopback_is_warned_about() {
+    let setup = Setup::new()
+        .listener("tcp = \"127.0.0.1:0\"\nidentity = \"xfcc\"")
+        .listener("tcp = \"0.0.0.0:0\"\nidentity = \"xfcc\"")
+        .listener("unix = \"authz.sock\"\nidentity = \"xfcc\"");
+    let process = Process::serve(setup, &[]);
+    let lines = read_lines(&process.log);
+    let warnings: Vec<_> = lines.iter().filter(|line| line["level"] == "WARN").collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0]["address"], "0.0.0.0:0");
 }
 
 #[test]
@@ -182,7 +194,7 @@ fn what_keeps_it_from_starting_is_one_line_and_exit_code_1() {
         (Setup::new().listener("unix = \"no/such/folder/authz.sock\""), "authz.sock", "No such file"),
         (Setup::new().set("record", "path", "\"no/such/folder/records.jsonl\""), "records.jsonl", "No such file"),
         (Setup::new().set("bundle", "path", "\"no-bundle\""), "no-bundle", "no such directory"),
-        (Setup::new().set("telemetry", "otlp_endpoint", "\"not a url\""), "otlp_endpoint", "not a url"),
+        (Setup::new().set("telemetry", "otlp_endpoint", "\"not a url\""), "otlp_endpoint", "http://"),
     ];
     for (setup, place, what) in cases {
         let config = setup.write_config();

@@ -90,7 +90,7 @@ fn a_call_that_never_sends_its_body_misses_its_deadline() {
 /// The proxy's own timeout counts if it is the shorter one: an answer after it would be none.
 #[test]
 fn the_proxy_s_timeout_shortens_the_deadline() {
-    let app = Setup::new().set("server", "deadline_ms", 3_600_000).start();
+    let app = Setup::new().set("server", "deadline_ms", 60_000).set("server", "drain_seconds", 60).start();
     let wire = Wire::open(app.tcp());
     let answer = wire.stream(CHECK, &[("grpc-timeout", "50m")]).reply().answer();
     answer.assert_denial("deadline_missed", 503);

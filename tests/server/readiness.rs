@@ -1,6 +1,8 @@
 //! The admin port and gRPC health: what operators and orchestrators see.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -9,7 +11,7 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::support::ask::Ask;
 use crate::support::client::Client;
 use crate::support::wire::{CHECK, Wire};
-use crate::support::{App, Setup, eventually, get_whole, run, samples};
+use crate::support::{App, PATIENCE, Setup, eventually, get_whole, run, samples};
 
 const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
 
@@ -74,13 +76,67 @@ fn while_draining_it_is_not_ready_but_alive() {
 /// An orchestrator that watches gRPC health never hangs up by itself.
 #[test]
 fn a_health_watch_does_not_hold_draining_up() {
-    let mut app = Setup::new().set("server", "drain_seconds", 5).start();
+    let mut app = App::start();
     let mut watch = run(async {
         let request = HealthCheckRequest { service: String::new() };
         HealthClient::new(app.client().channel.clone()).watch(request).await.unwrap().into_inner()
     });
     assert!(run(watch.message()).unwrap().is_some());
     assert!(app.drain().in_time);
+}
+
+/// Connections to the admin port that say nothing, more than it takes at once. The surplus is closed.
+fn crowd(admin: SocketAddr) -> Vec<TcpStream> {
+    let mut idle: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(admin).unwrap()).collect();
+    for surplus in &mut idle[32..] {
+        assert_closed(surplus);
+    }
+    idle.truncate(32);
+    idle
+}
+
+fn assert_closed(stream: &mut TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the end of the connection");
+    assert!(rest.is_empty());
+}
+
+/// An answer with status 200; nothing if the connection was closed because there are too many.
+fn answer(admin: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    text.starts_with("HTTP/1.1 200 OK\r\n").then_some(text)
+}
+
+/// The admin port shares file descriptors with the listeners of checks, and must not take them all.
+#[test]
+fn a_crowd_at_the_admin_port_is_bounded_and_checks_go_on() {
+    let app = App::start();
+    let admin = app.running().admin;
+    let idle = crowd(admin);
+    app.check(&Ask::permitted()).assert_permit();
+    drop(idle);
+    eventually("an answer of /readyz", || answer(admin, "/readyz"));
+    let text = eventually("the metrics", || answer(admin, "/metrics"));
+    assert!(text.contains("\npalisade_admin_connections_refused_total "), "{text}");
+    assert!(!text.contains("\npalisade_admin_connections_refused_total 0\n"), "{text}");
+}
+
+/// Who connects and says nothing, or begins a request and never ends it, loses the place.
+#[test]
+fn silent_connections_to_the_admin_port_give_their_places_back() {
+    let app = App::start();
+    let admin = app.running().admin;
+    let mut silent = crowd(admin);
+    for halfway in &mut silent[16..] {
+        let _closed_already = halfway.write_all(b"GET /readyz HTTP/1.1\r\nhost: ");
+    }
+    silent.iter_mut().for_each(assert_closed);
+    eventually("an answer of /readyz", || answer(admin, "/readyz"));
 }
 
 #[test]
@@ -125,6 +181,7 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
         "palisade_record_queue",
         "palisade_records_lost",
         "palisade_connections_refused_total",
+        "palisade_admin_connections_refused_total",
     ] {
         assert!(names.contains(name), "{name} in {names:?}");
     }

@@ -160,7 +160,7 @@ fn fill(app: &App) -> Vec<String> {
 
 fn with_full_pipe(when_full: &str) -> (App, Pipe) {
     // What nobody reads cannot be written at the end either.
-    let setup = Setup::new().set("server", "drain_seconds", 1);
+    let setup = Setup::new().impatient();
     let setup = setup.set("record", "queue_records", QUEUE).set("record", "when_full", format!("\"{when_full}\""));
     let pipe = Pipe::make(&setup);
     (setup.start(), pipe)
@@ -254,7 +254,7 @@ fn when_full_no_denial_ever_becomes_a_permit() {
 /// `/dev/full` takes nothing: every attempt to write fails.
 #[test]
 fn a_full_disk_is_counted_and_then_denies() {
-    let setup = Setup::new().set("server", "drain_seconds", 1);
+    let setup = Setup::new().impatient();
     let app = setup.set("record", "path", "\"/dev/full\"").set("record", "queue_records", QUEUE).start();
     fill(&app);
     app.check(&Ask::permitted()).assert_denial("record_unavailable", 503);
@@ -268,7 +268,8 @@ fn a_full_disk_is_counted_and_then_denies() {
 #[test]
 fn records_left_unwritten_at_the_end_are_told() {
     for count in [1, 3] {
-        let setup = Setup::new().set("record", "path", "\"/dev/full\"").set("server", "drain_seconds", 1);
+        let setup = Setup::new().set("record", "path", "\"/dev/full\"");
+        let setup = setup.set("server", "drain_seconds", 3).set("server", "deadline_ms", 3_000);
         let mut process = Process::serve(setup, &[]);
         let client = process.client();
         for _ in 0..count {

@@ -54,6 +54,7 @@ pub struct Setup {
     pub dir: TempDir,
     listeners: Vec<String>,
     settings: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
+    impatient: bool,
 }
 
 impl Setup {
@@ -61,18 +62,25 @@ impl Setup {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         copy_directory(&default_bundle(), &dir.path().join("bundle"));
-        Self { dir, listeners: Vec::new(), settings: BTreeMap::new() }
+        Self { dir, listeners: Vec::new(), settings: BTreeMap::new(), impatient: false }
             .set("admin", "listen", "\"127.0.0.1:0\"")
             .set("identity", "trust_domains", "[\"example.org\"]")
             .set("bundle", "path", "\"bundle\"")
             .set("record", "path", "\"records.jsonl\"")
-            .set("server", "deadline_ms", "20000")
+            .set("server", "deadline_ms", 20_000)
+            .set("server", "drain_seconds", 20)
             .set("log", "level", "\"error\"")
     }
 
     /// Sets one key; `value` is TOML.
     pub fn set(mut self, table: &'static str, key: &'static str, value: impl ToString) -> Self {
         self.settings.entry(table).or_default().insert(key, value.to_string());
+        self
+    }
+
+    /// Drains for a second only, which no file can say next to such a deadline: for what has to be given up.
+    pub fn impatient(mut self) -> Self {
+        self.impatient = true;
         self
     }
 
@@ -106,7 +114,11 @@ impl Setup {
     }
 
     pub fn config(&self) -> Config {
-        Config::parse("palisade.toml", &self.toml(), self.path()).unwrap()
+        let mut config = Config::parse("palisade.toml", &self.toml(), self.path()).unwrap();
+        if self.impatient {
+            config.server.drain_seconds = 1;
+        }
+        config
     }
 
     /// Writes the configuration file for the real process.
