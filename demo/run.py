@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from demo.mesh import Mesh
 
 
+def port(text: str) -> int:
+    if not text.isdecimal() or not 1024 <= int(text) <= 65_515:
+        raise argparse.ArgumentTypeError(f"`{text}` is no port from 1024 to 65515")
+    return int(text)
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -23,7 +29,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--palisade", type=Path, help="the program (default: PALISADE_BIN, else target/release/palisade)"
     )
-    parser.add_argument("--base-port", type=int, help="first of the 20 ports (default: 18000)")
+    parser.add_argument("--base-port", type=port, help="first of the 20 ports (default: 18000)")
     parser.add_argument("--bundle", type=Path, help="bundle directory (default: cedar)")
     parser.add_argument("--tour-only", action="store_true", help="stop after the tour; status 1 if a verdict surprises")
     return parser.parse_args()

@@ -232,13 +232,15 @@ impl HttpPart {
             Some((name.to_owned(), value))
         });
         let (headers, header_map) = if http.headers.joined() {
-            let mut map = BTreeMap::new();
-            for (name, value) in fields {
-                // Joined, a name can be there twice only in two cases.
-                let name = if map.contains_key(&name) { name.to_ascii_uppercase() } else { name };
-                map.insert(name, value);
-            }
-            (Some(map), None)
+            let fields: Vec<(String, String)> = fields.collect();
+            let later = |at: usize, name: &str| fields.iter().skip(at + 1).filter(|(other, _)| other == name).count();
+            // Joined, a name can be there twice only in two cases: the earlier, the more capitals, so that the map
+            // keeps their order.
+            let map = fields
+                .iter()
+                .enumerate()
+                .map(|(at, (name, value))| (capitalised(name, later(at, name)), value.clone()));
+            (Some(map.collect()), None)
         } else {
             (
                 None,
@@ -262,6 +264,19 @@ impl HttpPart {
         }
         part
     }
+}
+
+/// A name with its first `count` letters as capitals.
+fn capitalised(name: &str, count: usize) -> String {
+    let mut left = count;
+    let capital = |c: char| {
+        if left == 0 || !c.is_ascii_lowercase() {
+            return c;
+        }
+        left -= 1;
+        c.to_ascii_uppercase()
+    };
+    name.chars().map(capital).collect()
 }
 
 /// Writes captures on a thread of its own.

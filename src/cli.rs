@@ -57,8 +57,16 @@ fn complain(message: &str) {
 }
 
 /// Text on standard output. A reader that went away (`| head`) is no error.
-fn print(text: &str) {
+/// Prints, and gives back `status`; or a failure, if what was asked for could not be written (a full disk). A
+/// reader that went away (`| head`) has what it wanted.
+fn print(text: &str, status: u8) -> u8 {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
-    let _reader_gone = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            complain(&format!("cannot write: {error}"));
+            exit::FAILURE
+        }
+        _ => status,
+    }
 }

@@ -50,10 +50,7 @@ pub struct Arguments {
 #[must_use]
 pub fn run(arguments: &Arguments) -> u8 {
     match check(arguments) {
-        Ok((text, code)) => {
-            print(&text);
-            code
-        }
+        Ok((text, code)) => print(&text, code),
         Err(message) => {
             complain(&message);
             exit::FAILURE

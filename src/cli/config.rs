@@ -29,15 +29,9 @@ enum Command {
 #[must_use]
 pub fn run(arguments: &Arguments) -> u8 {
     match &arguments.command {
-        Command::Default => {
-            print(DEFAULT);
-            exit::OK
-        }
+        Command::Default => print(DEFAULT, exit::OK),
         Command::Check { file } => match Config::load(file) {
-            Ok(_) => {
-                print("the configuration is valid\n");
-                exit::OK
-            }
+            Ok(_) => print("the configuration is valid\n", exit::OK),
             Err(error) => {
                 complain(&error.to_string());
                 exit::FAILURE

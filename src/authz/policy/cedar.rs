@@ -8,8 +8,9 @@
 //! [`super::Bundle::reference`] keeps the public authorizer at hand to compare with.
 
 pub use cedar_policy_core::ast::{
-    ActionConstraint, BinaryOp, Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr, ExprKind,
-    Literal, Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, RestrictedExpr, Value, ValueKind, Var,
+    ActionConstraint, BinaryOp, Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr,
+    ExprKind, Literal, Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, RestrictedExpr, Value,
+    ValueKind, Var,
 };
 pub use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
 pub use cedar_policy_core::evaluator::{EvaluationError, Evaluator, RestrictedEvaluator};

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use super::cedar::{
     ActionConstraint, Entities, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, EvaluationError,
-    Evaluator, Extensions, Literal, NoEntitiesSchema, Policy, PrincipalOrResourceConstraint, Request,
-    TCComputation, Value, ValueKind,
+    Evaluator, Extensions, Literal, NoEntitiesSchema, Policy, PrincipalOrResourceConstraint, Request, TCComputation,
+    Value, ValueKind,
 };
 use super::context::Needs;
 use super::index::{At, Index};
