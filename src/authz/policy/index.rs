@@ -160,12 +160,6 @@ impl Index {
     fn names_of(&self, entity: &Entity) -> Vec<Named> {
         std::iter::once(entity.uid()).chain(entity.ancestors()).filter_map(|uid| self.named.get(uid).copied()).collect()
     }
-
-    /// The policies that no entity tells apart, with the action or group that each is evaluated for (`None`: all).
-    pub fn unindexed(&self) -> impl Iterator<Item = (Option<&EntityUID>, At)> {
-        let of = |action, lists: &Lists| lists.rest.clone().into_iter().map(move |at| (action, at));
-        self.actions.iter().flat_map(move |(uid, lists)| of(Some(uid), lists)).chain(of(None, &self.any_action))
-    }
 }
 
 impl Keys {
