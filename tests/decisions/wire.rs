@@ -214,3 +214,53 @@ fn a_value_in_two_forms_is_refused() {
         assert_eq!(request::decode(&of(http)), Err(Reason::CheckUndecodable));
     }
 }
+
+/// A JSON-RPC call of the demo's `coder` to the demo's tools.
+fn call(method: &str, params: &serde_json::Value) -> Request<'static> {
+    let body = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+    let http = serde_json::json!({"method": "POST", "path": "/mcp", "host": "h", "raw_body_text": body,
+        "headers": {"content-type": "application/json"}});
+    capture(&http.to_string())
+}
+
+/// What a caller writes goes into records, spans and answers: a queue of them must not fill the memory.
+#[test]
+fn names_that_never_end_are_cut() {
+    let tool = "é".repeat(20_000);
+    let message =
+        support::encode(&call("tools/call", &serde_json::json!({"name": tool})), HeaderForm::Listed, BodyForm::Raw);
+    let now = support::OFFICE.to_string();
+    let (decision, _) = support::decide(
+        &support::active(None),
+        palisade::authz::identity::IdentitySource::SourcePrincipal,
+        &now,
+        &message,
+    );
+    assert_eq!(decision.reason(), Some(Reason::ToolUnregistered));
+    let evaluation = &decision.evaluations[0];
+    for text in [&evaluation.action, evaluation.tool.as_ref().unwrap()] {
+        assert!(text.len() < 300 && text.ends_with('…'), "{} bytes", text.len());
+    }
+}
+
+/// Policies see `name` and `uri` only where a server looks at them.
+#[test]
+fn members_that_mean_nothing_to_a_method_are_no_facts() {
+    use palisade::authz::call::{self, ProtocolFacts};
+    let target: palisade::authz::target::Target =
+        toml::from_str("name = 'crm'\nprotocol = 'mcp'\nmatch.path_prefix = '/mcp'").unwrap();
+    let facts = |method: &str| {
+        let request = call(method, &serde_json::json!({"name": "ping", "uri": "docs://public/x"}));
+        let reading = call::read(&request, &target, &palisade::authz::limits::Limits::default()).unwrap();
+        match &reading.calls[0].facts {
+            ProtocolFacts::Mcp { name, uri, .. } => (name.is_some(), uri.is_some()),
+            _ => panic!("{method}"),
+        }
+    };
+    assert_eq!(facts("tools/call"), (true, false));
+    assert_eq!(facts("prompts/get"), (true, false));
+    assert_eq!(facts("resources/read"), (false, true));
+    for method in ["resources/list", "tools/list", "tasks/cancel", "completion/complete", "ping"] {
+        assert_eq!(facts(method), (false, false), "{method}");
+    }
+}

@@ -167,6 +167,11 @@ mod tests {
         ] {
             assert_eq!(read(text), Err(Reason::JsonRpcMalformed.into()), "{text}");
         }
+        let id = "x".repeat(257);
+        assert_eq!(
+            read(&format!(r#"{{"jsonrpc":"2.0","id":"{id}","method":"m"}}"#)),
+            Err(Reason::JsonRpcMalformed.into())
+        );
         let lookalike = read(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call"}"#).unwrap_err();
         assert_eq!(lookalike.reason, Reason::JsonKeyLookalike);
     }
