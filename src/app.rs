@@ -136,6 +136,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         zone: config.zone(),
         recorder: writer.recorder(),
         writer: writer.thread(),
+        spans: spans.clone(),
         metrics,
         in_flight: in_flight.clone(),
         capture,
@@ -152,7 +153,8 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         in_flight,
         stopped,
     };
-    // Until the bundle is there every check is answered, with a denial.
+    // Until the bundle is there every check is answered, with a denial, and the health service says so.
+    background.block_on(pipeline.report_health());
     let deciding = start_deciding(config.runtime.worker_threads, bound, serving)?;
     let watched = config.bundle.watch.then(|| reload::watch(&store, config.bundle.poll_seconds)).transpose();
     let loaded = watched.and_then(|watch| pipeline.load_first().map(|()| watch));
@@ -218,7 +220,7 @@ fn start_background(
             }
             let for_health = pipeline.clone();
             tokio::spawn(async move {
-                // Readiness changes twice: now, with the first bundle in force, and when draining begins.
+                // Health changes twice: now, with the first bundle in force, and when draining begins.
                 for_health.report_health().await;
                 if stopped.wait_for(|stop| *stop).await.is_ok() {
                     for_health.report_health().await;

@@ -34,7 +34,7 @@ const RETRY: Duration = Duration::from_millis(100);
 pub struct Config {
     /// `-` for standard output, else a file that is appended to.
     pub path: PathBuf,
-    /// Most records that wait for the writer.
+    /// Most records that are taken and not yet written.
     pub queue_records: usize,
     /// What happens to a decision whose record finds the queue full.
     pub when_full: WhenFull,
@@ -70,6 +70,8 @@ struct Shared {
     /// Set by the writer when it parks, so that only then somebody wakes it.
     asleep: AtomicBool,
     closed: AtomicBool,
+    /// The last attempt to write failed: what is taken now may never be on record.
+    failing: AtomicBool,
     lost: AtomicU64,
     /// Records taken and not yet written, in the queue or in the writer's hands.
     unwritten: AtomicUsize,
@@ -81,29 +83,36 @@ impl Shared {
     fn queue(&self) -> MutexGuard<'_, VecDeque<Box<Record>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whether a record can be taken.
+    fn has_room(&self) -> bool {
+        let certain = self.when_full == WhenFull::DropAndCount || !self.failing.load(Ordering::Relaxed);
+        certain && self.unwritten.load(Ordering::Relaxed) < self.capacity
+    }
 }
 
-/// The record could not be taken, and the configuration says that the decision must not stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unavailable;
+/// The record could not be taken, and the configuration says that the decision must not stand. It is given
+/// back.
+#[derive(Debug)]
+pub struct Unavailable(pub Box<Record>);
 
 impl Recorder {
     /// Queues a record, or counts it as lost.
     ///
     /// # Errors
-    /// [`Unavailable`] if the queue is full and [`WhenFull::Deny`] is configured, and always after the writer was
-    /// told to finish.
+    /// [`Unavailable`] if [`WhenFull::Deny`] is configured and the queue is full or cannot be written, and always
+    /// after the writer was told to finish.
     pub fn record(&self, record: Box<Record>, writer: &thread::Thread) -> Result<(), Unavailable> {
         {
             let mut queue = self.shared.queue();
             let closed = self.shared.closed.load(Ordering::Relaxed);
-            if closed || queue.len() >= self.shared.capacity {
+            if closed || !self.shared.has_room() {
                 // Counted under the lock: the writer takes the queue and this number together.
                 self.shared.lost.fetch_add(1, Ordering::Relaxed);
                 return match self.shared.when_full {
                     // After the last line nobody could tell of the gap either.
-                    _ if closed => Err(Unavailable),
-                    WhenFull::Deny => Err(Unavailable),
+                    _ if closed => Err(Unavailable(record)),
+                    WhenFull::Deny => Err(Unavailable(record)),
                     WhenFull::DropAndCount => Ok(()),
                 };
             }
@@ -116,10 +125,10 @@ impl Recorder {
         Ok(())
     }
 
-    /// Records that wait for the writer.
+    /// Records that are taken and not yet written.
     #[must_use]
-    pub fn queued(&self) -> usize {
-        self.shared.queue().len()
+    pub fn unwritten(&self) -> usize {
+        self.shared.unwritten.load(Ordering::Relaxed)
     }
 
     /// Records that could not be taken since the start.
@@ -132,6 +141,12 @@ impl Recorder {
     #[must_use]
     pub fn write_errors(&self) -> u64 {
         self.shared.write_errors.load(Ordering::Relaxed)
+    }
+
+    /// Whether decisions are denied now, because their records cannot be kept.
+    #[must_use]
+    pub fn denies(&self) -> bool {
+        self.shared.when_full == WhenFull::Deny && !self.shared.has_room()
     }
 }
 
@@ -184,7 +199,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer. `observe` sees every record on the writer's thread, after it was written.
+    /// Starts the writer. `observe` sees every record that was taken, on the writer's thread and before it is
+    /// written: a disk that takes nothing does not hold up what is told of decisions elsewhere.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -195,11 +211,12 @@ impl Writer {
             when_full: config.when_full,
             asleep: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             unwritten: AtomicUsize::new(0),
             write_errors: AtomicU64::new(0),
         });
-        let worker = Worker { shared: shared.clone(), sink, observe, gap_told: 0, lines: Vec::new() };
+        let worker = Worker { shared: shared.clone(), sink, observe, gap_told: 0, lines: Lines::default() };
         let thread = thread::Builder::new().name("record-writer".into()).spawn(move || worker.run())?;
         Ok(Self { recorder: Recorder { shared }, thread })
     }
@@ -238,7 +255,17 @@ struct Worker<F> {
     observe: F,
     /// Lost records that are on record already.
     gap_told: u64,
-    lines: Vec<u8>,
+    lines: Lines,
+}
+
+/// Lines that are not wholly written.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    /// How much of them is written.
+    written: usize,
+    /// How many records they hold.
+    records: usize,
 }
 
 impl<F: FnMut(&Record)> Worker<F> {
@@ -251,33 +278,23 @@ impl<F: FnMut(&Record)> Worker<F> {
                 std::mem::swap(&mut batch, &mut *queue);
                 (self.shared.lost.load(Ordering::Relaxed), self.shared.closed.load(Ordering::Relaxed))
             };
-            if batch.is_empty() {
-                self.tell_gap(lost);
-                if closed {
-                    return;
-                }
-                if lingered {
-                    self.sleep()
-                } else {
-                    thread::park_timeout(LINGER)
-                }
-                lingered = !lingered;
-                continue;
-            }
-            lingered = false;
-            for record in &batch {
-                json::line(&mut self.lines, record);
-                if self.lines.len() >= WRITE_BYTES {
-                    self.write_lines();
-                }
-            }
-            self.write_lines();
-            self.shared.unwritten.fetch_sub(batch.len(), Ordering::Relaxed);
-            // What found the queue full came after all that was in it.
-            self.tell_gap(lost);
+            let idle = batch.is_empty();
             for record in batch.drain(..) {
                 (self.observe)(&record);
+                self.take(*record);
             }
+            // What could not be taken came after all that was in the queue.
+            self.tell_gap(lost);
+            if !self.write_lines() {
+                thread::park_timeout(RETRY);
+            } else if idle && closed {
+                return;
+            } else if idle && lingered {
+                self.sleep();
+            } else if idle {
+                thread::park_timeout(LINGER);
+            }
+            lingered = idle && !lingered;
         }
     }
 
@@ -291,38 +308,61 @@ impl<F: FnMut(&Record)> Worker<F> {
         self.shared.asleep.store(false, Ordering::Release);
     }
 
+    /// Adds a record to the lines, and writes them when they are many.
+    fn take(&mut self, record: Record) {
+        if json::line(&mut self.lines.bytes, record) {
+            self.lines.records += 1;
+        } else {
+            // A message of texts and numbers always has a JSON form; if ever one has not, it is missed.
+            self.shared.unwritten.fetch_sub(1, Ordering::Relaxed);
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.lines.bytes.len() >= WRITE_BYTES && !self.shared.failing.load(Ordering::Relaxed) {
+            let _tried_again_later = self.write_lines();
+        }
+    }
+
     /// Puts records that were lost on record.
     fn tell_gap(&mut self, lost: u64) {
         if lost > self.gap_told {
-            json::gap(&mut self.lines, lost - self.gap_told);
+            json::gap(&mut self.lines.bytes, lost - self.gap_told);
             self.gap_told = lost;
-            self.write_lines();
         }
     }
 
-    /// Writes all lines. What cannot be written is tried again, from where it stopped, while the queue
-    /// fills up behind it: nothing that was taken is dropped.
-    fn write_lines(&mut self) {
-        let mut at = 0;
-        while let Some(rest) = self.lines.get(at..).filter(|rest| !rest.is_empty()) {
-            match self.sink.write(rest) {
-                Ok(0) => self.write_failed(&io::Error::from(io::ErrorKind::WriteZero)),
-                Ok(written) => at += written,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => self.write_failed(&error),
+    /// Writes all lines, or as much as the sink takes; says whether it took all. The rest is tried again from
+    /// where it stopped: nothing that was taken is dropped.
+    fn write_lines(&mut self) -> bool {
+        let tried = self.try_write();
+        if let Err(error) = &tried {
+            self.shared.write_errors.fetch_add(1, Ordering::Relaxed);
+            if !self.shared.failing.swap(true, Ordering::Relaxed) {
+                tracing::error!(%error, "records cannot be written; trying again until they can");
+            }
+        } else {
+            self.shared.unwritten.fetch_sub(std::mem::take(&mut self.lines.records), Ordering::Relaxed);
+            self.lines.bytes.clear();
+            self.lines.written = 0;
+            if self.shared.failing.swap(false, Ordering::Relaxed) {
+                tracing::info!("records can be written again");
             }
         }
-        if let Err(error) = self.sink.flush() {
-            self.write_failed(&error);
-        }
-        self.lines.clear();
+        tried.is_ok()
     }
 
-    fn write_failed(&self, error: &io::Error) {
-        if self.shared.write_errors.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::error!(%error, "records cannot be written; trying again until they can");
+    fn try_write(&mut self) -> io::Result<()> {
+        if self.lines.bytes.is_empty() {
+            return Ok(());
         }
-        thread::park_timeout(RETRY);
+        while let Some(rest) = self.lines.bytes.get(self.lines.written..).filter(|rest| !rest.is_empty()) {
+            match self.sink.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.lines.written += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.sink.flush()
     }
 }
 
@@ -366,7 +406,7 @@ mod tests {
                 assert_eq!(end.join().unwrap(), 0, "unwritten");
             });
             assert_eq!(seen.load(Ordering::Relaxed), taken);
-            assert_eq!(recorder.record(record(), &thread), Err(Unavailable));
+            assert!(recorder.record(record(), &thread).is_err());
             assert!(recorder.lost() > 0);
         }
     }

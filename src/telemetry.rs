@@ -1,5 +1,6 @@
 //! Logs, metrics and spans.
 
+pub mod export;
 pub mod logs;
 pub mod metrics;
 pub mod spans;

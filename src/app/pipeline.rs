@@ -9,13 +9,14 @@ use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use http::HeaderValue;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use prometheus::IntCounter;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use uuid::Uuid;
 
 use super::StartError;
 use crate::admin::Status;
-use crate::audit::Recorder;
+use crate::audit::{Recorder, Unavailable};
 use crate::authz::decision::Decision;
 use crate::authz::facts::Facts;
 use crate::authz::reason::Reason;
@@ -29,6 +30,7 @@ use crate::store::files::sha256;
 use crate::store::loader::Patience;
 use crate::store::{Reload, Snapshot, Store, Summary};
 use crate::telemetry::metrics::{Metrics, Tally};
+use crate::telemetry::spans::Spans;
 use crate::telemetry::trace_context::{self, Parent};
 
 /// What a pipeline is made of.
@@ -43,6 +45,8 @@ pub struct Parts {
     pub recorder: Recorder,
     /// The thread that writes them.
     pub writer: Thread,
+    /// Where the spans of decisions without a record go.
+    pub spans: Option<Spans>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Checks in flight.
@@ -50,6 +54,9 @@ pub struct Parts {
     /// Where checks are captured to.
     pub capture: Option<Capturer>,
 }
+
+/// Largest question to the health service, in bytes: the name of a service.
+const MAX_HEALTH_BYTES: usize = 1024;
 
 /// The way of one check.
 pub struct Pipeline {
@@ -69,7 +76,8 @@ impl Pipeline {
     pub fn new(parts: Parts) -> Self {
         let health = HealthReporter::new();
         let health_service =
-            HealthServer::new(tonic_health::server::HealthService::from_health_reporter(health.clone()));
+            HealthServer::new(tonic_health::server::HealthService::from_health_reporter(health.clone()))
+                .max_decoding_message_size(MAX_HEALTH_BYTES);
         Self { parts, draining: AtomicBool::new(false), refused: Mutex::new(None), health, health_service }
     }
 
@@ -201,17 +209,28 @@ impl Pipeline {
             trace,
             duration_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         };
-        let decision_id = record.decision_id.clone();
         let (answer, tally) = match self.parts.recorder.record(Box::new(record), &self.parts.writer) {
             Ok(()) => (answer, tally),
-            Err(crate::audit::Unavailable) => {
-                let denial = Decision::deny(Reason::RecordUnavailable);
-                (response::build(&denial, &decision_id), Tally::of(&denial))
-            }
+            Err(Unavailable(record)) => self.unrecorded(*record),
         };
         self.parts.metrics.count(tally, took.as_secs_f64());
         answer
     }
+
+    /// The denial of a call whose record cannot be kept. Its span is all that tells of it, and there is no writer to
+    /// leave it to.
+    fn unrecorded(&self, record: Record) -> (CheckResponse, Tally) {
+        let record = Record { decision: record.decision.overruled(Reason::RecordUnavailable), ..record };
+        if let Some(spans) = &self.parts.spans {
+            spans.observe(&record);
+        }
+        (response::build(&record.decision, &record.decision_id), Tally::of(&record.decision))
+    }
+}
+
+/// A counter that somebody else keeps count of. Only the one thread of the admin port does this.
+fn bring_to(counter: &IntCounter, value: u64) {
+    counter.inc_by(value.saturating_sub(counter.get()));
 }
 
 /// The moment and the id of one decision.
@@ -269,7 +288,8 @@ impl Status for Pipeline {
     fn readiness(&self) -> (bool, String) {
         let snapshot = self.parts.store.snapshot();
         let draining = self.draining.load(Ordering::Relaxed);
-        let ready = !draining && !snapshot.digest.is_empty();
+        let unrecorded = self.parts.recorder.denies();
+        let ready = !draining && !snapshot.digest.is_empty() && !unrecorded;
         let mut lines = String::from(if ready {
             "ready\n"
         } else if draining {
@@ -281,6 +301,9 @@ impl Status for Pipeline {
             "" => "bundle: none loaded\n".to_owned(),
             digest => format!("bundle: {digest}\n"),
         };
+        if unrecorded {
+            lines += "records cannot be written: every call is denied\n";
+        }
         if let Some(error) = &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
             lines += &format!("bundle on disk refused, the last good one is in force: {error}\n");
         }
@@ -291,9 +314,13 @@ impl Status for Pipeline {
         let (metrics, recorder) = (&self.parts.metrics, &self.parts.recorder);
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         metrics.in_flight.set(gauge(self.parts.in_flight.load(Ordering::Relaxed) as u64));
-        metrics.record_queue.set(gauge(recorder.queued() as u64));
-        metrics.records_lost.set(gauge(recorder.lost()));
-        metrics.record_write_errors.set(gauge(recorder.write_errors()));
+        metrics.record_queue.set(gauge(recorder.unwritten() as u64));
+        bring_to(&metrics.records_lost, recorder.lost());
+        bring_to(&metrics.record_write_errors, recorder.write_errors());
+        if let Some(spans) = &self.parts.spans {
+            bring_to(&metrics.spans_dropped, spans.dropped());
+            bring_to(&metrics.span_export_failures, spans.export_failures());
+        }
         metrics.text()
     }
 }

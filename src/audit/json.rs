@@ -7,52 +7,56 @@ use crate::authz::hex;
 use crate::authz::record::Record;
 use crate::proto;
 
-/// Appends one record as a line.
-pub fn line(lines: &mut Vec<u8>, record: &Record) {
-    append(lines, &message(record));
+/// Appends one record as a line; `false` if it has no JSON form, and nothing was appended.
+#[must_use]
+pub fn line(lines: &mut Vec<u8>, record: Record) -> bool {
+    append(lines, &message(record))
 }
 
 /// Appends a gap as a line.
 pub fn gap(lines: &mut Vec<u8>, lost_records: u64) {
     #[expect(clippy::disallowed_methods, reason = "a gap has no decision whose moment it could bear")]
     let now = Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default();
-    append(lines, &proto::Gap { time: Some(now.into()), lost_records });
+    // A time and a number have a JSON form.
+    let _appended = append(lines, &proto::Gap { time: Some(now.into()), lost_records });
 }
 
-fn append(lines: &mut Vec<u8>, line: &impl serde::Serialize) {
+fn append(lines: &mut Vec<u8>, line: &impl serde::Serialize) -> bool {
     let start = lines.len();
-    if serde_json::to_writer(&mut *lines, line).is_err() {
-        // A message of texts and numbers always has a JSON form; never leave half a line.
+    let written = serde_json::to_writer(&mut *lines, line).is_ok();
+    if written {
+        lines.push(b'\n');
+    } else {
+        // Never half a line.
         lines.truncate(start);
-        return;
     }
-    lines.push(b'\n');
+    written
 }
 
-fn message(record: &Record) -> proto::DecisionRecord {
-    let decision = &record.decision;
-    let (verdict, reason, detail) = match &decision.verdict {
+fn message(record: Record) -> proto::DecisionRecord {
+    let decision = record.decision;
+    let (verdict, reason, detail) = match decision.verdict {
         Verdict::Permit(_) => (proto::Verdict::Permit, String::new(), String::new()),
         Verdict::Denial(denial) => {
-            (proto::Verdict::Denial, denial.reason.code().to_owned(), denial.detail.clone().unwrap_or_default())
+            (proto::Verdict::Denial, denial.reason.code().to_owned(), denial.detail.unwrap_or_default())
         }
     };
     let target = decision.target.as_deref();
     proto::DecisionRecord {
-        decision_id: record.decision_id.clone(),
+        decision_id: record.decision_id,
         time: Some(record.time.into()),
         verdict: verdict.into(),
         reason,
         detail,
-        caller: decision.caller.as_ref().map(|agent| proto::Caller { spiffe_id: agent.as_str().to_owned() }),
+        caller: decision.caller.map(|agent| proto::Caller { spiffe_id: agent.as_str().to_owned() }),
         target: target.map_or_else(String::new, |target| target.name.to_string()),
         protocol: target.map_or_else(String::new, |target| target.protocol.as_str().to_owned()),
-        calls: decision.evaluations.iter().map(call).collect(),
+        calls: decision.evaluations.into_iter().map(call).collect(),
         request: Some(proto::RequestRecord {
-            id: record.request.id.clone(),
-            method: record.request.method.clone(),
-            host: record.request.host.clone(),
-            path: record.request.path.clone(),
+            id: record.request.id,
+            method: record.request.method,
+            host: record.request.host,
+            path: record.request.path,
             body_bytes: record.request.body_bytes,
             body_sha256: record.request.body_sha256.as_ref().map_or_else(String::new, |digest| hex::encode(digest)),
         }),
@@ -63,12 +67,12 @@ fn message(record: &Record) -> proto::DecisionRecord {
     }
 }
 
-fn call(evaluation: &Evaluation) -> proto::CallRecord {
+fn call(evaluation: Evaluation) -> proto::CallRecord {
     proto::CallRecord {
-        action: evaluation.action.clone(),
         resource: evaluation.resource_text(),
-        method: evaluation.method.clone().unwrap_or_default(),
-        tool: evaluation.tool.clone().unwrap_or_default(),
+        action: evaluation.action,
+        method: evaluation.method.unwrap_or_default(),
+        tool: evaluation.tool.unwrap_or_default(),
         policies: evaluation
             .policies
             .iter()

@@ -30,12 +30,16 @@ pub struct Metrics {
     pub bundle_policies: IntGauge,
     /// Checks being decided.
     pub in_flight: IntGauge,
-    /// Records waiting for the writer.
+    /// Records taken and not yet written.
     pub record_queue: IntGauge,
     /// Records lost since the start.
-    pub records_lost: IntGauge,
+    pub records_lost: IntCounter,
     /// Attempts to write records that failed since the start.
-    pub record_write_errors: IntGauge,
+    pub record_write_errors: IntCounter,
+    /// Spans dropped because too many waited for export.
+    pub spans_dropped: IntCounter,
+    /// Exports of spans that failed since the start.
+    pub span_export_failures: IntCounter,
     /// Connections closed at once because there were too many.
     pub connections_refused: IntCounter,
     /// The same on the admin port.
@@ -111,11 +115,19 @@ impl Metrics {
             )?,
             bundle_policies: gauge("palisade_bundle_policies", "Policies in force.")?,
             in_flight: gauge("palisade_checks_in_flight", "Checks being decided.")?,
-            record_queue: gauge("palisade_record_queue", "Records waiting for the writer.")?,
-            records_lost: gauge("palisade_records_lost", "Records lost since the start because the queue was full.")?,
-            record_write_errors: gauge(
-                "palisade_record_write_errors",
-                "Attempts to write records that failed since the start.",
+            record_queue: gauge("palisade_record_queue", "Records taken and not yet written.")?,
+            records_lost: counter("palisade_records_lost_total", "Decisions whose record could not be kept.")?,
+            record_write_errors: counter(
+                "palisade_record_write_errors_total",
+                "Attempts to write records that failed; each is repeated.",
+            )?,
+            spans_dropped: counter(
+                "palisade_spans_dropped_total",
+                "Spans dropped because too many waited for export.",
+            )?,
+            span_export_failures: counter(
+                "palisade_span_export_failures_total",
+                "Exports of spans that failed; their spans are gone.",
             )?,
             connections_refused: counter(
                 "palisade_connections_refused_total",

@@ -1,49 +1,28 @@
 //! One span per decision, built from its record after the answer has left, and exported over OTLP/gRPC.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
-use opentelemetry::{Context, InstrumentationScope, KeyValue, StringValue, Value};
+use opentelemetry::{InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanEvents, SpanLinks, SpanProcessor,
-};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanEvents, SpanLinks, SpanProcessor};
 
 use super::Config;
+use super::export::Queue;
 use super::trace_context::share;
 use crate::authz::decision::{Evaluation, Verdict};
 use crate::authz::record::Record;
+use crate::authz::target::Protocol;
 
 /// Exports spans of decisions, and through [`Spans::provider`] those of Palisade's own life.
 #[derive(Clone, Debug)]
 pub struct Spans {
-    processor: Shared,
+    queue: Queue,
     provider: SdkTracerProvider,
     scope: InstrumentationScope,
     permit_sample_ratio: f64,
-}
-
-/// One processor, and so one bounded queue, for both kinds of spans.
-#[derive(Clone, Debug)]
-struct Shared(Arc<BatchSpanProcessor>);
-
-impl SpanProcessor for Shared {
-    fn on_start(&self, span: &mut Span, context: &Context) {
-        self.0.on_start(span, context);
-    }
-    fn on_end(&self, span: SpanData) {
-        self.0.on_end(span);
-    }
-    fn force_flush(&self) -> OTelSdkResult {
-        self.0.force_flush()
-    }
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.0.shutdown_with_timeout(timeout)
-    }
 }
 
 impl Spans {
@@ -66,17 +45,10 @@ impl Spans {
             .with_service_name(config.service_name.clone())
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .build();
-        let batch = BatchConfigBuilder::default()
-            .with_max_queue_size(config.queue_spans)
-            .with_scheduled_delay(Duration::from_millis(500))
-            .build();
-        let mut processor = BatchSpanProcessor::builder(exporter).with_batch_config(batch).build();
-        processor.set_resource(&resource);
-        let processor = Shared(Arc::new(processor));
-        let provider =
-            SdkTracerProvider::builder().with_resource(resource).with_span_processor(processor.clone()).build();
+        let queue = Queue::new(exporter, &resource, config.queue_spans);
+        let provider = SdkTracerProvider::builder().with_resource(resource).with_span_processor(queue.clone()).build();
         let scope = InstrumentationScope::builder("palisade").with_version(env!("CARGO_PKG_VERSION")).build();
-        Ok(Some(Self { processor, provider, scope, permit_sample_ratio: config.permit_sample_ratio }))
+        Ok(Some(Self { queue, provider, scope, permit_sample_ratio: config.permit_sample_ratio }))
     }
 
     /// For spans of Palisade's own life, such as loading a bundle.
@@ -85,11 +57,28 @@ impl Spans {
         &self.provider
     }
 
-    /// Queues the span of a decision if it is to be kept; drops it if the queue is full.
+    /// Queues the span of a decision if it is to be kept; drops it if the queue is full, permits before denials.
     pub fn observe(&self, record: &Record) {
-        if self.keeps(record) {
-            self.processor.on_end(span(record, self.scope.clone()));
+        if !self.keeps(record) {
+            return;
         }
+        if is_denied(record) || self.queue.has_room() {
+            self.queue.on_end(span(record, self.scope.clone()));
+        } else {
+            self.queue.drop_one();
+        }
+    }
+
+    /// Spans dropped since the start because too many were waiting for export.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.queue.dropped()
+    }
+
+    /// Exports that failed since the start.
+    #[must_use]
+    pub fn export_failures(&self) -> u64 {
+        self.queue.failures()
     }
 
     /// Exports what is queued and ends.
@@ -98,10 +87,13 @@ impl Spans {
     }
 
     fn keeps(&self, record: &Record) -> bool {
-        let denied = matches!(record.decision.verdict, Verdict::Denial(_));
         let kept = || record.trace.parent_span_id.is_none() && share(record.trace.trace_id) < self.permit_sample_ratio;
-        denied || record.trace.parent_sampled || kept()
+        is_denied(record) || record.trace.parent_sampled || kept()
     }
+}
+
+const fn is_denied(record: &Record) -> bool {
+    matches!(record.decision.verdict, Verdict::Denial(_))
 }
 
 fn span(record: &Record, scope: InstrumentationScope) -> SpanData {
@@ -156,7 +148,8 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
     let policies = decision.evaluations.iter().flat_map(|evaluation| &evaluation.policies);
     let ids: Vec<StringValue> = policies.map(|policy| StringValue::from(policy.id.clone())).collect();
     all.push(KeyValue::new("authz.policy.ids", Value::Array(ids.into())));
-    all.extend(decision.evaluations.first().into_iter().flat_map(call_attributes));
+    let is_mcp = decision.target.as_ref().is_some_and(|target| target.protocol == Protocol::Mcp);
+    all.extend(decision.evaluations.first().into_iter().flat_map(|call| call_attributes(call, is_mcp)));
     if decision.evaluations.len() > 1 {
         all.push(KeyValue::new("authz.batch.calls", decision.evaluations.len() as i64));
     }
@@ -174,13 +167,12 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
     all
 }
 
-fn call_attributes(call: &Evaluation) -> Vec<KeyValue> {
+fn call_attributes(call: &Evaluation, is_mcp: bool) -> Vec<KeyValue> {
     let mut all = vec![
         KeyValue::new("authz.action", call.action.clone()),
         KeyValue::new("authz.resource", call.resource_text()),
         KeyValue::new("authz.policy.candidates", call.candidates as i64),
     ];
-    let is_mcp = call.tool.is_some() || call.protocol_version.is_some();
     if let Some(method) = &call.method {
         all.push(KeyValue::new(if is_mcp { "mcp.method.name" } else { "rpc.method" }, method.clone()));
     }

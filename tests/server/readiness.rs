@@ -1,8 +1,9 @@
 //! The admin port and gRPC health: what operators and orchestrators see.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -42,6 +43,29 @@ fn grpc_health_says_serving() {
         eventually("SERVING", || (health(app.client(), service) == Ok(ServingStatus::Serving)).then_some(()));
     }
     assert_eq!(health(app.client(), "no.such.Service"), Err(tonic::Code::NotFound));
+}
+
+/// Before the first bundle is in force every check is denied, and a proxy that asks is told so.
+#[test]
+fn grpc_health_says_not_serving_before_the_bundle_is_there() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let setup = Setup::new().listener(&format!("tcp = \"{address}\""));
+    let mut policies = String::new();
+    for n in 0..2_000 {
+        let _ = writeln!(
+            policies,
+            "@id(\"slow-{n}\") @reason(\"r\") forbid (principal, action, resource) when {{ context.now < datetime(\"2000-01-01\") }};"
+        );
+    }
+    std::fs::write(setup.bundle().join("policies/slow.cedar"), policies).unwrap();
+    // It asks from before the port is open until the end of loading: the first answer comes while it loads.
+    let asking = std::thread::spawn(move || {
+        let client = Client::tcp(address);
+        eventually("an answer", || health(&client, AUTHORIZATION).or_else(|_| health(&client, "")).ok())
+    });
+    let app = setup.start();
+    assert_eq!(asking.join().unwrap(), ServingStatus::NotServing);
+    eventually("SERVING", || (health(app.client(), "") == Ok(ServingStatus::Serving)).then_some(()));
 }
 
 #[test]
@@ -179,7 +203,8 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
         "palisade_bundle_policies",
         "palisade_checks_in_flight",
         "palisade_record_queue",
-        "palisade_records_lost",
+        "palisade_records_lost_total",
+        "palisade_record_write_errors_total",
         "palisade_connections_refused_total",
         "palisade_admin_connections_refused_total",
     ] {

@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use serde_json::{Value, json};
 
 use crate::support::ask::{Ask, agent};
+use crate::support::otlp::{Receiver, text};
 use crate::support::process::{Process, make_fifo};
 use crate::support::{App, Setup, eventually, get, hex, metric, read_lines};
 
@@ -143,18 +144,15 @@ fn next_line(reader: &mut BufReader<File>) -> Value {
 
 const QUEUE: usize = 4;
 
-/// Asks until one record waits to be written and `QUEUE` more wait behind it: the next is one too many.
+/// Asks until as many records wait to be written as may: the next is one too many.
 fn fill(app: &App) -> Vec<String> {
     let ask = || {
         let answer = app.check(&Ask::permitted());
         answer.assert_permit();
         answer.decision_id
     };
-    let first = ask();
-    let queued = || app.metric("palisade_record_queue", &[]);
-    eventually("the writer has taken the record", || (queued() == 0.0).then_some(()));
-    let ids = std::iter::once(first).chain((0..QUEUE).map(|_| ask())).collect();
-    assert_eq!(queued(), QUEUE as f64);
+    let ids = (0..QUEUE).map(|_| ask()).collect();
+    assert_eq!(app.metric("palisade_record_queue", &[]), QUEUE as f64);
     ids
 }
 
@@ -187,7 +185,7 @@ fn when_full_deny_denies_and_the_gap_is_on_record() {
     for _ in 0..10 {
         app.check(&Ask::permitted()).assert_denial("record_unavailable", 503);
     }
-    assert_eq!(app.metric("palisade_records_lost", &[]), 10.0);
+    assert_eq!(app.metric("palisade_records_lost_total", &[]), 10.0);
     assert_eq!(app.metric("palisade_record_queue", &[]), QUEUE as f64);
 
     // Somebody reads again: everything that was taken is there, the gap too, and decisions go on.
@@ -233,7 +231,7 @@ fn when_full_drop_and_count_answers_stand_and_the_gap_is_on_record() {
         app.check(&Ask::permitted()).assert_permit();
     }
     app.check(&Ask::forbidden()).assert_denial("policy_forbids", 403);
-    assert_eq!(app.metric("palisade_records_lost", &[]), 11.0);
+    assert_eq!(app.metric("palisade_records_lost_total", &[]), 11.0);
     let (_, lines) = pipe.read_until(|lines| lines.len() == taken.len() + 1);
     assert_eq!(lost(&lines), 11);
     assert_eq!(decision_ids(&lines), taken);
@@ -251,24 +249,51 @@ fn when_full_no_denial_ever_becomes_a_permit() {
     drop(pipe);
 }
 
-/// `/dev/full` takes nothing: every attempt to write fails.
+/// `/dev/full` takes nothing: every attempt to write fails. Once that is known nothing is permitted, however much
+/// room there is.
 #[test]
-fn a_full_disk_is_counted_and_then_denies() {
-    let setup = Setup::new().impatient();
-    let app = setup.set("record", "path", "\"/dev/full\"").set("record", "queue_records", QUEUE).start();
-    fill(&app);
-    app.check(&Ask::permitted()).assert_denial("record_unavailable", 503);
-    eventually("write errors", || (app.metric("palisade_record_write_errors", &[]) >= 2.0).then_some(()));
-    assert_eq!(app.metric("palisade_records_lost", &[]), 1.0);
-    // Readiness is about deciding; the operator sees the rest in the metrics.
+fn a_full_disk_denies_and_says_so() {
+    let (receiver, address) = Receiver::start();
+    let setup = Setup::new().impatient().set("record", "path", "\"/dev/full\"");
+    let app = setup.set("telemetry", "otlp_endpoint", format!("\"http://{address}\"")).start();
+    app.check(&Ask::permitted()).assert_permit();
+    eventually("write errors", || (app.metric("palisade_record_write_errors_total", &[]) >= 2.0).then_some(()));
+    let denied = app.check(&Ask::permitted());
+    denied.assert_denial("record_unavailable", 503);
+    // In the words of the target's protocol, and with a span, which is all that is left of it.
+    assert_eq!(denied.json()["id"], 7, "{denied:?}");
+    assert_eq!(
+        text(&receiver.span(&denied.decision_id).attributes, "authz.reason_code").unwrap(),
+        "record_unavailable"
+    );
+    assert_eq!(app.metric("palisade_decisions_total", &[("reason", "record_unavailable"), ("protocol", "mcp")]), 1.0);
+    assert_eq!(app.metric("palisade_records_lost_total", &[]), 1.0);
+    let (status, lines) = app.get("/readyz");
+    assert_eq!((status, lines.contains("records cannot be written")), (503, true), "{lines}");
     assert_eq!(app.get("/healthz").0, 200);
+}
+
+/// Spans do not wait for the disk.
+#[test]
+fn a_record_that_cannot_be_written_has_its_span() {
+    let (receiver, address) = Receiver::start();
+    let setup = Setup::new().impatient().set("record", "path", "\"/dev/full\"");
+    let setup = setup.set("record", "when_full", "\"drop_and_count\"");
+    let app = setup.set("telemetry", "otlp_endpoint", format!("\"http://{address}\"")).start();
+    for _ in 0..3 {
+        let denied = app.check(&Ask::forbidden());
+        denied.assert_denial("policy_forbids", 403);
+        receiver.span(&denied.decision_id);
+    }
+    assert_eq!(app.get("/readyz").0, 200, "nothing is denied for it");
 }
 
 /// What could not be written by the end is said, in the log and by the exit code.
 #[test]
 fn records_left_unwritten_at_the_end_are_told() {
     for count in [1, 3] {
-        let setup = Setup::new().set("record", "path", "\"/dev/full\"");
+        let setup =
+            Setup::new().set("record", "path", "\"/dev/full\"").set("record", "when_full", "\"drop_and_count\"");
         let setup = setup.set("server", "drain_seconds", 3).set("server", "deadline_ms", 3_000);
         let mut process = Process::serve(setup, &[]);
         let client = process.client();
@@ -276,7 +301,7 @@ fn records_left_unwritten_at_the_end_are_told() {
             client.check(&Ask::permitted()).assert_permit();
         }
         let admin = process.admin();
-        let failed = || metric(&get(admin, "/metrics").1, "palisade_record_write_errors", &[]) > 0.0;
+        let failed = || metric(&get(admin, "/metrics").1, "palisade_record_write_errors_total", &[]) > 0.0;
         eventually("write errors", || failed().then_some(()));
         let code = process.stop();
         let told = read_lines(&process.log).into_iter().find_map(|line| line["records"].as_u64());

@@ -10,7 +10,7 @@ use crate::support::ask::{Ask, agent, framed};
 use crate::support::otlp::{Receiver, text, value};
 use crate::support::process::Process;
 use crate::support::wire::{CHECK, Wire};
-use crate::support::{App, Setup, eventually, hex};
+use crate::support::{App, Setup, eventually, get, hex, metric};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
@@ -181,12 +181,52 @@ fn loading_a_bundle_is_a_span() {
     assert_eq!(process.stop(), Some(0));
 }
 
+/// Where the receiver is not, or does not answer, the operator learns it.
+#[test]
+fn failing_exports_are_counted_and_logged_once() {
+    let unreachable = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let setup = Setup::new().set("telemetry", "otlp_endpoint", format!("\"http://{unreachable}\""));
+    let mut process = Process::serve(setup.set("log", "level", "\"warn\""), &[]);
+    let client = process.client();
+    eventually("two failed exports", || {
+        client.check(&Ask::forbidden());
+        (metric(&get(process.admin(), "/metrics").1, "palisade_span_export_failures_total", &[]) >= 2.0).then_some(())
+    });
+    assert_eq!(process.stop(), Some(0));
+    let log = process.log_text();
+    assert_eq!(log.matches("spans cannot be exported").count(), 1, "{log}");
+}
+
+/// A full queue keeps room for denials.
+#[test]
+fn permits_are_dropped_before_denials() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let app = Setup::new()
+        .set("telemetry", "otlp_endpoint", format!("\"http://{}\"", silent.local_addr().unwrap()))
+        .set("telemetry", "permit_sample_ratio", "1.0")
+        .set("telemetry", "queue_spans", 16)
+        .set("telemetry", "export_timeout_ms", 60_000)
+        .start();
+    let dropped = || app.metric("palisade_spans_dropped_total", &[]);
+    for _ in 0..20 {
+        app.check(&Ask::permitted()).assert_permit();
+    }
+    eventually("permits beyond seven eighths are dropped", || (dropped() == 6.0).then_some(()));
+    for _ in 0..2 {
+        app.check(&Ask::forbidden());
+    }
+    app.records(22);
+    assert_eq!(dropped(), 6.0, "two places were kept for denials");
+    app.check(&Ask::forbidden());
+    eventually("no room at all", || (dropped() == 7.0).then_some(()));
+}
+
 #[test]
 fn an_exporter_that_is_unreachable_or_hangs_changes_no_decision() {
     // Nobody listens there; and there somebody accepts and never says a word.
     let unreachable = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    for address in [unreachable, silent.local_addr().unwrap()] {
+    for (address, hangs) in [(unreachable, false), (silent.local_addr().unwrap(), true)] {
         let mut app = Setup::new()
             .set("telemetry", "otlp_endpoint", format!("\"http://{address}\""))
             .set("telemetry", "permit_sample_ratio", "1.0")
@@ -198,6 +238,9 @@ fn an_exporter_that_is_unreachable_or_hangs_changes_no_decision() {
             app.check(&Ask::forbidden()).assert_denial("policy_forbids", 403);
         }
         app.records(600);
+        // Of what waits for a receiver that hangs, only 16 can; failed exports make room again.
+        let dropped = app.metric("palisade_spans_dropped_total", &[]);
+        assert!(if hangs { dropped == 584.0 } else { dropped <= 584.0 }, "{dropped}");
         let asked = Instant::now();
         assert!(app.drain().in_time);
         assert!(asked.elapsed() < Duration::from_secs(15), "the exporter holds the end up: {:?}", asked.elapsed());
