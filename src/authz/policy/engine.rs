@@ -5,8 +5,9 @@
 //! false scope makes the policy false (Cedar's Lean model, `isAuthorized_eq_for_scope_based_policy_slice`). What Cedar's own authorizer says
 //! over all policies is the same, errors and their order included; `Bundle::reference` is there to check.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::cedar::{
     ActionConstraint, Entities, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, EvaluationError,

@@ -6,8 +6,9 @@
 //! or a first condition, that is false for the query; such a policy is false, and no part of it that could fail
 //! is ever evaluated (Cedar's Lean model: `isAuthorized_eq_for_sound_policy_slice`).
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::cedar::{
     ActionConstraint, BinaryOp, Entity, EntityReference, EntityUID, Expr, ExprKind, Literal, Policy,
