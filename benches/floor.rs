@@ -115,9 +115,7 @@ fn collect(address: &str) -> Result<(), Box<dyn Error>> {
     let collector = Collector::default();
     runtime.block_on(async {
         let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        let server = tonic::transport::Server::builder()
-            .add_service(collector.clone())
-            .serve(address.parse()?);
+        let server = tonic::transport::Server::builder().add_service(collector.clone()).serve(address.parse()?);
         tokio::select! { served = server => served?, _ = stop.recv() => {} }
         Ok::<(), Box<dyn Error>>(())
     })?;

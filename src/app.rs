@@ -238,6 +238,11 @@ fn start_background(
 }
 
 impl Running {
+    /// Opens the record file anew, after it was renamed for rotation.
+    pub fn reopen_records(&self) {
+        self.pipeline.reopen_records();
+    }
+
     /// Stops accepting, finishes what is in flight within the drain deadline, writes the last records and
     /// exports the last spans.
     #[must_use]

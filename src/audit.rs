@@ -70,6 +70,8 @@ struct Shared {
     /// Set by the writer when it parks, so that only then somebody wakes it.
     asleep: AtomicBool,
     closed: AtomicBool,
+    /// The sink is to be opened anew.
+    reopen: AtomicBool,
     /// The last attempt to write failed: what is taken now may never be on record.
     failing: AtomicBool,
     lost: AtomicU64,
@@ -123,6 +125,12 @@ impl Recorder {
             writer.unpark();
         }
         Ok(())
+    }
+
+    /// Opens the file anew before the next record is written, so that it can be renamed for rotation.
+    pub fn reopen(&self, writer: &thread::Thread) {
+        self.shared.reopen.store(true, Ordering::Release);
+        writer.unpark();
     }
 
     /// Records that are taken and not yet written.
@@ -211,12 +219,20 @@ impl Writer {
             when_full: config.when_full,
             asleep: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            reopen: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             unwritten: AtomicUsize::new(0),
             write_errors: AtomicU64::new(0),
         });
-        let worker = Worker { shared: shared.clone(), sink, observe, gap_told: 0, lines: Lines::default() };
+        let worker = Worker {
+            shared: shared.clone(),
+            config: config.clone(),
+            sink,
+            observe,
+            gap_told: 0,
+            lines: Lines::default(),
+        };
         let thread = thread::Builder::new().name("record-writer".into()).spawn(move || worker.run())?;
         Ok(Self { recorder: Recorder { shared }, thread })
     }
@@ -251,6 +267,7 @@ impl Writer {
 
 struct Worker<F> {
     shared: Arc<Shared>,
+    config: Config,
     sink: Sink,
     observe: F,
     /// Lost records that are on record already.
@@ -273,6 +290,9 @@ impl<F: FnMut(&Record)> Worker<F> {
         let mut batch = VecDeque::new();
         let mut lingered = false;
         loop {
+            if self.shared.reopen.swap(false, Ordering::AcqRel) {
+                self.reopen();
+            }
             let (lost, closed) = {
                 let mut queue = self.shared.queue();
                 std::mem::swap(&mut batch, &mut *queue);
@@ -295,6 +315,20 @@ impl<F: FnMut(&Record)> Worker<F> {
                 thread::park_timeout(LINGER);
             }
             lingered = idle && !lingered;
+        }
+    }
+
+    /// Goes on in the file that has the configured name now. A line of which only a part is written is written
+    /// whole to the new one.
+    fn reopen(&mut self) {
+        match Sink::open(&self.config) {
+            Ok(sink) => {
+                self.sink = sink;
+                let whole = self.lines.bytes.get(..self.lines.written).unwrap_or_default();
+                self.lines.written = whole.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                tracing::info!("the record file is opened anew");
+            }
+            Err(error) => tracing::error!(%error, "the record file cannot be opened anew; the old one is kept"),
         }
     }
 

@@ -147,6 +147,11 @@ impl Pipeline {
         }
     }
 
+    /// Opens the record file anew.
+    pub fn reopen_records(&self) {
+        self.parts.recorder.reopen(&self.parts.writer);
+    }
+
     /// From now on readiness says no.
     pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use super::{complain, exit};
 use crate::app::{self, Running};
 use crate::capture::Capturer;
 use crate::config::Config;
 
-/// Answer Envoy's checks until SIGTERM or SIGINT
+/// Answer Envoy's checks until SIGTERM or SIGINT; on SIGHUP open the record file anew
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The configuration file; `palisade config default` prints one
@@ -42,19 +45,44 @@ fn serve(arguments: &Arguments) -> Result<u8, String> {
                 .map_err(|error| app::StartError::Capture(directory.clone(), error).to_string())?,
         ),
     };
+    // Before anybody can be told that it is ready, it knows how to stop.
+    let signals = Signals::install().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let running = app::start(&config, capture).map_err(|error| error.to_string())?;
-    wait_for_signal().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    signals.wait(|| running.reopen_records());
     Ok(stop(running))
 }
 
-fn wait_for_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        Ok(())
-    })
+struct Signals {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let of = |kind| {
+            let _on_the_runtime = runtime.enter();
+            signal(kind)
+        };
+        let (terminate, interrupt) = (of(SignalKind::terminate())?, of(SignalKind::interrupt())?);
+        let hang_up = of(SignalKind::hangup())?;
+        Ok(Self { runtime, terminate, interrupt, hang_up })
+    }
+
+    /// Waits for the end.
+    fn wait(mut self, on_hang_up: impl Fn()) {
+        self.runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = self.terminate.recv() => return,
+                    _ = self.interrupt.recv() => return,
+                    _ = self.hang_up.recv() => on_hang_up(),
+                }
+            }
+        });
+    }
 }
 
 fn stop(running: Running) -> u8 {

@@ -249,6 +249,26 @@ fn when_full_no_denial_ever_becomes_a_permit() {
     drop(pipe);
 }
 
+/// Rotation: every record is whole in exactly one of the files.
+#[test]
+fn a_renamed_file_is_opened_anew_on_sighup() {
+    let mut process = Process::serve(Setup::new(), &[]);
+    let client = process.client();
+    let (path, old) = (process.setup.path().join("records.jsonl"), process.setup.path().join("records.1"));
+    let ask = || client.check(&Ask::permitted()).decision_id;
+    let before = ask();
+    eventually("the first record", || (!read_lines(&path).is_empty()).then_some(()));
+    std::fs::rename(&path, &old).unwrap();
+    let between = ask();
+    eventually("the second record", || (read_lines(&old).len() == 2).then_some(()));
+    process.signal("HUP");
+    eventually("the new file", || path.exists().then_some(()));
+    let after = ask();
+    assert_eq!(process.stop(), Some(0));
+    assert_eq!(decision_ids(&read_lines(&old)), [before, between]);
+    assert_eq!(decision_ids(&read_lines(&path)), [after]);
+}
+
 /// `/dev/full` takes nothing: every attempt to write fails. Once that is known nothing is permitted, however much
 /// room there is.
 #[test]
