@@ -190,3 +190,22 @@ fn carriage_returns_change_nothing() {
     }
     assert_eq!(support::load(&files).map(|bundle| bundle.engine().len()), Ok(crate::policies::policy_ids().len()));
 }
+
+/// What is kept of a policy must not be the file that it stands in: 10,000 times 3 MB would be 30 GB.
+#[test]
+fn ten_thousand_policies_in_one_file_are_loaded() {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for at in 0..10_000 {
+        let agent = format!("spiffe://example.org/ns/agents/sa/agent-{at}");
+        writeln!(text, "@id(\"many-{at}\")\n@reason(\"Agent {at} looks one customer up\")").unwrap();
+        writeln!(text, "// {}", "a remark of some length ".repeat(6)).unwrap();
+        writeln!(text, "permit (principal == Agent::\"{agent}\", action == Action::\"crm/get_customer\", resource);")
+            .unwrap();
+    }
+    assert!(text.len() > 3_000_000, "{}", text.len());
+    let mut files = support::default_files();
+    let before = support::load(&files).unwrap().engine().len();
+    files.insert("policies/many.cedar".into(), text.into_bytes());
+    assert_eq!(support::load(&files).map(|bundle| bundle.engine().len()), Ok(before + 10_000));
+}

@@ -1,11 +1,12 @@
 //! The policies of a bundle: parsed, annotated, validated strictly, and checked for names that nothing declares.
 
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use cedar_policy::{Entities, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
-use super::cedar;
+use super::cedar::{self, EntityUID};
 use super::engine::PolicyInfo;
 use super::load::Texts;
 use super::nesting;
@@ -24,15 +25,25 @@ const ANNOTATIONS: &[&str] = &["id", "reason", "message", "control"];
 const CHECKED_LITERALS: &[&str] = &["AgentGroup", "ServerGroup", "ToolGroup", "Server", "Tool"];
 
 /// The policies with the places they come from.
-pub(super) struct Policies {
+pub(super) struct Policies<'f> {
     pub(super) set: PolicySet,
-    /// Policy id, its file's name and text, and what is said of it; in the order of the bundle.
-    places: Vec<(PolicyId, String, String, Arc<PolicyInfo>)>,
+    /// In the order of the bundle.
+    places: Vec<Place<'f>>,
+    /// Where in `places` a policy is.
+    by_id: HashMap<PolicyId, usize>,
 }
 
-impl Policies {
-    pub(super) fn read(texts: &Texts<'_>) -> Result<Self, BundleError> {
-        let mut all = Self { set: PolicySet::new(), places: Vec::new() };
+/// A policy and where it comes from.
+struct Place<'f> {
+    id: PolicyId,
+    file: &'f str,
+    text: &'f str,
+    info: Arc<PolicyInfo>,
+}
+
+impl<'f> Policies<'f> {
+    pub(super) fn read(texts: &Texts<'f>) -> Result<Self, BundleError> {
+        let mut all = Self { set: PolicySet::new(), places: Vec::new(), by_id: HashMap::new() };
         for (name, text) in texts.of(Kind::Policies) {
             nesting::check(text, false).map_err(|deep| BundleError::at(name, text, deep.at, deep.what))?;
             let set: PolicySet =
@@ -52,74 +63,46 @@ impl Policies {
             for policy in set.policies() {
                 let annotations: Vec<(&str, &str)> = policy.annotations().collect();
                 let forbids = policy.effect() == cedar_policy::Effect::Forbid;
-                let info = all.info(name, text, offset(policy.as_ref().loc()), &annotations, forbids)?;
+                let at = offset(policy.as_ref().loc());
+                let info = info(name, text, at, &annotations, forbids)?;
                 let id = PolicyId::new(&info.id);
+                if all.by_id.insert(id.clone(), all.places.len()).is_some() {
+                    return Err(BundleError::at(name, text, at, format!("policy id `{}` is there twice", info.id)));
+                }
                 all.set
                     .add(policy.new_id(id.clone()))
-                    .map_err(|error| BundleError::at(name, text, offset(policy.as_ref().loc()), error.to_string()))?;
-                all.places.push((id, name.to_owned(), text.to_owned(), Arc::new(info)));
+                    .map_err(|error| BundleError::at(name, text, at, error.to_string()))?;
+                all.places.push(Place { id, file: name, text, info: Arc::new(info) });
             }
         }
         Ok(all)
-    }
-
-    fn info(
-        &self,
-        file: &str,
-        text: &str,
-        at: usize,
-        annotations: &[(&str, &str)],
-        forbids: bool,
-    ) -> Result<PolicyInfo, BundleError> {
-        let wrong = |message: String| Err(BundleError::at(file, text, at, message));
-        let value = |name: &str| annotations.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        if let Some((unknown, _)) = annotations.iter().find(|(key, _)| !ANNOTATIONS.contains(key)) {
-            return wrong(format!("annotation `@{unknown}` is unknown; expected one of @{}", ANNOTATIONS.join(", @")));
-        }
-        let Some(id) = value("id").filter(|id| !id.is_empty()) else {
-            return wrong("this policy has no `@id(\"…\")`".into());
-        };
-        let Some(reason) = value("reason").filter(|reason| !reason.is_empty()) else {
-            return wrong(format!("policy `{id}` has no `@reason(\"…\")`"));
-        };
-        if self.places.iter().any(|(other, ..)| *other == PolicyId::new(&id)) {
-            return wrong(format!("policy id `{id}` is there twice"));
-        }
-        Ok(PolicyInfo { id, reason, message: value("message"), control: value("control"), forbids })
     }
 
     /// Strict validation at level 1; warnings are errors too, for they name policies that can never apply.
     pub(super) fn validate(&self, schema: &Schema) -> Result<(), BundleError> {
         let result =
             Validator::new(schema.clone()).validate_with_level(&self.set, ValidationMode::Strict, DEREFERENCE_LEVEL);
-        // The first by place: which one is told must not depend on a hash.
-        let errors = result.validation_errors().map(|error| self.diagnostic(error.policy_id(), error));
-        let warnings = result.validation_warnings().map(|warning| self.diagnostic(warning.policy_id(), warning));
-        match errors.min().or_else(|| warnings.min()) {
+        let errors = result.validation_errors().map(|error| Found::new(self, error.policy_id(), error));
+        let warnings = result.validation_warnings().map(|warning| Found::new(self, warning.policy_id(), warning));
+        let error = errors.min_by(Found::by_place).map(Found::say);
+        match error.or_else(|| warnings.min_by(Found::by_place).map(Found::say)) {
             Some(error) => Err(error),
             None => Ok(()),
-        }
-    }
-
-    fn diagnostic(&self, id: &PolicyId, error: &dyn miette::Diagnostic) -> BundleError {
-        match self.places.iter().find(|(other, ..)| other == id) {
-            Some((_, name, text, _)) => BundleError::diagnostic(name, text, error),
-            None => BundleError::new("", error.to_string()),
         }
     }
 
     /// Groups, servers and tools that policies name have to exist; agents have to be SPIFFE IDs.
     pub(super) fn check_literals(&self, entities: &Entities, targets: &[Arc<Target>]) -> Result<(), BundleError> {
         let core: &cedar::Entities = entities.as_ref();
-        let mut known: BTreeSet<String> = core.iter().map(|entity| entity.uid().to_string()).collect();
-        known.extend(core.iter().flat_map(|entity| entity.ancestors().map(ToString::to_string).collect::<Vec<_>>()));
-        for (id, name, text, _) in &self.places {
+        let known: HashSet<&EntityUID> =
+            core.iter().flat_map(|entity| std::iter::once(entity.uid()).chain(entity.ancestors())).collect();
+        for Place { id, file: name, text, .. } in &self.places {
             let Some(policy) = self.set.policy(id) else { continue };
             let at = offset(policy.as_ref().loc());
             for literal in policy.entity_literals() {
                 let ty = literal.type_name().to_string();
                 let written = literal.to_string();
-                if CHECKED_LITERALS.contains(&ty.as_str()) && !known.contains(&written) {
+                if CHECKED_LITERALS.contains(&ty.as_str()) && !known.contains(AsRef::<EntityUID>::as_ref(&literal)) {
                     return Err(BundleError::at(
                         name,
                         text,
@@ -151,11 +134,61 @@ impl Policies {
     pub(super) fn compiled(&self) -> Vec<(Arc<PolicyInfo>, cedar::Policy)> {
         self.places
             .iter()
-            .filter_map(|(id, _, _, info)| {
-                let policy: &cedar::Policy = self.set.policy(id)?.as_ref();
-                Some((info.clone(), policy.clone()))
+            .filter_map(|place| {
+                let policy: &cedar::Policy = self.set.policy(&place.id)?.as_ref();
+                Some((place.info.clone(), policy.clone()))
             })
             .collect()
+    }
+}
+
+/// What is said of a policy: its annotations, all of them known.
+fn info(
+    file: &str,
+    text: &str,
+    at: usize,
+    annotations: &[(&str, &str)],
+    forbids: bool,
+) -> Result<PolicyInfo, BundleError> {
+    let wrong = |message: String| Err(BundleError::at(file, text, at, message));
+    let value = |name: &str| annotations.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    if let Some((unknown, _)) = annotations.iter().find(|(key, _)| !ANNOTATIONS.contains(key)) {
+        return wrong(format!("annotation `@{unknown}` is unknown; expected one of @{}", ANNOTATIONS.join(", @")));
+    }
+    let Some(id) = value("id").filter(|id| !id.is_empty()) else {
+        return wrong("this policy has no `@id(\"…\")`".into());
+    };
+    let Some(reason) = value("reason").filter(|reason| !reason.is_empty()) else {
+        return wrong(format!("policy `{id}` has no `@reason(\"…\")`"));
+    };
+    Ok(PolicyInfo { id, reason, message: value("message"), control: value("control"), forbids })
+}
+
+/// Something that the validator says, with its place. One schema's mistake may be found in every policy, so
+/// only the one that is told is put into words.
+struct Found<'p, E> {
+    place: Option<&'p Place<'p>>,
+    offset: usize,
+    error: &'p E,
+}
+
+impl<'p, E: miette::Diagnostic> Found<'p, E> {
+    fn new(policies: &'p Policies<'_>, id: &PolicyId, error: &'p E) -> Self {
+        let offset = error.labels().and_then(|mut labels| labels.next()).map_or(0, |label| label.offset());
+        Self { place: policies.by_id.get(id).and_then(|at| policies.places.get(*at)), offset, error }
+    }
+
+    /// The first by place is told: which one it is must not depend on a hash.
+    fn by_place(&self, other: &Self) -> Ordering {
+        let place = |found: &Self| (found.place.map(|place| place.file), found.offset);
+        place(self).cmp(&place(other)).then_with(|| self.error.to_string().cmp(&other.error.to_string()))
+    }
+
+    fn say(self) -> BundleError {
+        match self.place {
+            Some(place) => BundleError::diagnostic(place.file, place.text, self.error),
+            None => BundleError::new("", self.error.to_string()),
+        }
     }
 }
 
