@@ -1,5 +1,6 @@
 //! The bundle and the engine: what the policies say about a call.
 
+pub mod actions;
 pub mod bundle;
 pub mod cedar;
 pub mod context;

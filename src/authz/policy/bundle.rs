@@ -1,11 +1,12 @@
 //! The bundle: schema, policies, entities, targets and tools, validated together, immutable, named by a
 //! digest of its content. There is one constructor, and it refuses whatever is not wholly right.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cedar_policy::{Entities, PolicySet, Schema};
 
+use super::actions::Actions;
 use super::cedar::{self, Entity, EntityUID, uid};
 use super::context;
 use super::engine::Engine;
@@ -14,10 +15,10 @@ use super::load::Texts;
 use super::policies::Policies;
 use super::registry::Registry;
 use super::shape::Shape;
-use super::source::{BundleError, Kind, SourceFile, place_of};
+use super::source::{BundleError, SourceFile};
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
-use crate::authz::target::{self, Protocol, Target};
+use crate::authz::target::{self, Target};
 
 /// A validated bundle.
 #[derive(Debug)]
@@ -78,10 +79,11 @@ impl Bundle {
         let validator_schema: &cedar::ValidatorSchema = schema.as_ref();
         let actions: Vec<Arc<Entity>> =
             core.iter().filter(|entity| entity.uid().is_action()).cloned().map(Arc::new).collect();
-        let inputs = check_actions(&texts, validator_schema, &registries)?;
+        let checked = Actions::new(&texts, validator_schema, &actions)?;
+        let inputs = checked.inputs(&registries)?;
+        checked.check_protocols(&targets)?;
         let engine = Engine::new(policies.compiled(), actions)
             .map_err(|id| BundleError::new("", format!("policy `{id}` is a template that is not linked")))?;
-        check_protocol_actions(&texts, &targets, validator_schema)?;
         let store = Store::new(types, core.iter().cloned().collect());
         check_own_entities(&texts, validator_schema)?;
         let servers = servers(&targets, &registries, &store, &engine, inputs)?;
@@ -151,88 +153,6 @@ impl Bundle {
     }
 }
 
-/// Checks each action's context and returns the argument types of the tools, by action id.
-fn check_actions(
-    texts: &Texts<'_>,
-    schema: &cedar::ValidatorSchema,
-    registries: &[(&str, Registry)],
-) -> Result<HashMap<String, Shape>, BundleError> {
-    let mut tools: BTreeSet<String> = registries
-        .iter()
-        .flat_map(|(_, registry)| registry.tools.iter().map(|tool| entities::tool_id(&registry.server, &tool.name)))
-        .collect();
-    let mut inputs = HashMap::new();
-    // In the order of names: which mistake is told must not depend on a hash.
-    let mut actions: Vec<_> = schema.action_ids().collect();
-    actions.sort_by_key(|action| cedar::id_of(action.name()));
-    for action in actions {
-        let id = cedar::id_of(action.name());
-        let applies = action.principals().next().is_some();
-        let Some(context) = action.context_type().filter(|_| applies) else { continue };
-        let wrong = |message: String| action_error(texts, id, &message);
-        let is_tool = action.resources().any(|ty| ty.to_string() == "Tool");
-        if is_tool && !tools.remove(id) {
-            return Err(wrong("its resource is a Tool, but no *.tools.json registers it".into()));
-        }
-        if let Some(shape) = context::check_action(context, id == "opaque:connect", is_tool).map_err(wrong)? {
-            inputs.insert(id.to_owned(), shape);
-        }
-    }
-    let Some(id) = tools.first() else { return Ok(inputs) };
-    let message = format!("tool `{id}` is registered, but the schema has no action `{id}` for it");
-    let name = id.split_once('/').map_or(id.as_str(), |(_, name)| name);
-    let place = registries.iter().find(|(_, registry)| {
-        id.strip_prefix(registry.server.as_str()).is_some_and(|rest| rest.strip_prefix('/') == Some(name))
-    });
-    let text = |file: &str| texts.of(Kind::Tools).find(|(other, _)| *other == file).map_or("", |(_, text)| text);
-    Err(match place {
-        Some((file, _)) => BundleError::near(file, text(file), &format!("\"{name}\""), message),
-        None => BundleError::new("", message),
-    })
-}
-
-/// An error about an action, at the place where the schema declares it, with quotes or without.
-fn action_error(texts: &Texts<'_>, id: &str, message: &str) -> BundleError {
-    let message = format!("action `{id}`: {message}");
-    let needles = [format!("\"{id}\""), format!("action {id}")];
-    let place = needles.iter().find_map(|needle| {
-        texts.of(Kind::Schema).find_map(|(name, text)| place_of(text, needle).map(|at| (name, text, at)))
-    });
-    match place {
-        Some((name, text, at)) => BundleError::at(name, text, at, message),
-        None => BundleError::new("", message),
-    }
-}
-
-/// The schema has every action that a call to one of the targets can turn out to be, and it applies to what
-/// the call is about: policies of an action that applies to nothing would silently never hold.
-fn check_protocol_actions(
-    texts: &Texts<'_>,
-    targets: &[Arc<Target>],
-    schema: &cedar::ValidatorSchema,
-) -> Result<(), BundleError> {
-    for target in targets {
-        let resource = match target.protocol {
-            Protocol::Mcp | Protocol::A2a | Protocol::Opaque => "Server",
-            Protocol::Http | Protocol::Grpc => "Endpoint",
-        };
-        for id in crate::authz::call::actions(target.protocol) {
-            let Some(action) = schema.action_ids().find(|action| cedar::id_of(action.name()) == id) else {
-                let protocol = target.protocol.as_str();
-                return Err(BundleError::new("", format!("the schema lacks the action `{id}` of protocol {protocol}")));
-            };
-            let applies_to = |types: &mut dyn Iterator<Item = String>, wanted: &str| types.eq([wanted.to_owned()]);
-            if !applies_to(&mut action.principals().map(ToString::to_string), "Agent")
-                || !applies_to(&mut action.resources().map(ToString::to_string), resource)
-            {
-                let message = format!("it has to apply to principal Agent and resource {resource}");
-                return Err(action_error(texts, id, &message));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Agents that no file lists and endpoints are made per call, so their types have to be what Palisade makes.
 fn check_own_entities(texts: &Texts<'_>, schema: &cedar::ValidatorSchema) -> Result<(), BundleError> {
     let own = [
@@ -249,16 +169,8 @@ fn check_own_entities(texts: &Texts<'_>, schema: &cedar::ValidatorSchema) -> Res
     ];
     for (ty, supplied) in own {
         let Some(declared) = cedar::entity_type(ty).and_then(|ty| schema.get_entity_type(&ty)) else { continue };
-        let wrong = |message: String| {
-            let place = texts
-                .of(Kind::Schema)
-                .find_map(|(name, text)| place_of(text, &format!("entity {ty} ")).map(|at| (name, text, at)));
-            let message = format!("entity `{ty}`: {message}");
-            place.map_or_else(
-                || BundleError::new("", &message),
-                |(name, text, at)| BundleError::at(name, text, at, &message),
-            )
-        };
+        let wrong =
+            |message: String| texts.schema_error(&[format!("entity {ty} ")], &format!("entity `{ty}`: {message}"));
         for (name, attribute) in declared.attributes().iter() {
             let given = context::describe(&attribute.attr_type);
             match supplied.iter().find(|(known, _)| *known == name.as_str()) {

@@ -10,7 +10,7 @@ use super::cedar::{self, EntityUID, entity_type, uid};
 use super::entities;
 use super::nesting;
 use super::registry::Registry;
-use super::source::{BundleError, Kind, SourceFile};
+use super::source::{BundleError, Kind, SourceFile, place_of};
 use crate::authz::call::http;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::target::{Protocol, Target};
@@ -82,6 +82,17 @@ impl<'f> Texts<'f> {
         }
         let (schema, _warnings) = Schema::from_cedarschema_str(&whole).map_err(|error| placed(&error))?;
         Ok(schema)
+    }
+
+    /// An error at the first of `needles` that a schema file holds.
+    pub(super) fn schema_error(&self, needles: &[String], message: &str) -> BundleError {
+        let place = needles.iter().find_map(|needle| {
+            self.of(Kind::Schema).find_map(|(name, text)| place_of(text, needle).map(|at| (name, text, at)))
+        });
+        match place {
+            Some((name, text, at)) => BundleError::at(name, text, at, message),
+            None => BundleError::new("", message),
+        }
     }
 
     pub(super) fn targets(&self) -> Result<Vec<Arc<Target>>, BundleError> {

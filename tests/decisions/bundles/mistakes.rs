@@ -185,6 +185,94 @@ pub const MISTAKES: &[Mistake] = &[
         message: "new.cedarschema:2: action `ping`: it has to apply to principal Agent and resource Server",
     },
     Mistake {
+        name: "tool action outside of the group of all tool calls",
+        edit: |edit| {
+            edit.replace("crm.cedarschema", "\"crm/export_customers\" in [\"tools/call\"]", "\"crm/export_customers\"")
+        },
+        message: "crm.cedarschema:91: action `crm/export_customers`: it has to be in `Action::\"tools/call\"`, or policies about all tool calls would miss it",
+    },
+    Mistake {
+        name: "tool action in the group of its protocol only",
+        edit: |edit| {
+            edit.replace(
+                "crm.cedarschema",
+                "\"crm/export_customers\" in [\"tools/call\"]",
+                "\"crm/export_customers\" in [\"mcp\"]",
+            )
+        },
+        message: "crm.cedarschema:91: action `crm/export_customers`: it has to be in `Action::\"tools/call\"`, or policies about all tool calls would miss it",
+    },
+    Mistake {
+        name: "tool action on another resource",
+        edit: |edit| {
+            edit.replace("crm.cedarschema", "resource: [Tool],", "resource: [Server],");
+        },
+        message: "crm.cedarschema:9: action `crm/query_customers`: it has to apply to principal Agent and resource Tool",
+    },
+    Mistake {
+        name: "tool action of somebody who is no agent",
+        edit: |edit| {
+            edit.replace("crm.cedarschema", "principal: [Agent],", "principal: [Agent, Server],");
+            edit.remove("policies/guardrails.cedar");
+        },
+        message: "crm.cedarschema:9: action `crm/query_customers`: it has to apply to principal Agent and resource Tool",
+    },
+    Mistake {
+        name: "all tool calls outside of their protocol",
+        edit: |edit| {
+            edit.replace("palisade.cedarschema", "action \"tools/call\" in [\"mcp\"];", "action \"tools/call\";");
+        },
+        message: "palisade.cedarschema:198: action `tools/call`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
+    },
+    Mistake {
+        name: "an MCP action outside of its protocol",
+        edit: |edit| {
+            edit.replace("palisade.cedarschema", "in [\"mcp\"] appliesTo", "appliesTo");
+        },
+        message: "palisade.cedarschema:221: action `completion/complete`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
+    },
+    Mistake {
+        name: "an A2A action in the group of another protocol",
+        edit: |edit| {
+            edit.replace("palisade.cedarschema", "in [\"a2a\"] appliesTo", "in [\"mcp\"] appliesTo");
+        },
+        message: "palisade.cedarschema:248: action `SendMessage`: it has to be in `Action::\"a2a\"`, or policies about all calls of protocol a2a would miss it",
+    },
+    Mistake {
+        name: "an HTTP action outside of its protocol",
+        edit: |edit| {
+            edit.replace("palisade.cedarschema", "\"OPTIONS\" in [\"http\"]", "\"OPTIONS\"");
+        },
+        message: "palisade.cedarschema:275: action `GET`: it has to be in `Action::\"http\"`, or policies about all calls of protocol http would miss it",
+    },
+    Mistake {
+        name: "a gRPC action outside of its protocol",
+        edit: |edit| {
+            edit.replace("palisade.cedarschema", "\"grpc:invoke\" in [\"grpc\"]", "\"grpc:invoke\"");
+            edit.replace("targets.toml", "protocol = \"http\"", "protocol = \"grpc\"");
+            edit.remove("policies/everyone.cedar");
+        },
+        message: "palisade.cedarschema:285: action `grpc:invoke`: it has to be in `Action::\"grpc\"`, or policies about all calls of protocol grpc would miss it",
+    },
+    Mistake {
+        name: "an action of a namespace",
+        edit: |edit| edit.write("new.cedarschema", "\nnamespace N {\n  action \"pings\";\n}\n"),
+        message: "new.cedarschema:2: action `N::Action::\"pings\"` is in a namespace; expected every action outside of any",
+    },
+    Mistake {
+        name: "an action of a namespace in the place of one of ours",
+        edit: |edit| {
+            edit.replace(
+                "palisade.cedarschema",
+                "  \"ping\",                             // are you there? Gone in 2026-07-28\n",
+                "",
+            );
+            edit.replace("policies/everyone.cedar", "    Action::\"ping\",\n", "");
+            edit.write("new.cedarschema", "\nnamespace N {\n  action \"ping\" appliesTo { principal: [Agent], resource: [Server], context: Shared };\n}\n")
+        },
+        message: "new.cedarschema:2: action `N::Action::\"ping\"` is in a namespace; expected every action outside of any",
+    },
+    Mistake {
         name: "agent with other attributes",
         edit: |edit| {
             edit.replace(
