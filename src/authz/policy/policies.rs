@@ -12,7 +12,7 @@ use super::load::Texts;
 use super::nesting;
 use super::source::{BundleError, Kind};
 use crate::authz::call::http::canonical_path;
-use crate::authz::identity::spiffe::SpiffeId;
+use crate::authz::identity::spiffe::{self, SpiffeId};
 use crate::authz::target::{Protocol, Target};
 
 /// Policies may dereference principal, action, resource and entities of the context, and no further:
@@ -22,7 +22,7 @@ const DEREFERENCE_LEVEL: u32 = 1;
 const ANNOTATIONS: &[&str] = &["id", "reason", "message", "control"];
 /// Entity types whose literals in policies have to exist: a misspelled group in a `forbid` would silently
 /// never match.
-const CHECKED_LITERALS: &[&str] = &["AgentGroup", "ServerGroup", "ToolGroup", "Server", "Tool"];
+const DECLARED_LITERALS: &[&str] = &["AgentGroup", "ServerGroup", "ToolGroup", "Server", "Tool"];
 
 /// The policies with the places they come from.
 pub(super) struct Policies<'f> {
@@ -91,7 +91,7 @@ impl<'f> Policies<'f> {
         }
     }
 
-    /// Groups, servers and tools that policies name have to exist; agents have to be SPIFFE IDs.
+    /// Groups, servers and tools that policies name have to exist; what is made per call has to be what can be made.
     pub(super) fn check_literals(&self, entities: &Entities, targets: &[Arc<Target>]) -> Result<(), BundleError> {
         let core: &cedar::Entities = entities.as_ref();
         let known: HashSet<&EntityUID> =
@@ -100,31 +100,15 @@ impl<'f> Policies<'f> {
             let Some(policy) = self.set.policy(id) else { continue };
             let at = offset(policy.as_ref().loc());
             for literal in policy.entity_literals() {
-                let ty = literal.type_name().to_string();
-                let written = literal.to_string();
-                if CHECKED_LITERALS.contains(&ty.as_str()) && !known.contains(AsRef::<EntityUID>::as_ref(&literal)) {
-                    return Err(BundleError::at(
-                        name,
-                        text,
-                        at,
-                        format!("policy `{id}` names `{written}`, which nothing in the bundle declares"),
-                    ));
+                let (ty, written) = (literal.type_name().to_string(), literal.to_string());
+                let wrong = |what: String| {
+                    Err(BundleError::at(name, text, at, format!("policy `{id}` names `{written}`, which {what}")))
+                };
+                if DECLARED_LITERALS.contains(&ty.as_str()) && !known.contains(AsRef::<EntityUID>::as_ref(&literal)) {
+                    return wrong("nothing in the bundle declares".into());
                 }
-                if ty == "Endpoint"
-                    && let Err(expected) = check_endpoint(literal.id().unescaped(), targets)
-                {
-                    let message = format!("policy `{id}` names `{written}`, which no call can be about: {expected}");
-                    return Err(BundleError::at(name, text, at, message));
-                }
-                if ty == "Agent"
-                    && let Err(error) = SpiffeId::parse(literal.id().unescaped())
-                {
-                    return Err(BundleError::at(
-                        name,
-                        text,
-                        at,
-                        format!("policy `{id}` names `{written}`, which is no SPIFFE ID: {error}"),
-                    ));
+                if let Err(what) = check_made(&ty, literal.id().unescaped(), targets) {
+                    return wrong(what);
                 }
             }
         }
@@ -190,6 +174,29 @@ impl<'p, E: miette::Diagnostic> Found<'p, E> {
             None => BundleError::new("", self.error.to_string()),
         }
     }
+}
+
+/// Whether there can be an entity with this id, where the type's entities are made per call: from the caller's SPIFFE
+/// ID, or from the target's name and the canonical path.
+fn check_made(ty: &str, id: &str, targets: &[Arc<Target>]) -> Result<(), String> {
+    match ty {
+        "Agent" => SpiffeId::parse(id).map(drop).map_err(|error| format!("is no SPIFFE ID: {error}")),
+        "TrustDomain" if !spiffe::is_trust_domain(id) => {
+            Err("no caller is of: expected the name of a trust domain, such as `example.org`".into())
+        }
+        "Namespace" if !is_namespace(id) => {
+            Err("no caller is in: expected `<trust domain>/<namespace>`, such as `example.org/agents`".into())
+        }
+        "Endpoint" => check_endpoint(id, targets).map_err(|expected| format!("no call can be about: {expected}")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an agent of this namespace has a SPIFFE ID.
+fn is_namespace(id: &str) -> bool {
+    let Some((trust_domain, namespace)) = id.split_once('/') else { return false };
+    SpiffeId::parse(&format!("spiffe://{trust_domain}/ns/{namespace}/sa/account"))
+        .is_ok_and(|agent| agent.namespace_and_service_account() == Some((namespace, "account")))
 }
 
 /// Endpoints are made per call, from the target's name and the canonical path.

@@ -565,6 +565,41 @@ pub const MISTAKES: &[Mistake] = &[
         message: "policies/new.cedar:2: policy `new` names `Agent::\"coder\"`, which is no SPIFFE ID: the scheme is not exactly `spiffe://`",
     },
     Mistake {
+        name: "trust domain with its scheme",
+        edit: |edit| {
+            edit.policy("@id(\"new\")\n@reason(\"r\")\nforbid (principal in TrustDomain::\"spiffe://partner.example\", action, resource);")
+        },
+        message: "policies/new.cedar:2: policy `new` names `TrustDomain::\"spiffe://partner.example\"`, which no caller is of: expected the name of a trust domain, such as `example.org`",
+    },
+    Mistake {
+        name: "trust domain in upper case",
+        edit: |edit| {
+            edit.policy("@id(\"new\")\n@reason(\"r\")\nforbid (principal, action, resource) when { principal in TrustDomain::\"Partner.example\" };")
+        },
+        message: "policies/new.cedar:2: policy `new` names `TrustDomain::\"Partner.example\"`, which no caller is of: expected the name of a trust domain, such as `example.org`",
+    },
+    Mistake {
+        name: "namespace without its trust domain",
+        edit: |edit| {
+            edit.policy("@id(\"new\")\n@reason(\"r\")\nforbid (principal in Namespace::\"tools\", action, resource);")
+        },
+        message: "policies/new.cedar:2: policy `new` names `Namespace::\"tools\"`, which no caller is in: expected `<trust domain>/<namespace>`, such as `example.org/agents`",
+    },
+    Mistake {
+        name: "namespace as SPIFFE IDs have it",
+        edit: |edit| {
+            edit.policy("@id(\"new\")\n@reason(\"r\")\nforbid (principal in Namespace::\"example.org/ns/tools\", action, resource);")
+        },
+        message: "policies/new.cedar:2: policy `new` names `Namespace::\"example.org/ns/tools\"`, which no caller is in: expected `<trust domain>/<namespace>`, such as `example.org/agents`",
+    },
+    Mistake {
+        name: "namespace that ends in a slash",
+        edit: |edit| {
+            edit.policy("@id(\"new\")\n@reason(\"r\")\nforbid (principal, action, resource) unless { principal in Namespace::\"example.org/agents/\" };")
+        },
+        message: "policies/new.cedar:2: policy `new` names `Namespace::\"example.org/agents/\"`, which no caller is in: expected `<trust domain>/<namespace>`, such as `example.org/agents`",
+    },
+    Mistake {
         name: "agent with a trailing slash",
         edit: |edit| {
             edit.policy("@id(\"new\")\n@reason(\"r\")\npermit (principal == Agent::\"spiffe://example.org/ns/agents/sa/coder/\", action, resource);")
