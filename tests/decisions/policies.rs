@@ -11,6 +11,7 @@ use cedar_policy::{
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::reason::Reason;
 use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::{Active, authorize};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -268,5 +269,45 @@ fn what_cedar_skips_denies() {
         assert_eq!(failures, [policy], "{arguments}");
         let reference = reference.unwrap();
         assert_eq!(reference.decision() == CedarDecision::Allow, cedar_allows, "{arguments}");
+    }
+}
+
+/// What is loaded can be evaluated: the deepest conditions that are taken, as a chain and on either side of it, on a
+/// thread that has half the stack of one that decides. Frames of an unoptimised build are some twelve times as large.
+#[test]
+fn the_deepest_conditions_are_evaluated() {
+    // `context.local.hour < 99` is three levels below its `&&`, and each further one puts a level on top.
+    let chain = |terms: usize| vec!["context.local.hour < 99"; terms].join(" && ");
+    let sum = |terms: usize| format!("context.local.hour{} < 99", " + 0".repeat(terms));
+    let load = |conditions: &str| {
+        let mut files = support::default_files();
+        let text = format!(
+            "@id(\"deep\")\n@reason(\"r\")\n@message(\"deep\")\nforbid (principal, action, resource)\nwhen {{ {conditions} }};"
+        );
+        files.insert("policies/deep.cedar".into(), text.into_bytes());
+        support::load(&files)
+    };
+    for (longest, write) in [(253, &chain as &dyn Fn(usize) -> String), (252, &sum)] {
+        assert!(load(&write(longest + 1)).unwrap_err().to_string().contains("256 levels"), "{}", write(1));
+        let active = Active::Loaded(Box::new(load(&write(longest)).unwrap()));
+        let stack = if cfg!(debug_assertions) { 24 } else { 2 } * 1024 * 1024;
+        let decide = move || {
+            let request = Request {
+                source_principal: "spiffe://example.org/ns/agents/sa/coder".into(),
+                destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
+                target_extension: None,
+                http: Some(HttpRequest {
+                    method: "GET".into(),
+                    path: "/status".into(),
+                    host: "crm.example.org".into(),
+                    headers: Headers::new([("accept", "*/*")].map(|(name, value)| (name, value.to_owned())), false),
+                    body: Body::Absent,
+                }),
+            };
+            let (settings, facts) = (support::settings(), support::facts(support::OFFICE, Some(&request)));
+            authorize(&active, &settings, IdentitySource::SourcePrincipal, &request, &facts)
+        };
+        let decision = std::thread::Builder::new().stack_size(stack).spawn(decide).unwrap().join().unwrap();
+        assert_eq!(decision.reason(), Some(Reason::PolicyForbids), "{decision:?}");
     }
 }

@@ -64,6 +64,15 @@ impl<'f> Policies<'f> {
                 let annotations: Vec<(&str, &str)> = policy.annotations().collect();
                 let forbids = policy.effect() == cedar_policy::Effect::Forbid;
                 let at = offset(policy.as_ref().loc());
+                let core: &cedar::Policy = policy.as_ref();
+                if core.non_scope_constraints().is_some_and(nesting::is_too_deep) {
+                    let message = format!(
+                        "the conditions of a policy are nested deeper than {} levels, of which each `&&`, `||` or other \
+                         operator of a chain is one: compare with a set, or write several policies",
+                        nesting::MAX_LEVELS
+                    );
+                    return Err(BundleError::at(name, text, at, message));
+                }
                 let info = info(name, text, at, &annotations, forbids)?;
                 let id = PolicyId::new(&info.id);
                 if all.by_id.insert(id.clone(), all.places.len()).is_some() {

@@ -472,6 +472,26 @@ pub const MISTAKES: &[Mistake] = &[
         message: "policies/new.cedar:5: more than 16 `if` stand within one another",
     },
     Mistake {
+        name: "a chain of operators that the evaluator does not go down",
+        edit: |edit| {
+            edit.policy(&format!(
+                "@id(\"new\")\n@reason(\"r\")\nforbid (principal, action, resource)\nwhen {{ {}context.local.hour < 8 }};",
+                "context.local.hour < 9 && ".repeat(1_000)
+            ))
+        },
+        message: "policies/new.cedar:2: the conditions of a policy are nested deeper than 256 levels, of which each `&&`, `||` or other operator of a chain is one: compare with a set, or write several policies",
+    },
+    Mistake {
+        name: "a chain of operators that overflows a stack when it is thrown away",
+        edit: |edit| {
+            edit.policy(&format!(
+                "@id(\"new\")\n@reason(\"r\")\nforbid (principal, action, resource)\nwhen {{ {}true }};",
+                "true && ".repeat(1_000_000)
+            ))
+        },
+        message: "policies/new.cedar:5: a policy holds more than 10000 operators",
+    },
+    Mistake {
         name: "a schema of types within types",
         edit: |edit| {
             edit.write("deep.cedarschema", format!("type Deep = {}Long{};", "Set<".repeat(5_000), ">".repeat(5_000)))
