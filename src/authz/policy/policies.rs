@@ -84,6 +84,11 @@ impl<'f> Policies<'f> {
                 all.places.push(Place { id, file: name, text, info: Arc::new(info) });
             }
         }
+        if all.places.is_empty() {
+            let message =
+                "there is no policy at all, so nothing could ever be permitted; expected at least one *.cedar file";
+            return Err(BundleError::new("", message));
+        }
         Ok(all)
     }
 

@@ -306,6 +306,15 @@ pub const MISTAKES: &[Mistake] = &[
         message: "palisade.cedarschema:92: entity `Endpoint`: attribute `owner` is none that Palisade supplies",
     },
     Mistake {
+        name: "no policies",
+        edit: |edit| {
+            edit.remove("policies/agents.cedar");
+            edit.remove("policies/everyone.cedar");
+            edit.remove("policies/guardrails.cedar");
+        },
+        message: "there is no policy at all, so nothing could ever be permitted; expected at least one *.cedar file",
+    },
+    Mistake {
         name: "an empty policy file",
         edit: |edit| edit.write("policies/agents.cedar", ""),
         message: "policies/agents.cedar: holds no policy; remove the file if that is meant",
