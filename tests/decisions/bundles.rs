@@ -135,7 +135,7 @@ fn a_folder_that_is_empty_or_absent_is_no_bundle() {
 }
 
 #[test]
-fn notes_tests_and_hidden_files_are_no_part_of_a_bundle() {
+fn notes_tests_hidden_files_and_leftovers_of_editors_are_no_part_of_a_bundle() {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in support::default_files() {
         let path = folder.path().join(name);
@@ -143,16 +143,34 @@ fn notes_tests_and_hidden_files_are_no_part_of_a_bundle() {
         std::fs::write(path, bytes).unwrap();
     }
     let before = files::digest(&files::read(folder.path()).unwrap());
-    for name in
-        ["NOTES.md", ".hidden", "..2026_03_04/x.cedar", "tests/case.json", "policies/README.md", "policies/.swp"]
-    {
+    for name in [
+        "NOTES.md",
+        ".hidden",
+        "..2026_03_04/x.cedar",
+        "tests/case.json",
+        "policies/README.md",
+        // What vim, emacs and others leave while and after a file is edited.
+        "policies/.agents.cedar.swp",
+        "policies/agents.cedar~",
+        "targets.toml~",
+        "policies/#agents.cedar#",
+        "policies/.#agents.cedar",
+    ] {
         let path = folder.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "nonsense").unwrap();
     }
     assert_eq!(files::digest(&files::read(folder.path()).unwrap()), before);
-    std::fs::write(folder.path().join("policies/x.txt"), "nonsense").unwrap();
-    assert_ne!(files::digest(&files::read(folder.path()).unwrap()), before);
+    // Everything else is read, and refused if it is nothing that a bundle knows: it may be a policy under a wrong name.
+    for name in ["x.txt", "agents.cedar.bak", "agents.cedar.orig", "agents.cedar.swp", "#", "#agents.cedar", "a#"] {
+        let path = folder.path().join("policies").join(name);
+        std::fs::write(&path, "nonsense").unwrap();
+        assert_ne!(files::digest(&files::read(folder.path()).unwrap()), before, "{name}");
+        std::fs::remove_file(path).unwrap();
+    }
+    // A lock of emacs is a link to nowhere.
+    std::os::unix::fs::symlink("somebody@somewhere.1", folder.path().join("policies/.#everyone.cedar")).unwrap();
+    assert_eq!(files::digest(&files::read(folder.path()).unwrap()), before);
 }
 
 /// The digest is over names and contents, so that no two bundles share one.
