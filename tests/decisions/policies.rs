@@ -272,6 +272,84 @@ fn what_cedar_skips_denies() {
     }
 }
 
+/// A request of the default bundle's plain HTTP server.
+fn status_request(path: &str) -> Request<'static> {
+    Request {
+        source_principal: "spiffe://example.org/ns/agents/sa/coder".into(),
+        destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
+        target_extension: None,
+        http: Some(HttpRequest {
+            method: "GET".into(),
+            path: path.to_owned().into(),
+            host: "crm.example.org".into(),
+            headers: Headers::new([("accept", "*/*")].map(|(name, value)| (name, value.to_owned())), false),
+            body: Body::Absent,
+        }),
+    }
+}
+
+/// `in` holds for a path and all below it, its trailing slash included; `==` for one path alone.
+#[test]
+fn endpoints_are_in_those_above_them() {
+    let deepest = "/status".to_owned() + &"/a".repeat(31);
+    let forbid = |scope: &str| {
+        let mut files = support::default_files();
+        let text = format!("@id(\"area\")\n@reason(\"r\")\nforbid (principal, action in Action::\"http\", {scope});");
+        files.insert("policies/area.cedar".into(), text.into_bytes());
+        Active::Loaded(Box::new(support::load(&files).unwrap()))
+    };
+    for (scope, within, beside) in [
+        (
+            "resource in Endpoint::\"crm-status/status/admin\"".to_owned(),
+            vec![
+                "/status/admin",
+                "/status/admin/",
+                "/status/admin/users/7",
+                "/status/admin/users/",
+                "/status/%61dmin/?x=/",
+            ],
+            vec![
+                "/status",
+                "/status/",
+                "/status/administrator",
+                "/status/a",
+                "/status/x/status/admin",
+                "/status/Admin",
+            ],
+        ),
+        (
+            "resource in Endpoint::\"crm-status/status/admin/\"".to_owned(),
+            vec!["/status/admin/", "/status/admin/users"],
+            vec!["/status/admin", "/status/administrator/"],
+        ),
+        ("resource in Endpoint::\"crm-status/\"".to_owned(), vec!["/status", "/status/", "/status/a"], vec![]),
+        (
+            "resource == Endpoint::\"crm-status/status/admin\"".to_owned(),
+            vec!["/status/admin"],
+            vec!["/status/admin/", "/status/admin/users"],
+        ),
+        (
+            format!("resource in Endpoint::\"crm-status{deepest}\""),
+            vec![&*deepest, &*(deepest.clone() + "/").leak(), &*(deepest.clone() + &"/b".repeat(100)).leak()],
+            vec!["/status", &*(deepest.clone() + "b").leak()],
+        ),
+    ] {
+        let active = forbid(&scope);
+        let said = |path: &str| {
+            let (decision, reference) = crate::laws::both(&active, &status_request(path), support::OFFICE);
+            // Cedar's own authorizer, which checks the entities against the schema, says the same.
+            assert_eq!(reference.unwrap().decision() == CedarDecision::Allow, support::is_permit(&decision), "{path}");
+            decision.reason()
+        };
+        for path in within {
+            assert_eq!(said(path), Some(Reason::PolicyForbids), "{scope}: {path}");
+        }
+        for path in beside {
+            assert_eq!(said(path), None, "{scope}: {path}");
+        }
+    }
+}
+
 /// What is loaded can be evaluated: the deepest conditions that are taken, as a chain and on either side of it, on a
 /// thread that has half the stack of one that decides. Frames of an unoptimised build are some twelve times as large.
 #[test]
@@ -292,18 +370,7 @@ fn the_deepest_conditions_are_evaluated() {
         let active = Active::Loaded(Box::new(load(&write(longest)).unwrap()));
         let stack = if cfg!(debug_assertions) { 24 } else { 2 } * 1024 * 1024;
         let decide = move || {
-            let request = Request {
-                source_principal: "spiffe://example.org/ns/agents/sa/coder".into(),
-                destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
-                target_extension: None,
-                http: Some(HttpRequest {
-                    method: "GET".into(),
-                    path: "/status".into(),
-                    host: "crm.example.org".into(),
-                    headers: Headers::new([("accept", "*/*")].map(|(name, value)| (name, value.to_owned())), false),
-                    body: Body::Absent,
-                }),
-            };
+            let request = status_request("/status");
             let (settings, facts) = (support::settings(), support::facts(support::OFFICE, Some(&request)));
             authorize(&active, &settings, IdentitySource::SourcePrincipal, &request, &facts)
         };

@@ -164,10 +164,11 @@ fn check_own_entities(texts: &Texts<'_>, schema: &cedar::ValidatorSchema) -> Res
                 ("spiffe_id", "String"),
                 ("trust_domain", "String"),
             ][..],
+            &["Namespace", "TrustDomain"][..],
         ),
-        ("Endpoint", &[("path", "String"), ("server", "Server")]),
+        ("Endpoint", &[("path", "String"), ("server", "Server")], &["Server", "Endpoint"]),
     ];
-    for (ty, supplied) in own {
+    for (ty, supplied, parents) in own {
         let Some(declared) = cedar::entity_type(ty).and_then(|ty| schema.get_entity_type(&ty)) else { continue };
         let wrong =
             |message: String| texts.schema_error(&[format!("entity {ty} ")], &format!("entity `{ty}`: {message}"));
@@ -183,6 +184,16 @@ fn check_own_entities(texts: &Texts<'_>, schema: &cedar::ValidatorSchema) -> Res
                 }
                 Some(_) => {}
             }
+        }
+        let may_be_in = |parent: &&&str| {
+            let parent = cedar::entity_type(parent).and_then(|parent| schema.get_entity_type(&parent));
+            parent.is_some_and(|parent| parent.descendants.contains(declared.name()))
+        };
+        if let Some(parent) = parents.iter().find(|parent| !may_be_in(parent)) {
+            return Err(wrong(format!(
+                "it has to be declared `in [{}]`, where Palisade puts it; `{parent}` is missing",
+                parents.join(", ")
+            )));
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ use cedar_policy::{Entities, PolicyId, PolicySet, Schema, ValidationMode, Valida
 
 use super::cedar::{self, EntityUID};
 use super::engine::PolicyInfo;
+use super::entities::MAX_ENDPOINT_DEPTH;
 use super::load::Texts;
 use super::nesting;
 use super::source::{BundleError, Kind};
@@ -221,6 +222,9 @@ fn check_endpoint(id: &str, targets: &[Arc<Target>]) -> Result<(), &'static str>
         return Err("expected the name of an http or grpc target before the first `/`");
     }
     match canonical_path(path) {
+        Ok(canonical) if canonical == path && path.matches('/').count() > MAX_ENDPOINT_DEPTH => {
+            Err("expected at most 32 `/` in its path")
+        }
         Ok(canonical) if canonical == path => Ok(()),
         _ => Err("its path is not in canonical form"),
     }

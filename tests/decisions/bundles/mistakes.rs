@@ -222,28 +222,28 @@ pub const MISTAKES: &[Mistake] = &[
         edit: |edit| {
             edit.replace("palisade.cedarschema", "action \"tools/call\" in [\"mcp\"];", "action \"tools/call\";");
         },
-        message: "palisade.cedarschema:198: action `tools/call`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
+        message: "palisade.cedarschema:200: action `tools/call`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
     },
     Mistake {
         name: "an MCP action outside of its protocol",
         edit: |edit| {
             edit.replace("palisade.cedarschema", "in [\"mcp\"] appliesTo", "appliesTo");
         },
-        message: "palisade.cedarschema:221: action `completion/complete`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
+        message: "palisade.cedarschema:223: action `completion/complete`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
     },
     Mistake {
         name: "an A2A action in the group of another protocol",
         edit: |edit| {
             edit.replace("palisade.cedarschema", "in [\"a2a\"] appliesTo", "in [\"mcp\"] appliesTo");
         },
-        message: "palisade.cedarschema:248: action `SendMessage`: it has to be in `Action::\"a2a\"`, or policies about all calls of protocol a2a would miss it",
+        message: "palisade.cedarschema:250: action `SendMessage`: it has to be in `Action::\"a2a\"`, or policies about all calls of protocol a2a would miss it",
     },
     Mistake {
         name: "an HTTP action outside of its protocol",
         edit: |edit| {
             edit.replace("palisade.cedarschema", "\"OPTIONS\" in [\"http\"]", "\"OPTIONS\"");
         },
-        message: "palisade.cedarschema:275: action `GET`: it has to be in `Action::\"http\"`, or policies about all calls of protocol http would miss it",
+        message: "palisade.cedarschema:277: action `GET`: it has to be in `Action::\"http\"`, or policies about all calls of protocol http would miss it",
     },
     Mistake {
         name: "a gRPC action outside of its protocol",
@@ -252,7 +252,7 @@ pub const MISTAKES: &[Mistake] = &[
             edit.replace("targets.toml", "protocol = \"http\"", "protocol = \"grpc\"");
             edit.remove("policies/everyone.cedar");
         },
-        message: "palisade.cedarschema:285: action `grpc:invoke`: it has to be in `Action::\"grpc\"`, or policies about all calls of protocol grpc would miss it",
+        message: "palisade.cedarschema:287: action `grpc:invoke`: it has to be in `Action::\"grpc\"`, or policies about all calls of protocol grpc would miss it",
     },
     Mistake {
         name: "an action of a namespace",
@@ -303,7 +303,7 @@ pub const MISTAKES: &[Mistake] = &[
                 "  path: String,\n  owner: String,\n};\n\n\n// ---- What is known",
             )
         },
-        message: "palisade.cedarschema:92: entity `Endpoint`: attribute `owner` is none that Palisade supplies",
+        message: "palisade.cedarschema:94: entity `Endpoint`: attribute `owner` is none that Palisade supplies",
     },
     Mistake {
         name: "no policies",
@@ -313,6 +313,13 @@ pub const MISTAKES: &[Mistake] = &[
             edit.remove("policies/guardrails.cedar");
         },
         message: "there is no policy at all, so nothing could ever be permitted; expected at least one *.cedar file",
+    },
+    Mistake {
+        name: "an endpoint that cannot be in another one",
+        edit: |edit| {
+            edit.replace("palisade.cedarschema", "entity Endpoint in [Server, Endpoint]", "entity Endpoint in [Server]")
+        },
+        message: "palisade.cedarschema:94: entity `Endpoint`: it has to be declared `in [Server, Endpoint]`, where Palisade puts it; `Endpoint` is missing",
     },
     Mistake {
         name: "an empty policy file",
@@ -527,6 +534,13 @@ pub const MISTAKES: &[Mistake] = &[
             edit.policy("@id(\"new\")\n@reason(\"r\")\nforbid (principal, action in Action::\"http\", resource == Endpoint::\"crm-status/status/../x\");")
         },
         message: "policies/new.cedar:2: policy `new` names `Endpoint::\"crm-status/status/../x\"`, which no call can be about: its path is not in canonical form",
+    },
+    Mistake {
+        name: "endpoint deeper than others can be in",
+        edit: |edit| {
+            edit.policy(&format!("@id(\"new\")\n@reason(\"r\")\nforbid (principal, action in Action::\"http\", resource in Endpoint::\"crm-status{}\");", "/a".repeat(33)))
+        },
+        message: "policies/new.cedar:2: policy `new` names `Endpoint::\"crm-status/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a\"`, which no call can be about: expected at most 32 `/` in its path",
     },
     Mistake {
         name: "a path of messages that no request has",
