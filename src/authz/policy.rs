@@ -11,9 +11,11 @@ pub mod load;
 pub mod nesting;
 pub mod policies;
 pub mod query;
+pub mod reference;
 pub mod registry;
 pub mod shape;
 pub mod source;
 
 pub use bundle::Bundle;
 pub use engine::{Failure, PolicyInfo, Satisfied};
+pub use reference::Reference;

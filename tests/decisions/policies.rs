@@ -15,7 +15,7 @@ use palisade::authz::{Active, authorize};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::{self, BodyForm, Files, HeaderForm};
+use crate::support::{self, BodyForm, Compared, Files, HeaderForm};
 
 /// Tests that no request can put to Palisade, and why.
 const NOT_POSED: &[(&str, &str)] = &[
@@ -248,7 +248,7 @@ fn palisade_agrees_with_every_test_that_can_be_posed() {
 /// Rule: an error is a denial. Cedar's own authorizer allows here, because it skips what fails.
 #[test]
 fn what_cedar_skips_denies() {
-    let active = support::active(Some("errors"));
+    let compared = Compared::load(&support::bundle_files("errors")).unwrap();
     for (arguments, policy, cedar_allows) in [
         (r#"{"name": "pay", "arguments": {"amount": 9007199254740991}}"#, "no-large-payments", true),
         (r#"{"name": "refund", "arguments": {"amount": 9007199254740991}}"#, "large-refunds-are-fine", true),
@@ -262,7 +262,7 @@ fn what_cedar_skips_denies() {
             Value::from(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{arguments}}}"#))
         );
         let request = palisade::capture::Capture::parse(&text).unwrap().request().unwrap();
-        let (decision, reference) = crate::laws::both(&active, &request, support::OFFICE);
+        let (decision, reference) = crate::laws::both(&compared, &request, support::OFFICE);
         assert_eq!(decision.reason(), Some(Reason::PolicyError), "{arguments}");
         let failures: Vec<&str> =
             decision.evaluations[0].failures.iter().map(|failure| failure.policy.id.as_str()).collect();
@@ -296,7 +296,7 @@ fn endpoints_are_in_those_above_them() {
         let mut files = support::default_files();
         let text = format!("@id(\"area\")\n@reason(\"r\")\nforbid (principal, action in Action::\"http\", {scope});");
         files.insert("policies/area.cedar".into(), text.into_bytes());
-        Active::Loaded(Box::new(support::load(&files).unwrap()))
+        Compared::load(&files).unwrap()
     };
     for (scope, within, beside) in [
         (
@@ -334,9 +334,9 @@ fn endpoints_are_in_those_above_them() {
             vec!["/status", &*(deepest.clone() + "b").leak()],
         ),
     ] {
-        let active = forbid(&scope);
+        let compared = forbid(&scope);
         let said = |path: &str| {
-            let (decision, reference) = crate::laws::both(&active, &status_request(path), support::OFFICE);
+            let (decision, reference) = crate::laws::both(&compared, &status_request(path), support::OFFICE);
             // Cedar's own authorizer, which checks the entities against the schema, says the same.
             assert_eq!(reference.unwrap().decision() == CedarDecision::Allow, support::is_permit(&decision), "{path}");
             decision.reason()

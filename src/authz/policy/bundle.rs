@@ -4,10 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cedar_policy::{Entities, PolicySet, Schema};
-
 use super::actions::Actions;
-use super::cedar::{self, Entity, EntityUID, uid};
+use super::cedar::{self, Entity, uid};
 use super::context;
 use super::engine::Engine;
 use super::entities::{self, Store, Types};
@@ -28,15 +26,6 @@ pub struct Bundle {
     servers: HashMap<Arc<str>, Server>,
     engine: Engine,
     store: Store,
-    /// Kept to compare with Cedar's own authorizer, offline.
-    reference: Reference,
-}
-
-#[derive(Debug)]
-struct Reference {
-    policies: PolicySet,
-    schema: Schema,
-    entities: Entities,
 }
 
 /// A target with its entity and tools.
@@ -87,8 +76,7 @@ impl Bundle {
         let store = Store::new(types, core.iter().cloned().collect());
         check_own_entities(&texts, validator_schema)?;
         let servers = servers(&targets, &registries, &store, &engine, inputs)?;
-        let reference = Reference { policies: policies.set, schema, entities };
-        Ok(Self { digest, targets, servers, engine, store, reference })
+        Ok(Self { digest, targets, servers, engine, store })
     }
 
     /// The digest of the bundle's content.
@@ -118,38 +106,16 @@ impl Bundle {
         &self.store
     }
 
+    /// The server of a target, by the target's name.
+    #[must_use]
+    pub fn server(&self, name: &str) -> Option<&Server> {
+        self.servers.get(name)
+    }
+
     /// The targets, in order.
     #[must_use]
     pub fn targets(&self) -> &[Arc<Target>] {
         &self.targets
-    }
-
-    /// Cedar's own authorizer over all policies and entities, with the request validated against the
-    /// schema: slow, and the yardstick for [`Engine::decide`]. `query` has to hold the whole context.
-    ///
-    /// # Errors
-    /// What Cedar says if the request does not fit the schema.
-    pub fn reference(&self, query: super::engine::Query) -> Result<cedar_policy::Response, String> {
-        let action = self.engine.action_uid(query.action).ok_or("no such action")?;
-        let known = |uid: &EntityUID| (uid.clone(), None);
-        let schema: &cedar::ValidatorSchema = self.reference.schema.as_ref();
-        let request = cedar::Request::new(
-            known(query.principal.uid()),
-            known(action),
-            known(query.resource.uid()),
-            query.context,
-            Some(schema),
-            cedar::Extensions::all_available(),
-        )
-        .map_err(|error| error.to_string())?;
-        let own = [query.principal, query.resource].map(|entity| cedar_policy::Entity::from((*entity).clone()));
-        let entities = self
-            .reference
-            .entities
-            .clone()
-            .upsert_entities(own, Some(&self.reference.schema))
-            .map_err(|error| error.to_string())?;
-        Ok(cedar_policy::Authorizer::new().is_authorized(&request.into(), &self.reference.policies, &entities))
     }
 }
 
