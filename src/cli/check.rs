@@ -1,11 +1,11 @@
-//! `palisade check`: decide one recorded check offline, and explain.
+//! `palisade check`: decide one recorded check offline, and explain; or check a bundle alone.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::{complain, exit, print};
+use super::{complain, exit, print, summary};
 use crate::authz::decision::{Decision, Verdict};
 use crate::authz::facts::Facts;
 use crate::authz::identity::{IdentitySource, xfcc};
@@ -22,33 +22,42 @@ use crate::envoy::response;
 use crate::store::files::sha256;
 use crate::store::loader::{Loader, Patience};
 
-/// Decide one recorded check offline and explain it
+/// Check a bundle, or decide one recorded check offline and explain it
 ///
-/// Exit codes: 0 permit, 10 denial, 11 unreadable request (also a denial), 1 failure, 2 wrong command line.
+/// `palisade check --bundle DIR` says what is in the bundle, or which mistake would keep it from being loaded, in
+/// which file and line. `palisade check REQUEST.json --bundle DIR` says how the bundle decides that request, and what
+/// every policy has to do with it.
+///
+/// Exit codes: 0 permit, or a valid bundle; 10 denial; 11 unreadable request (also a denial); 1 failure, also a bundle
+/// with a mistake; 2 wrong command line.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// A CheckRequest as JSON, as `serve --record` writes it; `-` reads standard input
     #[arg(value_name = "REQUEST.json")]
-    request: PathBuf,
+    request: Option<PathBuf>,
     /// The bundle directory
     #[arg(long, value_name = "DIR")]
     bundle: PathBuf,
     /// Take trust domains, limits and zone from this configuration; without it the caller's trust domain is
     /// taken as configured
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "request")]
     config: Option<PathBuf>,
     /// Take the identity from x-forwarded-client-cert, as a listener with identity = "xfcc" does
-    #[arg(long)]
+    #[arg(long, requires = "request")]
     xfcc: bool,
     /// Decide as of this moment, e.g. 2026-03-04T10:15:00Z [default: now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", requires = "request")]
     now: Option<Timestamp>,
 }
 
 /// Runs the command.
 #[must_use]
 pub fn run(arguments: &Arguments) -> u8 {
-    match check(arguments) {
+    let checked = match &arguments.request {
+        Some(request) => check(arguments, request),
+        None => load_bundle(&arguments.bundle).map(|(bundle, reference)| (summary::of(&bundle, &reference), exit::OK)),
+    };
+    match checked {
         Ok((text, code)) => print(&text, code),
         Err(message) => {
             complain(&message);
@@ -57,8 +66,8 @@ pub fn run(arguments: &Arguments) -> u8 {
     }
 }
 
-fn check(arguments: &Arguments) -> Result<(String, u8), String> {
-    let (request, redacted) = read_request(&arguments.request)?;
+fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> {
+    let (request, redacted) = read_request(request)?;
     let (bundle, reference) = load_bundle(&arguments.bundle)?;
     let identity = if arguments.xfcc { IdentitySource::Xfcc } else { IdentitySource::SourcePrincipal };
     let (settings, zone) = settings(arguments, &request)?;

@@ -245,6 +245,12 @@ impl Store {
         self.by_uid.get(uid)
     }
 
+    /// How many agents the bundle lists; others are known by their SPIFFE IDs alone.
+    #[must_use]
+    pub fn listed_agents(&self) -> usize {
+        self.agents.len()
+    }
+
     /// The entity of an agent: the bundle's, or one made from the SPIFFE ID alone.
     #[must_use]
     pub fn agent(&self, id: &SpiffeId) -> Arc<Entity> {
