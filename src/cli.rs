@@ -3,6 +3,7 @@
 pub mod check;
 pub mod config;
 pub mod serve;
+pub mod summary;
 
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ use clap::{Parser, Subcommand};
 
 /// Exit codes. 2 is clap's, for a wrong command line.
 pub mod exit {
-    /// Done; for `check`: permitted.
+    /// Done; for `check`: permitted, or a valid bundle.
     pub const OK: u8 = 0;
     /// It could not be done: configuration, bundle, file.
     pub const FAILURE: u8 = 1;

@@ -1,5 +1,6 @@
 //! The bundle and the engine: what the policies say about a call.
 
+pub mod actions;
 pub mod bundle;
 pub mod cedar;
 pub mod context;
@@ -10,9 +11,11 @@ pub mod load;
 pub mod nesting;
 pub mod policies;
 pub mod query;
+pub mod reference;
 pub mod registry;
 pub mod shape;
 pub mod source;
 
 pub use bundle::Bundle;
 pub use engine::{Failure, PolicyInfo, Satisfied};
+pub use reference::Reference;

@@ -1,11 +1,11 @@
-//! `palisade check`: decide one recorded check offline, and explain.
+//! `palisade check`: decide one recorded check offline, and explain; or check a bundle alone.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::{complain, exit, print};
+use super::{complain, exit, print, summary};
 use crate::authz::decision::{Decision, Verdict};
 use crate::authz::facts::Facts;
 use crate::authz::identity::{IdentitySource, xfcc};
@@ -13,8 +13,7 @@ use crate::authz::limits::Limits;
 use crate::authz::policy::context::Needs;
 use crate::authz::policy::engine::Part;
 use crate::authz::policy::query::Parts;
-use crate::authz::policy::source::BundleError;
-use crate::authz::policy::{Bundle, PolicyInfo};
+use crate::authz::policy::{Bundle, PolicyInfo, Reference};
 use crate::authz::request::Request;
 use crate::authz::{self, Active, Settings};
 use crate::capture::Capture;
@@ -23,33 +22,42 @@ use crate::envoy::response;
 use crate::store::files::sha256;
 use crate::store::loader::{Loader, Patience};
 
-/// Decide one recorded check offline and explain it
+/// Check a bundle, or decide one recorded check offline and explain it
 ///
-/// Exit codes: 0 permit, 10 denial, 11 unreadable request (also a denial), 1 failure, 2 wrong command line.
+/// `palisade check --bundle DIR` says what is in the bundle, or which mistake would keep it from being loaded, in
+/// which file and line. `palisade check REQUEST.json --bundle DIR` says how the bundle decides that request, and what
+/// every policy has to do with it.
+///
+/// Exit codes: 0 permit, or a valid bundle; 10 denial; 11 unreadable request (also a denial); 1 failure, also a bundle
+/// with a mistake; 2 wrong command line.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// A CheckRequest as JSON, as `serve --record` writes it; `-` reads standard input
     #[arg(value_name = "REQUEST.json")]
-    request: PathBuf,
+    request: Option<PathBuf>,
     /// The bundle directory
     #[arg(long, value_name = "DIR")]
     bundle: PathBuf,
     /// Take trust domains, limits and zone from this configuration; without it the caller's trust domain is
     /// taken as configured
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "request")]
     config: Option<PathBuf>,
     /// Take the identity from x-forwarded-client-cert, as a listener with identity = "xfcc" does
-    #[arg(long)]
+    #[arg(long, requires = "request")]
     xfcc: bool,
     /// Decide as of this moment, e.g. 2026-03-04T10:15:00Z [default: now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", requires = "request")]
     now: Option<Timestamp>,
 }
 
 /// Runs the command.
 #[must_use]
 pub fn run(arguments: &Arguments) -> u8 {
-    match check(arguments) {
+    let checked = match &arguments.request {
+        Some(request) => check(arguments, request),
+        None => load_bundle(&arguments.bundle).map(|(bundle, reference)| (summary::of(&bundle, &reference), exit::OK)),
+    };
+    match checked {
         Ok((text, code)) => print(&text, code),
         Err(message) => {
             complain(&message);
@@ -58,9 +66,9 @@ pub fn run(arguments: &Arguments) -> u8 {
     }
 }
 
-fn check(arguments: &Arguments) -> Result<(String, u8), String> {
-    let (request, redacted) = read_request(&arguments.request)?;
-    let bundle = load_bundle(&arguments.bundle)?;
+fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> {
+    let (request, redacted) = read_request(request)?;
+    let (bundle, reference) = load_bundle(&arguments.bundle)?;
     let identity = if arguments.xfcc { IdentitySource::Xfcc } else { IdentitySource::SourcePrincipal };
     let (settings, zone) = settings(arguments, &request)?;
     #[expect(clippy::disallowed_methods, reason = "a command decides as of now unless told otherwise")]
@@ -76,7 +84,8 @@ fn check(arguments: &Arguments) -> Result<(String, u8), String> {
         text.push_str("note: values were taken out of this capture; with them it may decide otherwise\n");
     }
     describe(&mut text, &decision, bundle, &facts);
-    explain_policies(&mut text, bundle, &settings, identity, &request, &facts)?;
+    let asked = Asked { settings: &settings, identity, request: &request, facts: &facts };
+    explain_policies(&mut text, bundle, &reference, &asked)?;
     describe_answer(&mut text, &decision);
     let code = match decision.reason() {
         None => exit::OK,
@@ -95,11 +104,9 @@ fn read_request(path: &Path) -> Result<(Request<'static>, bool), String> {
     Ok((capture.request().map_err(at)?, redacted))
 }
 
-fn load_bundle(directory: &Path) -> Result<Bundle, String> {
-    let loaded = Loader::default().load(directory, Patience::START, "");
-    let at = |error| format!("bundle {}: {error}", directory.display());
-    // No bundle has an empty digest.
-    loaded.map_err(at)?.ok_or_else(|| at(BundleError::new("", "could not be loaded")))
+fn load_bundle(directory: &Path) -> Result<(Bundle, Reference), String> {
+    let loaded = Loader::default().load_with_reference(directory, Patience::START);
+    loaded.map_err(|error| format!("bundle {}: {error}", directory.display()))
 }
 
 fn settings(arguments: &Arguments, request: &Request<'_>) -> Result<(Settings, jiff::tz::TimeZone), String> {
@@ -145,15 +152,22 @@ fn describe(text: &mut String, decision: &Decision, bundle: &Bundle, facts: &Fac
     let _ = writeln!(text, "bundle     {} ({} policies)", bundle.digest(), bundle.engine().len());
 }
 
+/// What a decision was made from, besides the bundle.
+struct Asked<'a> {
+    settings: &'a Settings,
+    identity: IdentitySource,
+    request: &'a Request<'a>,
+    facts: &'a Facts,
+}
+
 /// Every call with every policy's part in it, and what Cedar's own authorizer says over all policies.
 fn explain_policies(
     text: &mut String,
     bundle: &Bundle,
-    settings: &Settings,
-    identity: IdentitySource,
-    request: &Request<'_>,
-    facts: &Facts,
+    reference: &Reference,
+    asked: &Asked<'_>,
 ) -> Result<(), String> {
+    let Asked { settings, identity, request, facts } = *asked;
     let Ok((caller, server, reading)) = authz::read(bundle, settings, identity, request) else { return Ok(()) };
     let parts = Parts { request, reading: &reading, caller: &caller, server, facts };
     for (at, call) in reading.calls.iter().enumerate() {
@@ -175,7 +189,7 @@ fn explain_policies(
         for (policy, part) in others {
             describe_part(text, policy, part);
         }
-        match bundle.reference(for_reference) {
+        match reference.decide(bundle, for_reference) {
             Ok(response) => {
                 let reasons: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
                 let _ = writeln!(

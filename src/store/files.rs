@@ -21,7 +21,7 @@ const MAX_DEPTH: usize = 8;
 const TRIES: usize = 20;
 
 /// Reads every file that belongs to the bundle in `directory`. Names that begin with a dot (Kubernetes keeps
-/// its own links there), `tests/` and `*.md` do not.
+/// its own links there), what editors leave beside a file, `tests/` and `*.md` do not.
 ///
 /// # Errors
 /// [`BundleError`] for what cannot be read, and for a bundle beyond its bounds.
@@ -72,7 +72,7 @@ impl Reading {
             let Ok(base) = entry.file_name().into_string() else {
                 return Err(BundleError::new(prefix, "holds a file whose name is not UTF-8"));
             };
-            if base.starts_with('.') {
+            if base.starts_with('.') || is_leftover(&base) {
                 continue;
             }
             // `metadata` follows links: a Kubernetes volume is made of them.
@@ -109,6 +109,12 @@ impl Reading {
         self.files.push(SourceFile { name, bytes });
         Ok(())
     }
+}
+
+/// Whether an editor left it: a backup (`x.cedar~`), or what was not saved (`#x.cedar#`). To refuse the bundle for it
+/// would hold up the very change that was just saved.
+fn is_leftover(name: &str) -> bool {
+    name.ends_with('~') || (name.len() > 1 && name.starts_with('#') && name.ends_with('#'))
 }
 
 /// The digest that names a bundle: SHA-256 over the names and contents of its files, each preceded by its

@@ -12,8 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::files;
-use crate::authz::policy::Bundle;
 use crate::authz::policy::source::BundleError;
+use crate::authz::policy::{Bundle, Reference};
 
 /// Address space, not memory: only what is used is ever backed by any.
 const STACK_BYTES: usize = 64 * 1024 * 1024;
@@ -48,22 +48,50 @@ impl Loader {
     /// # Errors
     /// [`BundleError`] for whatever is wrong with it, taking too long included.
     pub fn load(&self, directory: &Path, patience: Patience, known: &str) -> Result<Option<Bundle>, BundleError> {
+        let (path, known) = (directory.to_path_buf(), known.to_owned());
+        self.run(patience.time, move || {
+            let (files, digest) = files::read_stable(&path, patience.pause)?;
+            if digest == known { Ok(None) } else { Bundle::load(&files, digest).map(Some) }
+        })
+    }
+
+    /// The bundle in `directory`, and what Cedar's own authorizer is asked over, of the same files.
+    ///
+    /// # Errors
+    /// As [`Loader::load`].
+    pub fn load_with_reference(
+        &self,
+        directory: &Path,
+        patience: Patience,
+    ) -> Result<(Bundle, Reference), BundleError> {
+        let path = directory.to_path_buf();
+        self.run(patience.time, move || {
+            let (files, digest) = files::read_stable(&path, patience.pause)?;
+            Ok((Bundle::load(&files, digest)?, Reference::load(&files)?))
+        })
+    }
+
+    /// Does `work` on a thread of its own, for at most `time`.
+    fn run<T: Send + 'static>(
+        &self,
+        time: Duration,
+        work: impl FnOnce() -> Result<T, BundleError> + Send + 'static,
+    ) -> Result<T, BundleError> {
         if self.stuck.load(Ordering::Relaxed) >= MAX_STUCK {
             return Err(BundleError::new("", "earlier versions of the bundle are still being read; restart Palisade"));
         }
         let (sender, receiver) = mpsc::sync_channel(1);
-        let (path, known) = (directory.to_path_buf(), known.to_owned());
         let running = Running::enter(&self.stuck);
         let thread = thread::Builder::new().name("bundle-load".into()).stack_size(STACK_BYTES);
         let started = thread.spawn(move || {
             let _running = running;
-            let _nobody_waits_any_more = sender.send(build(&path, patience.pause, &known));
+            let _nobody_waits_any_more = sender.send(work());
         });
         if let Err(error) = started {
             return Err(BundleError::new("", format!("cannot start a thread: {error}")));
         }
-        receiver.recv_timeout(patience.time).unwrap_or_else(|error| {
-            let seconds = patience.time.as_secs();
+        receiver.recv_timeout(time).unwrap_or_else(|error| {
+            let seconds = time.as_secs();
             Err(BundleError::new(
                 "",
                 match error {
@@ -73,11 +101,6 @@ impl Loader {
             ))
         })
     }
-}
-
-fn build(directory: &Path, pause: Duration, known: &str) -> Result<Option<Bundle>, BundleError> {
-    let (files, digest) = files::read_stable(directory, pause)?;
-    if digest == known { Ok(None) } else { Bundle::load(&files, digest).map(Some) }
 }
 
 /// A load that runs, counted until it ends.

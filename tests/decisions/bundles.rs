@@ -5,7 +5,7 @@ mod mistakes;
 
 use std::collections::BTreeSet;
 
-use mistakes::{ACCEPTED, MISTAKES};
+use mistakes::{ACCEPTED, mistakes};
 use palisade::authz::policy::source::BundleError;
 use palisade::store::files;
 
@@ -77,7 +77,7 @@ fn the_bundle_without_a_mistake_is_loaded() {
 #[test]
 fn every_mistake_gets_its_one_message() {
     let mut wrong = Vec::new();
-    for Mistake { name, edit, message } in MISTAKES {
+    for Mistake { name, edit, message } in mistakes() {
         match refused(*edit) {
             Ok(()) => wrong.push(format!("{name}\n  accepted, expected: {message}")),
             Err(error) if !fits(&error.to_string(), message) => {
@@ -86,7 +86,7 @@ fn every_mistake_gets_its_one_message() {
             Err(_) => {}
         }
     }
-    assert!(wrong.is_empty(), "{} of {} messages:\n{}", wrong.len(), MISTAKES.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {} messages:\n{}", wrong.len(), mistakes().count(), wrong.join("\n"));
 }
 
 /// Of several mistakes the first is named, and always the same one: a reload that fails again is no news.
@@ -94,7 +94,7 @@ fn every_mistake_gets_its_one_message() {
 fn the_same_bundle_is_refused_in_the_same_words() {
     let mut changing = Vec::new();
     for name in ["context attribute of another type", "input on an action that is no tool"] {
-        let mistake = MISTAKES.iter().find(|mistake| mistake.name == name).unwrap();
+        let mistake = mistakes().find(|mistake| mistake.name == name).unwrap();
         let words: BTreeSet<String> = (0..10).map(|_| refused(mistake.edit).unwrap_err().to_string()).collect();
         if words.len() > 1 {
             changing.push(words);
@@ -113,8 +113,8 @@ fn what_is_accepted_is_listed() {
 /// A line that says nothing of where, or runs over several lines, or is in another tool's words, helps nobody.
 #[test]
 fn every_message_is_one_line_that_names_its_file() {
-    const OF_THE_WHOLE: &[&str] = &["no schema", "no targets", "protocol action missing"];
-    for Mistake { name, message, .. } in MISTAKES {
+    const OF_THE_WHOLE: &[&str] = &["no schema", "no targets", "protocol action missing", "no policies"];
+    for Mistake { name, message, .. } in mistakes() {
         assert!(!message.contains('\n'), "{name}");
         let (file, rest) = message.split_once(':').unwrap_or_default();
         let names_file = !file.is_empty() && !file.contains(' ') && rest.len() > 10;
@@ -135,7 +135,7 @@ fn a_folder_that_is_empty_or_absent_is_no_bundle() {
 }
 
 #[test]
-fn notes_tests_and_hidden_files_are_no_part_of_a_bundle() {
+fn notes_tests_hidden_files_and_leftovers_of_editors_are_no_part_of_a_bundle() {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in support::default_files() {
         let path = folder.path().join(name);
@@ -143,16 +143,34 @@ fn notes_tests_and_hidden_files_are_no_part_of_a_bundle() {
         std::fs::write(path, bytes).unwrap();
     }
     let before = files::digest(&files::read(folder.path()).unwrap());
-    for name in
-        ["NOTES.md", ".hidden", "..2026_03_04/x.cedar", "tests/case.json", "policies/README.md", "policies/.swp"]
-    {
+    for name in [
+        "NOTES.md",
+        ".hidden",
+        "..2026_03_04/x.cedar",
+        "tests/case.json",
+        "policies/README.md",
+        // What vim, emacs and others leave while and after a file is edited.
+        "policies/.agents.cedar.swp",
+        "policies/agents.cedar~",
+        "targets.toml~",
+        "policies/#agents.cedar#",
+        "policies/.#agents.cedar",
+    ] {
         let path = folder.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "nonsense").unwrap();
     }
     assert_eq!(files::digest(&files::read(folder.path()).unwrap()), before);
-    std::fs::write(folder.path().join("policies/x.txt"), "nonsense").unwrap();
-    assert_ne!(files::digest(&files::read(folder.path()).unwrap()), before);
+    // Everything else is read, and refused if it is nothing that a bundle knows: it may be a policy under a wrong name.
+    for name in ["x.txt", "agents.cedar.bak", "agents.cedar.orig", "agents.cedar.swp", "#", "#agents.cedar", "a#"] {
+        let path = folder.path().join("policies").join(name);
+        std::fs::write(&path, "nonsense").unwrap();
+        assert_ne!(files::digest(&files::read(folder.path()).unwrap()), before, "{name}");
+        std::fs::remove_file(path).unwrap();
+    }
+    // A lock of emacs is a link to nowhere.
+    std::os::unix::fs::symlink("somebody@somewhere.1", folder.path().join("policies/.#everyone.cedar")).unwrap();
+    assert_eq!(files::digest(&files::read(folder.path()).unwrap()), before);
 }
 
 /// The digest is over names and contents, so that no two bundles share one.
@@ -189,4 +207,23 @@ fn carriage_returns_change_nothing() {
         *bytes = String::from_utf8(bytes.clone()).unwrap().replace('\n', "\r\n").into_bytes();
     }
     assert_eq!(support::load(&files).map(|bundle| bundle.engine().len()), Ok(crate::policies::policy_ids().len()));
+}
+
+/// What is kept of a policy must not be the file that it stands in: 10,000 times 3 MB would be 30 GB.
+#[test]
+fn ten_thousand_policies_in_one_file_are_loaded() {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for at in 0..10_000 {
+        let agent = format!("spiffe://example.org/ns/agents/sa/agent-{at}");
+        writeln!(text, "@id(\"many-{at}\")\n@reason(\"Agent {at} looks one customer up\")").unwrap();
+        writeln!(text, "// {}", "a remark of some length ".repeat(6)).unwrap();
+        writeln!(text, "permit (principal == Agent::\"{agent}\", action == Action::\"crm/get_customer\", resource);")
+            .unwrap();
+    }
+    assert!(text.len() > 3_000_000, "{}", text.len());
+    let mut files = support::default_files();
+    let before = support::load(&files).unwrap().engine().len();
+    files.insert("policies/many.cedar".into(), text.into_bytes());
+    assert_eq!(support::load(&files).map(|bundle| bundle.engine().len()), Ok(before + 10_000));
 }

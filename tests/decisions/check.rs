@@ -89,3 +89,46 @@ fn a_capture_of_a_waypoint_is_decided_by_its_last_element() {
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("caller     spiffe://example.org/ns/agents/sa/coder"), "{text}");
 }
+
+/// Without a request the bundle alone is checked.
+#[test]
+fn a_bundle_alone_is_summed_up_or_refused() {
+    let alone = |bundle: &Path, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
+        let Output { status, stdout, stderr } =
+            command.arg("check").arg("--bundle").arg(bundle).args(more).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (status.code().unwrap(), text(stdout), text(stderr))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in support::default_files() {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let (code, text, error) = alone(folder.path(), &[]);
+    assert_eq!((code, error.as_str()), (0, ""), "{text}");
+    let (digest, rest) = text.split_once('\n').unwrap();
+    assert!(digest.starts_with("bundle     sha256:"), "{text}");
+    let expected = "policies   14 (8 permit, 6 forbid)\n\
+                    targets    3 (1 a2a, 1 http, 1 mcp)\n\
+                    tools      6\n\
+                    agents     ";
+    assert!(rest.starts_with(expected), "{text}");
+    assert!(rest.contains("\n           namespaces: example.org/agents\n"), "{text}");
+    assert!(rest.ends_with("\nthe bundle is valid\n"), "{text}");
+
+    std::fs::write(folder.path().join("policies/new.cedar"), "\npermit (principal, action, resource);\n").unwrap();
+    let (code, text, error) = alone(folder.path(), &[]);
+    assert_eq!((code, text.as_str()), (1, ""));
+    let said = format!(
+        "palisade: bundle {}: policies/new.cedar:2: this policy has no `@id(\"…\")`\n",
+        folder.path().display()
+    );
+    assert_eq!(error, said);
+
+    // What is about a request is not ignored where there is none.
+    for more in [&["--xfcc"][..], &["--now", support::OFFICE], &["--config", "palisade.toml"]] {
+        assert_eq!(alone(folder.path(), more).0, 2, "{more:?}");
+    }
+}

@@ -15,19 +15,21 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 use serde_json::{Value, json};
 
-use crate::support::{self, BodyForm, Files, HeaderForm, OFFICE};
+use crate::support::{self, BodyForm, Compared, Files, HeaderForm, OFFICE};
 
 /// Decides a request of one call, and asks Cedar's own authorizer over all policies and entities the same question. `None`
 /// if the request never became a question.
-pub fn both(active: &Active, request: &Request, now: &str) -> (Decision, Option<Response>) {
+pub fn both(compared: &Compared, request: &Request, now: &str) -> (Decision, Option<Response>) {
     let (settings, facts) = (support::settings(), support::facts(now, Some(request)));
     let source = IdentitySource::SourcePrincipal;
+    let Compared { active, reference } = compared;
     let decision = authorize(active, &settings, source, request, &facts);
     let bundle = support::loaded(active);
     let response = authz::read(bundle, &settings, source, request).ok().and_then(|(caller, server, reading)| {
         let parts = Parts { request, reading: &reading, caller: &caller, server, facts: &facts };
         let query = bundle.query(&parts, &reading.calls[0], Some(Needs::ALL)).ok()?;
-        Some(bundle.reference(query).unwrap_or_else(|error| panic!("the question does not fit the schema: {error}")))
+        let response = reference.decide(bundle, query);
+        Some(response.unwrap_or_else(|error| panic!("the question does not fit the schema: {error}")))
     });
     (decision, response)
 }
@@ -195,14 +197,12 @@ fn lab(policies: &[String]) -> Files {
         ("a.entities.json", entities.to_owned()),
         ("all.cedar", policies.join("\n")),
     ];
-    // A file without policies is refused.
-    let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
-    texts.map(|(name, text)| (name.to_owned(), text.into_bytes())).collect()
+    texts.into_iter().map(|(name, text)| (name.to_owned(), text.into_bytes())).collect()
 }
 
-fn lab_bundle(policies: &[String]) -> Active {
+fn lab_bundle(policies: &[String]) -> Compared {
     let files = lab(policies);
-    Active::Loaded(Box::new(support::load(&files).unwrap_or_else(|error| panic!("{error}\n{}", policies.join("\n")))))
+    Compared::load(&files).unwrap_or_else(|error| panic!("{error}\n{}", policies.join("\n")))
 }
 
 /// What a policy is about: actions and resources that go together, and conditions that may be asked there.
@@ -371,7 +371,7 @@ proptest! {
 
     /// Choosing candidates and leaving out context changes nothing: Cedar says the same over everything.
     #[test]
-    fn decisions_are_cedars_own(policies in proptest::collection::vec(any_policy(), 0..14), questions in questions()) {
+    fn decisions_are_cedars_own(policies in proptest::collection::vec(any_policy(), 1..14), questions in questions()) {
         let active = lab_bundle(&numbered(&policies));
         for (request, now) in &questions {
             let (decision, reference) = both(&active, request, now);
@@ -399,7 +399,7 @@ proptest! {
     /// But for one that failed: while it is there the call is denied, because nobody knows what it would have said.
     #[test]
     fn removing_a_permit_never_allows_more(
-        policies in proptest::collection::vec(any_policy(), 0..6),
+        policies in proptest::collection::vec(any_policy(), 1..6),
         permit in policy("permit"),
         questions in questions(),
     ) {
@@ -547,9 +547,9 @@ proptest! {
     /// The default bundle too is decided as Cedar itself decides it.
     #[test]
     fn the_default_bundle_is_decided_as_cedar_does(requests in proptest::collection::vec((default_request(), moment()), 8)) {
-        let active = default_bundle();
+        let compared = default_compared();
         for (request, now) in &requests {
-            let (decision, reference) = both(active, request, now);
+            let (decision, reference) = both(compared, request, now);
             if let Some(reference) = reference {
                 agree(&decision, &reference)?;
             } else {
@@ -646,8 +646,12 @@ fn explicit(active: &Active, message: &[u8]) -> Result<(), TestCaseError> {
 }
 
 fn default_bundle() -> &'static Active {
-    static BUNDLE: std::sync::OnceLock<Active> = std::sync::OnceLock::new();
-    BUNDLE.get_or_init(|| support::active(None))
+    &default_compared().active
+}
+
+fn default_compared() -> &'static Compared {
+    static BUNDLE: std::sync::OnceLock<Compared> = std::sync::OnceLock::new();
+    BUNDLE.get_or_init(|| Compared::load(&support::default_files()).unwrap())
 }
 
 fn protocols_bundle() -> &'static Active {

@@ -11,10 +11,11 @@ use cedar_policy::{
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::reason::Reason;
 use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::{Active, authorize};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::{self, BodyForm, Files, HeaderForm};
+use crate::support::{self, BodyForm, Compared, Files, HeaderForm};
 
 /// Tests that no request can put to Palisade, and why.
 const NOT_POSED: &[(&str, &str)] = &[
@@ -247,7 +248,7 @@ fn palisade_agrees_with_every_test_that_can_be_posed() {
 /// Rule: an error is a denial. Cedar's own authorizer allows here, because it skips what fails.
 #[test]
 fn what_cedar_skips_denies() {
-    let active = support::active(Some("errors"));
+    let compared = Compared::load(&support::bundle_files("errors")).unwrap();
     for (arguments, policy, cedar_allows) in [
         (r#"{"name": "pay", "arguments": {"amount": 9007199254740991}}"#, "no-large-payments", true),
         (r#"{"name": "refund", "arguments": {"amount": 9007199254740991}}"#, "large-refunds-are-fine", true),
@@ -261,12 +262,119 @@ fn what_cedar_skips_denies() {
             Value::from(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{arguments}}}"#))
         );
         let request = palisade::capture::Capture::parse(&text).unwrap().request().unwrap();
-        let (decision, reference) = crate::laws::both(&active, &request, support::OFFICE);
+        let (decision, reference) = crate::laws::both(&compared, &request, support::OFFICE);
         assert_eq!(decision.reason(), Some(Reason::PolicyError), "{arguments}");
         let failures: Vec<&str> =
             decision.evaluations[0].failures.iter().map(|failure| failure.policy.id.as_str()).collect();
         assert_eq!(failures, [policy], "{arguments}");
         let reference = reference.unwrap();
         assert_eq!(reference.decision() == CedarDecision::Allow, cedar_allows, "{arguments}");
+    }
+}
+
+/// A request of the default bundle's plain HTTP server.
+fn status_request(path: &str) -> Request<'static> {
+    Request {
+        source_principal: "spiffe://example.org/ns/agents/sa/coder".into(),
+        destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
+        target_extension: None,
+        http: Some(HttpRequest {
+            method: "GET".into(),
+            path: path.to_owned().into(),
+            host: "crm.example.org".into(),
+            headers: Headers::new([("accept", "*/*")].map(|(name, value)| (name, value.to_owned())), false),
+            body: Body::Absent,
+        }),
+    }
+}
+
+/// `in` holds for a path and all below it, its trailing slash included; `==` for one path alone.
+#[test]
+fn endpoints_are_in_those_above_them() {
+    let deepest = "/status".to_owned() + &"/a".repeat(31);
+    let forbid = |scope: &str| {
+        let mut files = support::default_files();
+        let text = format!("@id(\"area\")\n@reason(\"r\")\nforbid (principal, action in Action::\"http\", {scope});");
+        files.insert("policies/area.cedar".into(), text.into_bytes());
+        Compared::load(&files).unwrap()
+    };
+    for (scope, within, beside) in [
+        (
+            "resource in Endpoint::\"crm-status/status/admin\"".to_owned(),
+            vec![
+                "/status/admin",
+                "/status/admin/",
+                "/status/admin/users/7",
+                "/status/admin/users/",
+                "/status/%61dmin/?x=/",
+            ],
+            vec![
+                "/status",
+                "/status/",
+                "/status/administrator",
+                "/status/a",
+                "/status/x/status/admin",
+                "/status/Admin",
+            ],
+        ),
+        (
+            "resource in Endpoint::\"crm-status/status/admin/\"".to_owned(),
+            vec!["/status/admin/", "/status/admin/users"],
+            vec!["/status/admin", "/status/administrator/"],
+        ),
+        ("resource in Endpoint::\"crm-status/\"".to_owned(), vec!["/status", "/status/", "/status/a"], vec![]),
+        (
+            "resource == Endpoint::\"crm-status/status/admin\"".to_owned(),
+            vec!["/status/admin"],
+            vec!["/status/admin/", "/status/admin/users"],
+        ),
+        (
+            format!("resource in Endpoint::\"crm-status{deepest}\""),
+            vec![&*deepest, &*(deepest.clone() + "/").leak(), &*(deepest.clone() + &"/b".repeat(100)).leak()],
+            vec!["/status", &*(deepest.clone() + "b").leak()],
+        ),
+    ] {
+        let compared = forbid(&scope);
+        let said = |path: &str| {
+            let (decision, reference) = crate::laws::both(&compared, &status_request(path), support::OFFICE);
+            // Cedar's own authorizer, which checks the entities against the schema, says the same.
+            assert_eq!(reference.unwrap().decision() == CedarDecision::Allow, support::is_permit(&decision), "{path}");
+            decision.reason()
+        };
+        for path in within {
+            assert_eq!(said(path), Some(Reason::PolicyForbids), "{scope}: {path}");
+        }
+        for path in beside {
+            assert_eq!(said(path), None, "{scope}: {path}");
+        }
+    }
+}
+
+/// What is loaded can be evaluated: the deepest conditions that are taken, as a chain and on either side of it, on a
+/// thread that has half the stack of one that decides. Frames of an unoptimised build are some twelve times as large.
+#[test]
+fn the_deepest_conditions_are_evaluated() {
+    // `context.local.hour < 99` is three levels below its `&&`, and each further one puts a level on top.
+    let chain = |terms: usize| vec!["context.local.hour < 99"; terms].join(" && ");
+    let sum = |terms: usize| format!("context.local.hour{} < 99", " + 0".repeat(terms));
+    let load = |conditions: &str| {
+        let mut files = support::default_files();
+        let text = format!(
+            "@id(\"deep\")\n@reason(\"r\")\n@message(\"deep\")\nforbid (principal, action, resource)\nwhen {{ {conditions} }};"
+        );
+        files.insert("policies/deep.cedar".into(), text.into_bytes());
+        support::load(&files)
+    };
+    for (longest, write) in [(253, &chain as &dyn Fn(usize) -> String), (252, &sum)] {
+        assert!(load(&write(longest + 1)).unwrap_err().to_string().contains("256 levels"), "{}", write(1));
+        let active = Active::Loaded(Box::new(load(&write(longest)).unwrap()));
+        let stack = if cfg!(debug_assertions) { 24 } else { 2 } * 1024 * 1024;
+        let decide = move || {
+            let request = status_request("/status");
+            let (settings, facts) = (support::settings(), support::facts(support::OFFICE, Some(&request)));
+            authorize(&active, &settings, IdentitySource::SourcePrincipal, &request, &facts)
+        };
+        let decision = std::thread::Builder::new().stack_size(stack).spawn(decide).unwrap().join().unwrap();
+        assert_eq!(decision.reason(), Some(Reason::PolicyForbids), "{decision:?}");
     }
 }

@@ -12,8 +12,8 @@ use palisade::authz::decision::{Decision, Verdict};
 use palisade::authz::facts::Facts;
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::limits::Limits;
-use palisade::authz::policy::Bundle;
 use palisade::authz::policy::source::{BundleError, SourceFile};
+use palisade::authz::policy::{Bundle, Reference};
 use palisade::authz::request::{Body, Request};
 use palisade::authz::{Active, Settings, authorize};
 use palisade::envoy::{request, response};
@@ -85,9 +85,12 @@ pub fn bundle_files(name: &str) -> Files {
 
 /// Validates files into a bundle.
 pub fn load(all: &Files) -> Result<Bundle, BundleError> {
-    let all: Vec<SourceFile> =
-        all.iter().map(|(name, bytes)| SourceFile { name: name.clone(), bytes: bytes.clone() }).collect();
+    let all = sources(all);
     Bundle::load(&all, files::digest(&all))
+}
+
+fn sources(all: &Files) -> Vec<SourceFile> {
+    all.iter().map(|(name, bytes)| SourceFile { name: name.clone(), bytes: bytes.clone() }).collect()
 }
 
 /// A loaded bundle by name: `None` is the repository's own, `none` is no bundle at all.
@@ -98,6 +101,19 @@ pub fn active(name: Option<&str>) -> Active {
         Some(name) => bundle_files(name),
     };
     Active::Loaded(Box::new(load(&all).unwrap_or_else(|error| panic!("{}: {error}", name.unwrap_or("cedar")))))
+}
+
+/// A bundle in force, and Cedar's own authorizer over the same files.
+pub struct Compared {
+    pub active: Active,
+    pub reference: Reference,
+}
+
+impl Compared {
+    pub fn load(all: &Files) -> Result<Self, BundleError> {
+        let active = Active::Loaded(Box::new(load(all)?));
+        Ok(Self { active, reference: Reference::load(&sources(all))? })
+    }
 }
 
 /// Bundles, each loaded once.

@@ -1,12 +1,11 @@
 //! The bundle: schema, policies, entities, targets and tools, validated together, immutable, named by a
 //! digest of its content. There is one constructor, and it refuses whatever is not wholly right.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use cedar_policy::{Entities, PolicySet, Schema};
-
-use super::cedar::{self, Entity, EntityUID, uid};
+use super::actions::Actions;
+use super::cedar::{self, Entity, uid};
 use super::context;
 use super::engine::Engine;
 use super::entities::{self, Store, Types};
@@ -14,10 +13,10 @@ use super::load::Texts;
 use super::policies::Policies;
 use super::registry::Registry;
 use super::shape::Shape;
-use super::source::{BundleError, Kind, SourceFile, place_of};
+use super::source::{BundleError, SourceFile};
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
-use crate::authz::target::{self, Protocol, Target};
+use crate::authz::target::{self, Target};
 
 /// A validated bundle.
 #[derive(Debug)]
@@ -27,15 +26,6 @@ pub struct Bundle {
     servers: HashMap<Arc<str>, Server>,
     engine: Engine,
     store: Store,
-    /// Kept to compare with Cedar's own authorizer, offline.
-    reference: Reference,
-}
-
-#[derive(Debug)]
-struct Reference {
-    policies: PolicySet,
-    schema: Schema,
-    entities: Entities,
 }
 
 /// A target with its entity and tools.
@@ -78,15 +68,15 @@ impl Bundle {
         let validator_schema: &cedar::ValidatorSchema = schema.as_ref();
         let actions: Vec<Arc<Entity>> =
             core.iter().filter(|entity| entity.uid().is_action()).cloned().map(Arc::new).collect();
-        let inputs = check_actions(&texts, validator_schema, &registries)?;
+        let checked = Actions::new(&texts, validator_schema, &actions)?;
+        let inputs = checked.inputs(&registries)?;
+        checked.check_protocols(&targets)?;
         let engine = Engine::new(policies.compiled(), actions)
             .map_err(|id| BundleError::new("", format!("policy `{id}` is a template that is not linked")))?;
-        check_protocol_actions(&texts, &targets, validator_schema)?;
         let store = Store::new(types, core.iter().cloned().collect());
         check_own_entities(&texts, validator_schema)?;
         let servers = servers(&targets, &registries, &store, &engine, inputs)?;
-        let reference = Reference { policies: policies.set, schema, entities };
-        Ok(Self { digest, targets, servers, engine, store, reference })
+        Ok(Self { digest, targets, servers, engine, store })
     }
 
     /// The digest of the bundle's content.
@@ -116,121 +106,17 @@ impl Bundle {
         &self.store
     }
 
+    /// The server of a target, by the target's name.
+    #[must_use]
+    pub fn server(&self, name: &str) -> Option<&Server> {
+        self.servers.get(name)
+    }
+
     /// The targets, in order.
     #[must_use]
     pub fn targets(&self) -> &[Arc<Target>] {
         &self.targets
     }
-
-    /// Cedar's own authorizer over all policies and entities, with the request validated against the
-    /// schema: slow, and the yardstick for [`Engine::decide`]. `query` has to hold the whole context.
-    ///
-    /// # Errors
-    /// What Cedar says if the request does not fit the schema.
-    pub fn reference(&self, query: super::engine::Query) -> Result<cedar_policy::Response, String> {
-        let action = self.engine.action_uid(query.action).ok_or("no such action")?;
-        let known = |uid: &EntityUID| (uid.clone(), None);
-        let schema: &cedar::ValidatorSchema = self.reference.schema.as_ref();
-        let request = cedar::Request::new(
-            known(query.principal.uid()),
-            known(action),
-            known(query.resource.uid()),
-            query.context,
-            Some(schema),
-            cedar::Extensions::all_available(),
-        )
-        .map_err(|error| error.to_string())?;
-        let own = [query.principal, query.resource].map(|entity| cedar_policy::Entity::from((*entity).clone()));
-        let entities = self
-            .reference
-            .entities
-            .clone()
-            .upsert_entities(own, Some(&self.reference.schema))
-            .map_err(|error| error.to_string())?;
-        Ok(cedar_policy::Authorizer::new().is_authorized(&request.into(), &self.reference.policies, &entities))
-    }
-}
-
-/// Checks each action's context and returns the argument types of the tools, by action id.
-fn check_actions(
-    texts: &Texts<'_>,
-    schema: &cedar::ValidatorSchema,
-    registries: &[(&str, Registry)],
-) -> Result<HashMap<String, Shape>, BundleError> {
-    let mut tools: BTreeSet<String> = registries
-        .iter()
-        .flat_map(|(_, registry)| registry.tools.iter().map(|tool| entities::tool_id(&registry.server, &tool.name)))
-        .collect();
-    let mut inputs = HashMap::new();
-    // In the order of names: which mistake is told must not depend on a hash.
-    let mut actions: Vec<_> = schema.action_ids().collect();
-    actions.sort_by_key(|action| cedar::id_of(action.name()));
-    for action in actions {
-        let id = cedar::id_of(action.name());
-        let applies = action.principals().next().is_some();
-        let Some(context) = action.context_type().filter(|_| applies) else { continue };
-        let wrong = |message: String| action_error(texts, id, &message);
-        let is_tool = action.resources().any(|ty| ty.to_string() == "Tool");
-        if is_tool && !tools.remove(id) {
-            return Err(wrong("its resource is a Tool, but no *.tools.json registers it".into()));
-        }
-        if let Some(shape) = context::check_action(context, id == "opaque:connect", is_tool).map_err(wrong)? {
-            inputs.insert(id.to_owned(), shape);
-        }
-    }
-    let Some(id) = tools.first() else { return Ok(inputs) };
-    let message = format!("tool `{id}` is registered, but the schema has no action `{id}` for it");
-    let name = id.split_once('/').map_or(id.as_str(), |(_, name)| name);
-    let place = registries.iter().find(|(_, registry)| {
-        id.strip_prefix(registry.server.as_str()).is_some_and(|rest| rest.strip_prefix('/') == Some(name))
-    });
-    let text = |file: &str| texts.of(Kind::Tools).find(|(other, _)| *other == file).map_or("", |(_, text)| text);
-    Err(match place {
-        Some((file, _)) => BundleError::near(file, text(file), &format!("\"{name}\""), message),
-        None => BundleError::new("", message),
-    })
-}
-
-/// An error about an action, at the place where the schema declares it, with quotes or without.
-fn action_error(texts: &Texts<'_>, id: &str, message: &str) -> BundleError {
-    let message = format!("action `{id}`: {message}");
-    let needles = [format!("\"{id}\""), format!("action {id}")];
-    let place = needles.iter().find_map(|needle| {
-        texts.of(Kind::Schema).find_map(|(name, text)| place_of(text, needle).map(|at| (name, text, at)))
-    });
-    match place {
-        Some((name, text, at)) => BundleError::at(name, text, at, message),
-        None => BundleError::new("", message),
-    }
-}
-
-/// The schema has every action that a call to one of the targets can turn out to be, and it applies to what
-/// the call is about: policies of an action that applies to nothing would silently never hold.
-fn check_protocol_actions(
-    texts: &Texts<'_>,
-    targets: &[Arc<Target>],
-    schema: &cedar::ValidatorSchema,
-) -> Result<(), BundleError> {
-    for target in targets {
-        let resource = match target.protocol {
-            Protocol::Mcp | Protocol::A2a | Protocol::Opaque => "Server",
-            Protocol::Http | Protocol::Grpc => "Endpoint",
-        };
-        for id in crate::authz::call::actions(target.protocol) {
-            let Some(action) = schema.action_ids().find(|action| cedar::id_of(action.name()) == id) else {
-                let protocol = target.protocol.as_str();
-                return Err(BundleError::new("", format!("the schema lacks the action `{id}` of protocol {protocol}")));
-            };
-            let applies_to = |types: &mut dyn Iterator<Item = String>, wanted: &str| types.eq([wanted.to_owned()]);
-            if !applies_to(&mut action.principals().map(ToString::to_string), "Agent")
-                || !applies_to(&mut action.resources().map(ToString::to_string), resource)
-            {
-                let message = format!("it has to apply to principal Agent and resource {resource}");
-                return Err(action_error(texts, id, &message));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Agents that no file lists and endpoints are made per call, so their types have to be what Palisade makes.
@@ -244,21 +130,14 @@ fn check_own_entities(texts: &Texts<'_>, schema: &cedar::ValidatorSchema) -> Res
                 ("spiffe_id", "String"),
                 ("trust_domain", "String"),
             ][..],
+            &["Namespace", "TrustDomain"][..],
         ),
-        ("Endpoint", &[("path", "String"), ("server", "Server")]),
+        ("Endpoint", &[("path", "String"), ("server", "Server")], &["Server", "Endpoint"]),
     ];
-    for (ty, supplied) in own {
+    for (ty, supplied, parents) in own {
         let Some(declared) = cedar::entity_type(ty).and_then(|ty| schema.get_entity_type(&ty)) else { continue };
-        let wrong = |message: String| {
-            let place = texts
-                .of(Kind::Schema)
-                .find_map(|(name, text)| place_of(text, &format!("entity {ty} ")).map(|at| (name, text, at)));
-            let message = format!("entity `{ty}`: {message}");
-            place.map_or_else(
-                || BundleError::new("", &message),
-                |(name, text, at)| BundleError::at(name, text, at, &message),
-            )
-        };
+        let wrong =
+            |message: String| texts.schema_error(&[format!("entity {ty} ")], &format!("entity `{ty}`: {message}"));
         for (name, attribute) in declared.attributes().iter() {
             let given = context::describe(&attribute.attr_type);
             match supplied.iter().find(|(known, _)| *known == name.as_str()) {
@@ -271,6 +150,16 @@ fn check_own_entities(texts: &Texts<'_>, schema: &cedar::ValidatorSchema) -> Res
                 }
                 Some(_) => {}
             }
+        }
+        let may_be_in = |parent: &&&str| {
+            let parent = cedar::entity_type(parent).and_then(|parent| schema.get_entity_type(&parent));
+            parent.is_some_and(|parent| parent.descendants.contains(declared.name()))
+        };
+        if let Some(parent) = parents.iter().find(|parent| !may_be_in(parent)) {
+            return Err(wrong(format!(
+                "it has to be declared `in [{}]`, where Palisade puts it; `{parent}` is missing",
+                parents.join(", ")
+            )));
         }
     }
     Ok(())

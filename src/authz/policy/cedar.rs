@@ -5,7 +5,7 @@
 //! entities, which is what makes a decision cost what its few candidates cost. Its maintainers promise no
 //! stability for it, hence the exact version pin in `Cargo.toml` and this module: nothing else in
 //! Palisade names the crate. Parsing and validation stay with the public API, and
-//! [`super::Bundle::reference`] keeps the public authorizer at hand to compare with.
+//! [`super::Reference`] asks the public authorizer, to compare with.
 
 pub use cedar_policy_core::ast::{
     ActionConstraint, BinaryOp, Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr,

@@ -3,7 +3,7 @@
 //! The index finds the policies that a query can be about, their scopes are tested, and what is left, the
 //! candidates, are evaluated. Leaving out a policy whose scope is false is sound: scope tests never fail, and a
 //! false scope makes the policy false (Cedar's Lean model, `isAuthorized_eq_for_scope_based_policy_slice`). What Cedar's own authorizer says
-//! over all policies is the same, errors and their order included; `Bundle::reference` is there to check.
+//! over all policies is the same, errors and their order included; `Reference` is there to check.
 
 use std::sync::Arc;
 
@@ -251,6 +251,11 @@ impl Engine {
     #[must_use]
     pub fn len(&self) -> usize {
         self.policies.len()
+    }
+
+    /// What is said of each policy, in the order of the bundle.
+    pub fn infos(&self) -> impl Iterator<Item = &PolicyInfo> {
+        self.policies.iter().map(|compiled| &*compiled.info)
     }
 
     /// Whether there is no policy at all.

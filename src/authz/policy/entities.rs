@@ -53,6 +53,8 @@ const AGENT_ATTRIBUTES: &[&str] = &["spiffe_id", "trust_domain", "namespace", "s
 const OWN_TYPES: &[&str] = &["Server", "Tool", "Endpoint", "Action"];
 /// Types whose entities and hierarchy follow from SPIFFE IDs alone.
 const ID_TYPES: &[&str] = &["Namespace", "TrustDomain"];
+/// Most `/` in the path of an endpoint that others can be in: what one request costs must have a bound.
+pub const MAX_ENDPOINT_DEPTH: usize = 32;
 /// Members of an entity in Cedar's JSON form.
 const MEMBERS: &[&str] = &["uid", "attrs", "parents", "tags"];
 
@@ -243,6 +245,12 @@ impl Store {
         self.by_uid.get(uid)
     }
 
+    /// How many agents the bundle lists; others are known by their SPIFFE IDs alone.
+    #[must_use]
+    pub fn listed_agents(&self) -> usize {
+        self.agents.len()
+    }
+
     /// The entity of an agent: the bundle's, or one made from the SPIFFE ID alone.
     #[must_use]
     pub fn agent(&self, id: &SpiffeId) -> Arc<Entity> {
@@ -263,14 +271,26 @@ impl Store {
         )
     }
 
-    /// The endpoint of a server at a canonical path.
+    /// The endpoint of a server at a canonical path, in all endpoints above it.
     #[must_use]
     pub fn endpoint(&self, server: &Entity, path: &str) -> Entity {
-        let id = format!("{}{path}", super::cedar::id_of(server.uid()));
-        let parents = server.ancestors().cloned().chain([server.uid().clone()]).collect();
+        let name = super::cedar::id_of(server.uid());
+        let endpoint = |path: &str| uid(&self.types.endpoint, &format!("{name}{path}"));
+        let groups = server.ancestors().cloned().chain([server.uid().clone()]);
+        let parents = groups.chain(above(path).map(endpoint)).collect();
         let attributes = [("server", Value::from(server.uid().clone())), ("path", Value::from(path))];
-        entity(uid(&self.types.endpoint, &id), attributes, parents)
+        entity(endpoint(path), attributes, parents)
     }
+}
+
+/// The paths above a canonical one, with their last slash and without: `/a/b` lies in `/`, `/a` and `/a/`, and `/a/` in `/a`.
+/// Servers often take `/a` and `/a/` for the same, so what is said of all in `/a` must not end at the slash.
+fn above(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/')
+        .take(MAX_ENDPOINT_DEPTH + 1)
+        .flat_map(move |(at, _)| [path.get(..at), path.get(..=at)])
+        .flatten()
+        .filter(move |above| !above.is_empty() && *above != path)
 }
 
 fn entity(

@@ -1,16 +1,16 @@
 //! Reading the files of a bundle: schema, targets, registries and entities.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use cedar_policy::{Entities, Schema, SchemaFragment};
 use serde::Deserialize;
 
-use super::cedar;
+use super::cedar::{self, EntityUID, entity_type, uid};
 use super::entities;
 use super::nesting;
 use super::registry::Registry;
-use super::source::{BundleError, Kind, SourceFile};
+use super::source::{BundleError, Kind, SourceFile, place_of};
 use crate::authz::call::http;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::target::{Protocol, Target};
@@ -84,6 +84,17 @@ impl<'f> Texts<'f> {
         Ok(schema)
     }
 
+    /// An error at the first of `needles` that a schema file holds.
+    pub(super) fn schema_error(&self, needles: &[String], message: &str) -> BundleError {
+        let place = needles.iter().find_map(|needle| {
+            self.of(Kind::Schema).find_map(|(name, text)| place_of(text, needle).map(|at| (name, text, at)))
+        });
+        match place {
+            Some((name, text, at)) => BundleError::at(name, text, at, message),
+            None => BundleError::new("", message),
+        }
+    }
+
     pub(super) fn targets(&self) -> Result<Vec<Arc<Target>>, BundleError> {
         let Some((name, text)) = self.of(Kind::Targets).min_by_key(|(name, _)| name.len()) else {
             return Err(BundleError::new("", "there is no targets.toml"));
@@ -154,39 +165,41 @@ impl<'f> Texts<'f> {
     /// of which no policy speaks.
     fn check_groups(&self, entities: &Entities, registries: &[(&str, Registry)]) -> Result<(), BundleError> {
         let core: &cedar::Entities = entities.as_ref();
-        let declared = |written: &str| core.iter().any(|entity| entity.uid().to_string() == written);
+        let declared: HashSet<&EntityUID> = core.iter().map(cedar::Entity::uid).collect();
+        let (Some(tool_group), Some(agent), Some(agent_group)) =
+            (entity_type("ToolGroup"), entity_type("Agent"), entity_type("AgentGroup"))
+        else {
+            return Err(BundleError::new("", "entity types"));
+        };
         let undeclared =
-            |who: String, group: &str| format!("{who} is in `{group}`, which nothing in the bundle declares");
+            |who: String, group: &EntityUID| format!("{who} is in `{group}`, which nothing in the bundle declares");
         for (name, registry) in registries {
             for (tool, group) in
                 registry.tools.iter().flat_map(|tool| tool.groups.iter().map(move |group| (tool, group)))
             {
-                let written = format!("ToolGroup::{}", quoted(group));
-                if !declared(&written) {
+                let named = uid(&tool_group, group);
+                if !declared.contains(&named) {
                     let text = self.of(Kind::Tools).find(|(other, _)| other == name).map_or("", |(_, text)| text);
                     let who = format!("tool `{}`", tool.name);
-                    return Err(BundleError::near(name, text, &quoted(group), undeclared(who, &written)));
+                    return Err(BundleError::near(name, text, &quoted(group), undeclared(who, &named)));
                 }
             }
         }
-        let mut members: Vec<_> =
-            core.iter().filter(|entity| entity.uid().entity_type().to_string() == "Agent").collect();
-        members.sort_by_key(|entity| entity.uid().to_string());
+        let mut members: Vec<_> = core.iter().filter(|entity| *entity.uid().entity_type() == agent).collect();
+        members.sort_by_key(|entity| entity.uid());
         for agent in members {
-            for parent in agent.parents().filter(|parent| parent.entity_type().to_string() == "AgentGroup") {
-                let written = parent.to_string();
-                if !declared(&written) {
-                    let id = quoted(cedar::id_of(agent.uid()));
-                    let message = undeclared(format!("`{}`", agent.uid()), &written);
-                    let place = self.of(Kind::Entities).find(|(_, text)| text.contains(&id));
-                    return Err(place.map_or_else(
-                        || BundleError::new("*.entities.json", message.clone()),
-                        |(name, text)| BundleError {
-                            line: Some(entities::line_of_id(text, &id)),
-                            ..BundleError::new(name, message.clone())
-                        },
-                    ));
-                }
+            let groups = agent.parents().filter(|parent| *parent.entity_type() == agent_group);
+            if let Some(group) = groups.filter(|group| !declared.contains(group)).min() {
+                let id = quoted(cedar::id_of(agent.uid()));
+                let message = undeclared(format!("`{}`", agent.uid()), group);
+                let place = self.of(Kind::Entities).find(|(_, text)| text.contains(&id));
+                return Err(place.map_or_else(
+                    || BundleError::new("*.entities.json", message.clone()),
+                    |(name, text)| BundleError {
+                        line: Some(entities::line_of_id(text, &id)),
+                        ..BundleError::new(name, message.clone())
+                    },
+                ));
             }
         }
         Ok(())

@@ -1,12 +1,21 @@
-//! How deep a Cedar text is nested, counted before Cedar reads it.
+//! How deep a Cedar text is nested, counted before Cedar reads it, and how deep the expression that it makes.
 //!
 //! Cedar's parsers recurse with the text: a kilobyte of parentheses would end the process, and of nested
-//! `if`s each doubles the work of the validator. People nest a handful of levels.
+//! `if`s each doubles the work of the validator. People nest a handful of levels. A chain of operators is flat to
+//! the eye only: `a && b && c` is `(a && b) && c`, one level for each, and the evaluator recurses with them.
+
+use super::cedar::{Expr, ExprKind};
 
 /// Deepest nesting of `(`, `[`, `{`, and in schemas `<`, that is read.
 const MAX_DEPTH: usize = 64;
 /// Most `if`s that may stand within one another.
 const MAX_IFS: usize = 16;
+/// Most operators in one policy that the parser is given: it takes them, but what it makes of a million cannot even
+/// be thrown away without overflowing a stack.
+const MAX_OPERATORS: usize = 10_000;
+/// Deepest expression that is evaluated. On the 4 MiB of a thread that decides, the evaluator of a release build for x86-64
+/// goes 954 levels deep, and then every call that the policy is about is denied: so that is refused long before.
+pub const MAX_LEVELS: usize = 256;
 
 /// What is nested too deeply, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +34,7 @@ pub fn check(text: &str, is_schema: bool) -> Result<(), TooDeep> {
     // For each open bracket, how many `if`s are open in it: each lasts until the bracket closes.
     let mut open: Vec<usize> = vec![0];
     let mut ifs = 0;
+    let mut half_operators = 0;
     for (at, token) in (Tokens { text, at: 0 }) {
         match token {
             "(" | "[" | "{" => open.push(0),
@@ -34,7 +44,10 @@ pub fn check(text: &str, is_schema: bool) -> Result<(), TooDeep> {
                 let closed = if open.len() > 1 { open.pop() } else { open.last_mut().map(std::mem::take) };
                 ifs -= closed.unwrap_or(0);
             }
-            ";" => ifs -= open.last_mut().map(std::mem::take).unwrap_or(0),
+            ";" => {
+                ifs -= open.last_mut().map(std::mem::take).unwrap_or(0);
+                half_operators = 0;
+            }
             "if" => {
                 ifs += 1;
                 if let Some(here) = open.last_mut() {
@@ -42,6 +55,14 @@ pub fn check(text: &str, is_schema: bool) -> Result<(), TooDeep> {
                 }
             }
             _ => {}
+        }
+        half_operators += match token {
+            "&" | "|" => 1,
+            "+" | "-" | "*" | "." | "[" | "when" | "unless" if !is_schema => 2,
+            _ => 0,
+        };
+        if half_operators > 2 * MAX_OPERATORS {
+            return Err(TooDeep { at, what: "a policy holds more than 10000 operators" });
         }
         if open.len() > MAX_DEPTH + 1 {
             return Err(TooDeep { at, what: "brackets are nested deeper than 64 levels" });
@@ -51,6 +72,42 @@ pub fn check(text: &str, is_schema: bool) -> Result<(), TooDeep> {
         }
     }
     Ok(())
+}
+
+/// Whether an expression is deeper than [`MAX_LEVELS`].
+#[must_use]
+pub fn is_too_deep(expression: &Expr) -> bool {
+    let mut rest = vec![(expression, 1)];
+    while let Some((expr, level)) = rest.pop() {
+        if level > MAX_LEVELS {
+            return true;
+        }
+        let mut push = |inner| rest.push((inner, level + 1));
+        match expr.expr_kind() {
+            ExprKind::Lit(_) | ExprKind::Var(_) | ExprKind::Slot(_) | ExprKind::Unknown(_) => {}
+            ExprKind::If { test_expr, then_expr, else_expr } => {
+                [test_expr, then_expr, else_expr].into_iter().for_each(|inner| push(inner));
+            }
+            ExprKind::And { left, right } | ExprKind::Or { left, right } => {
+                push(left);
+                push(right);
+            }
+            ExprKind::BinaryApp { arg1, arg2, .. } => {
+                push(arg1);
+                push(arg2);
+            }
+            ExprKind::UnaryApp { arg: inner, .. }
+            | ExprKind::GetAttr { expr: inner, .. }
+            | ExprKind::HasAttr { expr: inner, .. }
+            | ExprKind::ExtHasAttr { expr: inner, .. }
+            | ExprKind::Like { expr: inner, .. }
+            | ExprKind::Is { expr: inner, .. } => push(inner),
+            ExprKind::ExtensionFunctionApp { args, .. } => args.iter().for_each(push),
+            ExprKind::Set(items) => items.iter().for_each(push),
+            ExprKind::Record(members) => members.values().for_each(push),
+        }
+    }
+    false
 }
 
 /// Words and single characters of a Cedar text, without strings, comments and white space.
@@ -132,6 +189,13 @@ mod tests {
         assert!(nested.what.contains("`if`"));
         assert!(policy(&"(if true then ".repeat(17)).is_err());
         assert!(policy(&"if a then b else ".repeat(17)).is_err());
+        for chain in ["a && ", "a || ", "1 + ", "a.b == ", "a[\"b\"]", "when { a } "] {
+            assert_eq!(policy(&chain.repeat(9_000)), Ok(()), "{chain}");
+            let long = policy(&chain.repeat(10_001)).unwrap_err();
+            assert!(long.what.contains("operators"), "{chain}");
+        }
+        // They are counted in each policy.
+        assert_eq!(policy(&format!("{0};{0};", "a && ".repeat(9_000))), Ok(()));
     }
 
     #[test]

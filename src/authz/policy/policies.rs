@@ -1,17 +1,19 @@
 //! The policies of a bundle: parsed, annotated, validated strictly, and checked for names that nothing declares.
 
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use cedar_policy::{Entities, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
-use super::cedar;
+use super::cedar::{self, EntityUID};
 use super::engine::PolicyInfo;
+use super::entities::MAX_ENDPOINT_DEPTH;
 use super::load::Texts;
 use super::nesting;
 use super::source::{BundleError, Kind};
 use crate::authz::call::http::canonical_path;
-use crate::authz::identity::spiffe::SpiffeId;
+use crate::authz::identity::spiffe::{self, SpiffeId};
 use crate::authz::target::{Protocol, Target};
 
 /// Policies may dereference principal, action, resource and entities of the context, and no further:
@@ -21,18 +23,28 @@ const DEREFERENCE_LEVEL: u32 = 1;
 const ANNOTATIONS: &[&str] = &["id", "reason", "message", "control"];
 /// Entity types whose literals in policies have to exist: a misspelled group in a `forbid` would silently
 /// never match.
-const CHECKED_LITERALS: &[&str] = &["AgentGroup", "ServerGroup", "ToolGroup", "Server", "Tool"];
+const DECLARED_LITERALS: &[&str] = &["AgentGroup", "ServerGroup", "ToolGroup", "Server", "Tool"];
 
 /// The policies with the places they come from.
-pub(super) struct Policies {
+pub(super) struct Policies<'f> {
     pub(super) set: PolicySet,
-    /// Policy id, its file's name and text, and what is said of it; in the order of the bundle.
-    places: Vec<(PolicyId, String, String, Arc<PolicyInfo>)>,
+    /// In the order of the bundle.
+    places: Vec<Place<'f>>,
+    /// Where in `places` a policy is.
+    by_id: HashMap<PolicyId, usize>,
 }
 
-impl Policies {
-    pub(super) fn read(texts: &Texts<'_>) -> Result<Self, BundleError> {
-        let mut all = Self { set: PolicySet::new(), places: Vec::new() };
+/// A policy and where it comes from.
+struct Place<'f> {
+    id: PolicyId,
+    file: &'f str,
+    text: &'f str,
+    info: Arc<PolicyInfo>,
+}
+
+impl<'f> Policies<'f> {
+    pub(super) fn read(texts: &Texts<'f>) -> Result<Self, BundleError> {
+        let mut all = Self { set: PolicySet::new(), places: Vec::new(), by_id: HashMap::new() };
         for (name, text) in texts.of(Kind::Policies) {
             nesting::check(text, false).map_err(|deep| BundleError::at(name, text, deep.at, deep.what))?;
             let set: PolicySet =
@@ -52,96 +64,66 @@ impl Policies {
             for policy in set.policies() {
                 let annotations: Vec<(&str, &str)> = policy.annotations().collect();
                 let forbids = policy.effect() == cedar_policy::Effect::Forbid;
-                let info = all.info(name, text, offset(policy.as_ref().loc()), &annotations, forbids)?;
+                let at = offset(policy.as_ref().loc());
+                let core: &cedar::Policy = policy.as_ref();
+                if core.non_scope_constraints().is_some_and(nesting::is_too_deep) {
+                    let message = format!(
+                        "the conditions of a policy are nested deeper than {} levels, of which each `&&`, `||` or other \
+                         operator of a chain is one: compare with a set, or write several policies",
+                        nesting::MAX_LEVELS
+                    );
+                    return Err(BundleError::at(name, text, at, message));
+                }
+                let info = info(name, text, at, &annotations, forbids)?;
                 let id = PolicyId::new(&info.id);
+                if all.by_id.insert(id.clone(), all.places.len()).is_some() {
+                    return Err(BundleError::at(name, text, at, format!("policy id `{}` is there twice", info.id)));
+                }
                 all.set
                     .add(policy.new_id(id.clone()))
-                    .map_err(|error| BundleError::at(name, text, offset(policy.as_ref().loc()), error.to_string()))?;
-                all.places.push((id, name.to_owned(), text.to_owned(), Arc::new(info)));
+                    .map_err(|error| BundleError::at(name, text, at, error.to_string()))?;
+                all.places.push(Place { id, file: name, text, info: Arc::new(info) });
             }
         }
+        if all.places.is_empty() {
+            let message =
+                "there is no policy at all, so nothing could ever be permitted; expected at least one *.cedar file";
+            return Err(BundleError::new("", message));
+        }
         Ok(all)
-    }
-
-    fn info(
-        &self,
-        file: &str,
-        text: &str,
-        at: usize,
-        annotations: &[(&str, &str)],
-        forbids: bool,
-    ) -> Result<PolicyInfo, BundleError> {
-        let wrong = |message: String| Err(BundleError::at(file, text, at, message));
-        let value = |name: &str| annotations.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        if let Some((unknown, _)) = annotations.iter().find(|(key, _)| !ANNOTATIONS.contains(key)) {
-            return wrong(format!("annotation `@{unknown}` is unknown; expected one of @{}", ANNOTATIONS.join(", @")));
-        }
-        let Some(id) = value("id").filter(|id| !id.is_empty()) else {
-            return wrong("this policy has no `@id(\"…\")`".into());
-        };
-        let Some(reason) = value("reason").filter(|reason| !reason.is_empty()) else {
-            return wrong(format!("policy `{id}` has no `@reason(\"…\")`"));
-        };
-        if self.places.iter().any(|(other, ..)| *other == PolicyId::new(&id)) {
-            return wrong(format!("policy id `{id}` is there twice"));
-        }
-        Ok(PolicyInfo { id, reason, message: value("message"), control: value("control"), forbids })
     }
 
     /// Strict validation at level 1; warnings are errors too, for they name policies that can never apply.
     pub(super) fn validate(&self, schema: &Schema) -> Result<(), BundleError> {
         let result =
             Validator::new(schema.clone()).validate_with_level(&self.set, ValidationMode::Strict, DEREFERENCE_LEVEL);
-        // The first by place: which one is told must not depend on a hash.
-        let errors = result.validation_errors().map(|error| self.diagnostic(error.policy_id(), error));
-        let warnings = result.validation_warnings().map(|warning| self.diagnostic(warning.policy_id(), warning));
-        match errors.min().or_else(|| warnings.min()) {
+        let errors = result.validation_errors().map(|error| Found::new(self, error.policy_id(), error));
+        let warnings = result.validation_warnings().map(|warning| Found::new(self, warning.policy_id(), warning));
+        let error = errors.min_by(Found::by_place).map(Found::say);
+        match error.or_else(|| warnings.min_by(Found::by_place).map(Found::say)) {
             Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
-    fn diagnostic(&self, id: &PolicyId, error: &dyn miette::Diagnostic) -> BundleError {
-        match self.places.iter().find(|(other, ..)| other == id) {
-            Some((_, name, text, _)) => BundleError::diagnostic(name, text, error),
-            None => BundleError::new("", error.to_string()),
-        }
-    }
-
-    /// Groups, servers and tools that policies name have to exist; agents have to be SPIFFE IDs.
+    /// Groups, servers and tools that policies name have to exist; what is made per call has to be what can be made.
     pub(super) fn check_literals(&self, entities: &Entities, targets: &[Arc<Target>]) -> Result<(), BundleError> {
         let core: &cedar::Entities = entities.as_ref();
-        let mut known: BTreeSet<String> = core.iter().map(|entity| entity.uid().to_string()).collect();
-        known.extend(core.iter().flat_map(|entity| entity.ancestors().map(ToString::to_string).collect::<Vec<_>>()));
-        for (id, name, text, _) in &self.places {
+        let known: HashSet<&EntityUID> =
+            core.iter().flat_map(|entity| std::iter::once(entity.uid()).chain(entity.ancestors())).collect();
+        for Place { id, file: name, text, .. } in &self.places {
             let Some(policy) = self.set.policy(id) else { continue };
             let at = offset(policy.as_ref().loc());
             for literal in policy.entity_literals() {
-                let ty = literal.type_name().to_string();
-                let written = literal.to_string();
-                if CHECKED_LITERALS.contains(&ty.as_str()) && !known.contains(&written) {
-                    return Err(BundleError::at(
-                        name,
-                        text,
-                        at,
-                        format!("policy `{id}` names `{written}`, which nothing in the bundle declares"),
-                    ));
+                let (ty, written) = (literal.type_name().to_string(), literal.to_string());
+                let wrong = |what: String| {
+                    Err(BundleError::at(name, text, at, format!("policy `{id}` names `{written}`, which {what}")))
+                };
+                if DECLARED_LITERALS.contains(&ty.as_str()) && !known.contains(AsRef::<EntityUID>::as_ref(&literal)) {
+                    return wrong("nothing in the bundle declares".into());
                 }
-                if ty == "Endpoint"
-                    && let Err(expected) = check_endpoint(literal.id().unescaped(), targets)
-                {
-                    let message = format!("policy `{id}` names `{written}`, which no call can be about: {expected}");
-                    return Err(BundleError::at(name, text, at, message));
-                }
-                if ty == "Agent"
-                    && let Err(error) = SpiffeId::parse(literal.id().unescaped())
-                {
-                    return Err(BundleError::at(
-                        name,
-                        text,
-                        at,
-                        format!("policy `{id}` names `{written}`, which is no SPIFFE ID: {error}"),
-                    ));
+                if let Err(what) = check_made(&ty, literal.id().unescaped(), targets) {
+                    return wrong(what);
                 }
             }
         }
@@ -151,12 +133,85 @@ impl Policies {
     pub(super) fn compiled(&self) -> Vec<(Arc<PolicyInfo>, cedar::Policy)> {
         self.places
             .iter()
-            .filter_map(|(id, _, _, info)| {
-                let policy: &cedar::Policy = self.set.policy(id)?.as_ref();
-                Some((info.clone(), policy.clone()))
+            .filter_map(|place| {
+                let policy: &cedar::Policy = self.set.policy(&place.id)?.as_ref();
+                Some((place.info.clone(), policy.clone()))
             })
             .collect()
     }
+}
+
+/// What is said of a policy: its annotations, all of them known.
+fn info(
+    file: &str,
+    text: &str,
+    at: usize,
+    annotations: &[(&str, &str)],
+    forbids: bool,
+) -> Result<PolicyInfo, BundleError> {
+    let wrong = |message: String| Err(BundleError::at(file, text, at, message));
+    let value = |name: &str| annotations.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    if let Some((unknown, _)) = annotations.iter().find(|(key, _)| !ANNOTATIONS.contains(key)) {
+        return wrong(format!("annotation `@{unknown}` is unknown; expected one of @{}", ANNOTATIONS.join(", @")));
+    }
+    let Some(id) = value("id").filter(|id| !id.is_empty()) else {
+        return wrong("this policy has no `@id(\"…\")`".into());
+    };
+    let Some(reason) = value("reason").filter(|reason| !reason.is_empty()) else {
+        return wrong(format!("policy `{id}` has no `@reason(\"…\")`"));
+    };
+    Ok(PolicyInfo { id, reason, message: value("message"), control: value("control"), forbids })
+}
+
+/// Something that the validator says, with its place. One schema's mistake may be found in every policy, so
+/// only the one that is told is put into words.
+struct Found<'p, E> {
+    place: Option<&'p Place<'p>>,
+    offset: usize,
+    error: &'p E,
+}
+
+impl<'p, E: miette::Diagnostic> Found<'p, E> {
+    fn new(policies: &'p Policies<'_>, id: &PolicyId, error: &'p E) -> Self {
+        let offset = error.labels().and_then(|mut labels| labels.next()).map_or(0, |label| label.offset());
+        Self { place: policies.by_id.get(id).and_then(|at| policies.places.get(*at)), offset, error }
+    }
+
+    /// The first by place is told: which one it is must not depend on a hash.
+    fn by_place(&self, other: &Self) -> Ordering {
+        let place = |found: &Self| (found.place.map(|place| place.file), found.offset);
+        place(self).cmp(&place(other)).then_with(|| self.error.to_string().cmp(&other.error.to_string()))
+    }
+
+    fn say(self) -> BundleError {
+        match self.place {
+            Some(place) => BundleError::diagnostic(place.file, place.text, self.error),
+            None => BundleError::new("", self.error.to_string()),
+        }
+    }
+}
+
+/// Whether there can be an entity with this id, where the type's entities are made per call: from the caller's SPIFFE
+/// ID, or from the target's name and the canonical path.
+fn check_made(ty: &str, id: &str, targets: &[Arc<Target>]) -> Result<(), String> {
+    match ty {
+        "Agent" => SpiffeId::parse(id).map(drop).map_err(|error| format!("is no SPIFFE ID: {error}")),
+        "TrustDomain" if !spiffe::is_trust_domain(id) => {
+            Err("no caller is of: expected the name of a trust domain, such as `example.org`".into())
+        }
+        "Namespace" if !is_namespace(id) => {
+            Err("no caller is in: expected `<trust domain>/<namespace>`, such as `example.org/agents`".into())
+        }
+        "Endpoint" => check_endpoint(id, targets).map_err(|expected| format!("no call can be about: {expected}")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an agent of this namespace has a SPIFFE ID.
+fn is_namespace(id: &str) -> bool {
+    let Some((trust_domain, namespace)) = id.split_once('/') else { return false };
+    SpiffeId::parse(&format!("spiffe://{trust_domain}/ns/{namespace}/sa/account"))
+        .is_ok_and(|agent| agent.namespace_and_service_account() == Some((namespace, "account")))
 }
 
 /// Endpoints are made per call, from the target's name and the canonical path.
@@ -167,6 +222,9 @@ fn check_endpoint(id: &str, targets: &[Arc<Target>]) -> Result<(), &'static str>
         return Err("expected the name of an http or grpc target before the first `/`");
     }
     match canonical_path(path) {
+        Ok(canonical) if canonical == path && path.matches('/').count() > MAX_ENDPOINT_DEPTH => {
+            Err("expected at most 32 `/` in its path")
+        }
         Ok(canonical) if canonical == path => Ok(()),
         _ => Err("its path is not in canonical form"),
     }

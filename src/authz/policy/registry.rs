@@ -3,6 +3,8 @@
 //! What a server says of its own tools (`tools/list`, annotations) is a hint from the party that is to be
 //! controlled; only what stands here becomes an entity.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::source::BundleError;
@@ -48,8 +50,9 @@ impl Registry {
     pub fn parse(file: &str, text: &str) -> Result<Self, BundleError> {
         let registry: Self = serde_json::from_str(text)
             .map_err(|error| BundleError { line: Some(error.line()), ..BundleError::new(file, error.to_string()) })?;
-        for (at, tool) in registry.tools.iter().enumerate() {
-            if registry.tools.iter().skip(at + 1).any(|other| other.name == tool.name) {
+        let mut names = HashSet::new();
+        for tool in &registry.tools {
+            if !names.insert(&tool.name) {
                 return Err(BundleError::new(file, format!("tool `{}` is there twice", tool.name)));
             }
         }

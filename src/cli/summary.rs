@@ -1,0 +1,47 @@
+//! What `palisade check` says about a bundle alone: that it would be taken, and what is in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use crate::authz::policy::{Bundle, Reference};
+
+/// Most names that are listed in one line.
+const MAX_NAMES: usize = 10;
+
+/// A valid bundle in a few lines.
+#[must_use]
+pub fn of(bundle: &Bundle, reference: &Reference) -> String {
+    let mut text = String::new();
+    let forbids = bundle.engine().infos().filter(|policy| policy.forbids).count();
+    let policies = bundle.engine().len();
+    let mut protocols: BTreeMap<&str, usize> = BTreeMap::new();
+    for target in bundle.targets() {
+        *protocols.entry(target.protocol.as_str()).or_default() += 1;
+    }
+    let by_protocol: Vec<String> = protocols.iter().map(|(protocol, count)| format!("{count} {protocol}")).collect();
+    let servers = bundle.targets().iter().filter_map(|target| bundle.server(&target.name));
+    let tools: usize = servers.map(|server| server.tools.len()).sum();
+    let _ = writeln!(text, "bundle     {}", bundle.digest());
+    let _ = writeln!(text, "policies   {policies} ({} permit, {forbids} forbid)", policies - forbids);
+    let _ = writeln!(text, "targets    {} ({})", bundle.targets().len(), by_protocol.join(", "));
+    let _ = writeln!(text, "tools      {tools}");
+    let _ = writeln!(text, "agents     {} listed", bundle.store().listed_agents());
+    // Nothing in a bundle says whether these exist: a reader may see that one is misspelled.
+    let _ = writeln!(text, "named      trust domains: {}", names(&reference.named("TrustDomain")));
+    let _ = writeln!(text, "           namespaces: {}", names(&reference.named("Namespace")));
+    let _ = writeln!(text, "           agents: {}", names(&reference.named("Agent")));
+    text.push_str("the bundle is valid\n");
+    text
+}
+
+fn names(all: &BTreeSet<String>) -> String {
+    let mut text = all.iter().take(MAX_NAMES).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match all.len() {
+        0 => text.push_str("none"),
+        count if count > MAX_NAMES => {
+            let _ = write!(text, " and {} more", count - MAX_NAMES);
+        }
+        _ => {}
+    }
+    text
+}

@@ -1,0 +1,258 @@
+//! Entities.
+
+use crate::bundles::Mistake;
+
+pub const MISTAKES: &[Mistake] = &[
+    Mistake {
+        name: "entities that are no JSON",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  {
+"#,
+            )
+        },
+        message: "new.entities.json:3: EOF while parsing an object at line 3 column 0",
+    },
+    Mistake {
+        name: "entities that are no array",
+        edit: |edit| edit.write("new.entities.json", r#"{}"#),
+        message: "new.entities.json:1: invalid type: map, expected a sequence at line 1 column 0",
+    },
+    Mistake {
+        name: "entity without a uid",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  { "attrs": {}, "parents": [] }
+]"#,
+            )
+        },
+        message: "new.entities.json: every entity needs `\"uid\": {\"type\": …, \"id\": …}`",
+    },
+    Mistake {
+        name: "entity with an implicit uid of another form",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  { "uid": { "__entity": { "type": "AgentGroup", "id": "x" } }, "attrs": {}, "parents": [] }
+]"#,
+            )
+        },
+        message: "new.entities.json: every entity needs `\"uid\": {\"type\": …, \"id\": …}`",
+    },
+    Mistake {
+        name: "entity of a type of our own",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+
+  { "uid": { "type": "Tool", "id": "crm/x" }, "attrs": {}, "parents": [] }
+]"#,
+            )
+        },
+        message: "new.entities.json:3: `Tool::\"crm/x\"`: entities of type Tool come from targets.toml and *.tools.json",
+    },
+    Mistake {
+        name: "an action as an entity",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  { "uid": { "type": "Action", "id": "ping" }, "attrs": {}, "parents": [] }
+]"#,
+            )
+        },
+        message: "new.entities.json:2: `Action::\"ping\"`: entities of type Action come from targets.toml and *.tools.json",
+    },
+    Mistake {
+        name: "entity of an unknown type",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  { "uid": { "type": "Robot", "id": "x" }, "attrs": {}, "parents": [] }
+]"#,
+            )
+        },
+        message: "new.entities.json: error during entity deserialization: entity `Robot::\"x\"` has type `Robot` which is not declared in the schema",
+    },
+    Mistake {
+        name: "entity with an unknown attribute",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  { "uid": { "type": "AgentGroup", "id": "x" }, "attrs": { "colour": "red" }, "parents": [] }
+]"#,
+            )
+        },
+        message: "new.entities.json: error during entity deserialization: attribute `colour` on `AgentGroup::\"x\"` should not exist according to the schema",
+    },
+    Mistake {
+        name: "parent of a type that is not allowed",
+        edit: |edit| {
+            edit.write("new.entities.json", r#"[
+  { "uid": { "type": "AgentGroup", "id": "x" }, "attrs": {}, "parents": [{ "type": "ToolGroup", "id": "exfiltration" }] }
+]"#)
+        },
+        message: "new.entities.json: entity does not conform to the schema: `AgentGroup::\"x\"` is not allowed to have an ancestor of type `ToolGroup` according to the schema",
+    },
+    Mistake {
+        name: "entity twice",
+        edit: |edit| {
+            edit.write("new.entities.json", r#"[
+  { "uid": { "type": "AgentGroup", "id": "read-only" }, "attrs": {}, "parents": [{ "type": "AgentGroup", "id": "high-risk" }] }
+]"#)
+        },
+        message: "*.entities.json: duplicate entity entry `AgentGroup::\"read-only\"`",
+    },
+    Mistake {
+        name: "groups in a circle",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  { "uid": { "type": "AgentGroup", "id": "a" }, "attrs": {}, "parents": [{ "type": "AgentGroup", "id": "b" }] },
+  { "uid": { "type": "AgentGroup", "id": "b" }, "attrs": {}, "parents": [{ "type": "AgentGroup", "id": "a" }] }
+]"#,
+            )
+        },
+        message: "new.entities.json: transitive closure computation/enforcement error: input graph has a cycle containing vertex ‹any›",
+    },
+    Mistake {
+        name: "agent that is no SPIFFE ID in a file",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  { "uid": { "type": "Agent", "id": "coder" }, "attrs": {}, "parents": [] }
+]"#,
+            )
+        },
+        message: "new.entities.json:2: `Agent::\"coder\"` is no SPIFFE ID: the scheme is not exactly `spiffe://`",
+    },
+    Mistake {
+        name: "agent with an attribute of our own",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  {
+    "uid": { "type": "Agent", "id": "spiffe://example.org/ns/agents/sa/x" },
+    "attrs": { "namespace": "tools" },
+    "parents": []
+  }
+]"#,
+            )
+        },
+        message: "new.entities.json:3: attribute `namespace` of an agent follows from its SPIFFE ID: leave it out",
+    },
+    Mistake {
+        name: "agent in a namespace that is not its own",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  {
+    "uid": { "type": "Agent", "id": "spiffe://example.org/ns/tools/sa/x" },
+    "parents": [{ "type": "Namespace", "id": "example.org/agents" }]
+  }
+]"#,
+            )
+        },
+        message: "new.entities.json:3: parent `Namespace::\"example.org/agents\"` of an agent follows from its SPIFFE ID: leave it out",
+    },
+    Mistake {
+        name: "agent in a trust domain that is not its own",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  {
+    "uid": { "type": "Agent", "id": "spiffe://example.org/ns/agents/sa/x" },
+    "parents": [{ "type": "TrustDomain", "id": "partner.example" }]
+  }
+]"#,
+            )
+        },
+        message: "new.entities.json:3: parent `TrustDomain::\"partner.example\"` of an agent follows from its SPIFFE ID: leave it out",
+    },
+    Mistake {
+        name: "a namespace with parents",
+        edit: |edit| {
+            edit.write("new.entities.json", r#"[
+  { "uid": { "type": "Namespace", "id": "example.org/agents" }, "attrs": {}, "parents": [{ "type": "TrustDomain", "id": "partner.example" }] }
+]"#)
+        },
+        message: "new.entities.json:2: `Namespace::\"example.org/agents\"`: entities of type Namespace follow from SPIFFE IDs",
+    },
+    Mistake {
+        name: "agent in a group that nothing declares",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  {
+    "uid": { "type": "Agent", "id": "spiffe://example.org/ns/agents/sa/x" },
+    "parents": [{ "type": "AgentGroup", "id": "readonly" }]
+  }
+]"#,
+            )
+        },
+        message: "new.entities.json:3: `Agent::\"spiffe://example.org/ns/agents/sa/x\"` is in `AgentGroup::\"readonly\"`, which nothing in the bundle declares",
+    },
+    Mistake {
+        name: "agent with a tag of another type",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  { "uid": { "type": "Agent", "id": "spiffe://example.org/ns/agents/sa/x" }, "tags": { "team": 7 } }
+]"#,
+            )
+        },
+        message: "new.entities.json: entity does not conform to the schema: in tag `team` on `Agent::\"spiffe://example.org/ns/agents/sa/x\"`, type mismatch: value was expected to have type string, but it actually has type long: `7`",
+    },
+    Mistake {
+        name: "agent with parents that are no array",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  { "uid": { "type": "Agent", "id": "spiffe://example.org/ns/agents/sa/x" }, "parents": {} }
+]"#,
+            )
+        },
+        message: "new.entities.json:2: `parents` has to be an array",
+    },
+    Mistake {
+        name: "a misspelled member of an entity",
+        edit: |edit| {
+            edit.write("new.entities.json", r#"[
+  { "uid": { "type": "Agent", "id": "spiffe://example.org/ns/agents/sa/x" }, "parent": [{ "type": "AgentGroup", "id": "read-only" }] }
+]"#)
+        },
+        message: "new.entities.json:2: unknown member `parent` of an entity; expected `uid`, `attrs`, `parents` or `tags`",
+    },
+    Mistake {
+        name: "a member of an entity twice",
+        edit: |edit| {
+            edit.write(
+                "new.entities.json",
+                r#"[
+  {
+    "uid": { "type": "Agent", "id": "spiffe://example.org/ns/agents/sa/x" },
+    "parents": [{ "type": "AgentGroup", "id": "read-only" }],
+    "parents": []
+  }
+]"#,
+            )
+        },
+        message: "new.entities.json:5: duplicate member `parents`",
+    },
+];

@@ -1,0 +1,152 @@
+//! Targets.
+
+use crate::bundles::Mistake;
+
+pub const MISTAKES: &[Mistake] = &[
+    Mistake {
+        name: "a path of messages that no request has",
+        edit: |edit| edit.replace("targets.toml", "message_paths = [\"/mcp\"]", "message_paths = [\"mcp\"]"),
+        message: "targets.toml: target `crm`: `message_paths` have to be paths as requests have them: no query, no dot segments",
+    },
+    Mistake {
+        name: "paths of messages for plain HTTP",
+        edit: |edit| {
+            edit.replace("targets.toml", "name = \"crm-status\"", "name = \"crm-status\"\nmessage_paths = [\"/x\"]")
+        },
+        message: "targets.toml: target `crm-status`: `message_paths` are for targets that speak mcp or a2a",
+    },
+    Mistake {
+        name: "targets that are no TOML",
+        edit: |edit| edit.replace("targets.toml", "protocol = \"http\"", "protocol = http"),
+        message: "targets.toml:22: string values must be quoted, expected literal string",
+    },
+    Mistake {
+        name: "an unknown key of a target",
+        edit: |edit| edit.replace("targets.toml", "classification = \"internal\"", "clasification = \"internal\""),
+        message: "targets.toml:23: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `message_paths`, `match`",
+    },
+    Mistake {
+        name: "an unknown protocol",
+        edit: |edit| edit.replace("targets.toml", "protocol = \"http\"", "protocol = \"https\""),
+        message: "targets.toml:22: unknown variant `https`, expected one of `mcp`, `a2a`, `http`, `grpc`, `opaque`",
+    },
+    Mistake {
+        name: "an unknown denial profile",
+        edit: |edit| edit.replace("targets.toml", "denial = \"http_403\"", "denial = \"http_401\""),
+        message: "targets.toml:11: unknown variant `http_401`, expected one of `http_403`, `json_rpc_200`, `tool_error_200`",
+    },
+    Mistake {
+        name: "an unknown condition",
+        edit: |edit| edit.replace("targets.toml", "path_prefix = \"/mcp\"", "path = \"/mcp\""),
+        message: "targets.toml:17: unknown field `path`, expected one of `destination_principal`, `authority`, `context_extension`, `path_prefix`",
+    },
+    Mistake {
+        name: "a key of a target twice",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "classification = \"confidential\"",
+                "classification = \"confidential\"\nclassification = \"internal\"",
+            )
+        },
+        message: "targets.toml:10: duplicate key",
+    },
+    Mistake {
+        name: "a target without conditions",
+        edit: |edit| {
+            edit.write(
+                "targets.toml",
+                edit.text("targets.toml") + "\n[[target]]\nname = \"rest\"\nprotocol = \"http\"\nmatch = {}\n",
+            )
+        },
+        message: "targets.toml: target `rest`: `match` names no condition, so it would take every call",
+    },
+    Mistake {
+        name: "a target without a match",
+        edit: |edit| {
+            edit.write(
+                "targets.toml",
+                edit.text("targets.toml") + "\n[[target]]\nname = \"rest\"\nprotocol = \"http\"\n",
+            )
+        },
+        message: "targets.toml:39: missing field `match`",
+    },
+    Mistake {
+        name: "a target twice",
+        edit: |edit| edit.replace("targets.toml", "name = \"crm-status\"", "name = \"crm\""),
+        message: "targets.toml: target `crm`: is there twice",
+    },
+    Mistake {
+        name: "a target with a slash in its name",
+        edit: |edit| edit.replace("targets.toml", "name = \"crm-status\"", "name = \"crm/status\""),
+        message: "targets.toml: target `crm/status`: a name is not empty and holds no `/`",
+    },
+    Mistake {
+        name: "a target without a name",
+        edit: |edit| edit.replace("targets.toml", "name = \"crm-status\"", "name = \"\""),
+        message: "targets.toml: target ``: a name is not empty and holds no `/`",
+    },
+    Mistake {
+        name: "a destination that is no SPIFFE ID",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "destination_principal = \"spiffe://example.org/ns/agents/sa/researcher\"",
+                "destination_principal = \"researcher\"",
+            )
+        },
+        message: "targets.toml: target `researcher`: `destination_principal` is no SPIFFE ID: the scheme is not exactly `spiffe://`",
+    },
+    Mistake {
+        name: "a path without its slash",
+        edit: |edit| edit.replace("targets.toml", "path_prefix = \"/status\"", "path_prefix = \"status\""),
+        message: "targets.toml: target `crm-status`: `path_prefix` has to start with `/`",
+    },
+    Mistake {
+        name: "a path that can never match",
+        edit: |edit| edit.replace("targets.toml", "path_prefix = \"/status\"", "path_prefix = \"/a/../status\""),
+        message: "targets.toml: target `crm-status`: `path_prefix` has to be a path as requests have it: no query, no dot segments",
+    },
+    Mistake {
+        name: "a path with a query",
+        edit: |edit| edit.replace("targets.toml", "path_prefix = \"/status\"", "path_prefix = \"/status?x=1\""),
+        message: "targets.toml: target `crm-status`: `path_prefix` has to be a path as requests have it: no query, no dot segments",
+    },
+    Mistake {
+        name: "an authority with a port",
+        edit: |edit| edit.replace("targets.toml", "path_prefix = \"/status\"", "authority = \"crm.example.org:8443\""),
+        message: "targets.toml: target `crm-status`: `authority` has to be a lower-case host without port",
+    },
+    Mistake {
+        name: "an authority in upper case",
+        edit: |edit| edit.replace("targets.toml", "path_prefix = \"/status\"", "authority = \"CRM.example.org\""),
+        message: "targets.toml: target `crm-status`: `authority` has to be a lower-case host without port",
+    },
+    Mistake {
+        name: "a denial profile for what is no MCP",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "name = \"crm-status\"\nprotocol = \"http\"",
+                "name = \"crm-status\"\nprotocol = \"http\"\ndenial = \"tool_error_200\"",
+            )
+        },
+        message: "targets.toml: target `crm-status`: `denial` is for targets that speak mcp or a2a",
+    },
+    Mistake {
+        name: "batches for what is no MCP",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "name = \"crm-status\"\nprotocol = \"http\"",
+                "name = \"crm-status\"\nprotocol = \"http\"\nbatches = \"all_or_nothing\"",
+            )
+        },
+        message: "targets.toml: target `crm-status`: `batches` is for targets that speak mcp",
+    },
+    Mistake {
+        name: "a target group that no policy and no file knows",
+        edit: |edit| edit.replace("targets.toml", "groups = [\"customer-data\"]", "groups = [\"costumer-data\"]"),
+        message: "policies/agents.cedar:48: policy `auditor-reads-customer-systems` names `ServerGroup::\"customer-data\"`, which nothing in the bundle declares",
+    },
+];
