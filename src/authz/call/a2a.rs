@@ -88,7 +88,7 @@ pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Rep
     let reply = Reply::One(id.clone());
     match read_method(method, params) {
         Ok(calls) => Ok((calls.into_iter().map(|call| Call { id: Some(id.clone()), ..call }).collect(), reply)),
-        Err(reason) => Err(Unreadable { reason, reply }),
+        Err(reason) => Err(Unreadable::from(reason).to(reply)),
     }
 }
 

@@ -69,7 +69,7 @@ pub fn read<'a>(place: &Place<'a, '_>) -> Result<(Vec<Call<'a>>, Reply), Unreada
     if version.is_some_and(|version| !REVISIONS.contains(&version)) {
         // The id is worth reading even so: SDK clients match the refusal by it.
         let reply = peek_reply(place);
-        return Err(Unreadable { reason: Reason::McpVersionUnsupported, reply });
+        return Err(Unreadable::from(Reason::McpVersionUnsupported).to(reply));
     }
     let stream_action = match &*place.http.method {
         "POST" => return read_post(place, version),
@@ -131,7 +131,7 @@ fn read_message<'a>(place: &Place<'a, '_>, json: Json<'a>, version: Option<&str>
     let reply = id.clone().map_or(Reply::None, Reply::One);
     read_method(place, method, params, version, known)
         .map(|call| Call { id, ..call })
-        .map_err(|reason| Unreadable { reason, reply })
+        .map_err(|reason| Unreadable::from(reason).to(reply))
 }
 
 fn read_method<'a>(
