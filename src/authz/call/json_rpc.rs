@@ -58,6 +58,13 @@ impl<'a> Message<'a> {
     }
 }
 
+/// The id by which a message of a batch is answered, as far as it can be read; a response is not answered.
+#[must_use]
+pub fn answered_by(json: &Json<'_>) -> Option<String> {
+    let is_response = ["result", "error"].iter().any(|name| json.get(name).is_some());
+    if is_response { None } else { json.get("id").and_then(id_text) }
+}
+
 fn malformed(detail: &'static str) -> Unreadable {
     Unreadable::because(Reason::JsonRpcMalformed, detail)
 }
