@@ -208,6 +208,8 @@ fn params(json: &Json<'_>, method: Option<&str>) -> Value {
     members(json, |name, value| match name {
         "name" if method.and_then(mcp::mirrored_member) == Some("name") => text(value, |_| true),
         "uri" if value.as_str().is_some_and(uri::is_plain) => Value::from(REDACTED_URI),
+        // Any text there is refused, but for none.
+        "tenant" => text(value, str::is_empty),
         "taskId" => text(value, |_| true),
         "id" if method.is_some_and(a2a::names_task_by_id) => text(value, |_| true),
         "message" => members(value, |name, value| match name {
