@@ -21,11 +21,14 @@ pub mod record;
 pub mod request;
 pub mod target;
 
+use std::borrow::Cow;
+
 use call::{Call, ProtocolFacts, Reading, Resource};
 use decision::{Decision, Denial, Evaluation, Permit, Verdict};
 use facts::Facts;
-use identity::{Identity, IdentitySource};
+use identity::{Caller, Identity, IdentitySource};
 use limits::Limits;
+use policy::bundle::Server;
 use policy::engine::Answer;
 use policy::query::Parts;
 use policy::{Bundle, Satisfied};
@@ -72,31 +75,43 @@ pub fn authorize(
     facts: &Facts,
 ) -> Decision {
     let Active::Loaded(bundle) = active else { return Decision::deny(Reason::BundleMissing) };
+    let mut known = Decision::deny(Reason::InternalError);
+    match read_known(bundle, settings, source, request, &mut known) {
+        Err(denial) => Decision { verdict: Verdict::Denial(denial), ..known },
+        Ok((caller, server, reading)) => {
+            let parts = Parts { request, reading: &reading, caller: &caller, server, facts };
+            let (verdict, evaluations) = decide_all(bundle, &parts);
+            Decision { verdict, evaluations, reply: reading.reply, ..known }
+        }
+    }
+}
+
+/// What a request has to be before policies can be asked about it.
+pub type Read<'a> = (Caller, &'a Server, Reading<'a>);
+
+/// The stages before the policies. What is learnt on the way stays in `known`, also if a stage refuses.
+fn read_known<'a>(
+    bundle: &'a Bundle,
+    settings: &Settings,
+    source: IdentitySource,
+    request: &'a Request<'a>,
+    known: &mut Decision,
+) -> Result<Read<'a>, Denial> {
     // The target is looked up first so that even a denial for identity is written in its protocol's words.
     let found = bundle.find_target(request);
-    let target = found.ok().flatten().map(|(target, _)| target.clone());
-    let known = Decision { target, ..Decision::deny(Reason::TargetUnknown) };
+    known.target = found.ok().flatten().map(|(target, _)| target.clone());
     let caller = match identity::identify(request, source, &settings.trust_domains) {
         Identity::Verified(caller) => caller,
-        Identity::Absent => return known.overruled(Reason::IdentityAbsent),
-        Identity::Failed { reason, detail } => {
-            let denial = Denial { detail: Some(detail), ..reason.into() };
-            return Decision { verdict: Verdict::Denial(denial), ..known };
-        }
+        Identity::Absent => return Err(Reason::IdentityAbsent.into()),
+        Identity::Failed { reason, detail } => return Err(Denial { detail: Some(detail), ..reason.into() }),
     };
-    let known = Decision { caller: Some(caller.agent.clone()), ..known };
-    let (target, server) = match found {
-        Ok(Some(found)) => found,
-        Ok(None) => return known,
-        Err(reason) => return known.overruled(reason),
-    };
-    let reading = match call::read(request, target, &settings.limits) {
-        Ok(reading) => reading,
-        Err(unreadable) => return Decision { reply: unreadable.reply, ..known.overruled(unreadable.reason) },
-    };
-    let parts = Parts { request, reading: &reading, caller: &caller, server, facts };
-    let (verdict, evaluations) = decide_all(bundle, &parts);
-    Decision { verdict, evaluations, reply: reading.reply, ..known }
+    known.caller = Some(caller.agent.clone());
+    let (target, server) = found?.ok_or(Reason::TargetUnknown)?;
+    let reading = call::read(request, target, &settings.limits).map_err(|unreadable| {
+        known.reply = unreadable.reply;
+        Denial { detail: unreadable.detail.map(Cow::into_owned), ..unreadable.reason.into() }
+    })?;
+    Ok((caller, server, reading))
 }
 
 /// Decides every call of the request. The first denial denies all.
@@ -180,13 +195,6 @@ pub fn read<'a>(
     settings: &Settings,
     source: IdentitySource,
     request: &'a Request<'a>,
-) -> Result<(identity::Caller, &'a policy::bundle::Server, Reading<'a>), Reason> {
-    let caller = match identity::identify(request, source, &settings.trust_domains) {
-        Identity::Verified(caller) => caller,
-        Identity::Absent => return Err(Reason::IdentityAbsent),
-        Identity::Failed { reason, .. } => return Err(reason),
-    };
-    let (target, server) = bundle.find_target(request)?.ok_or(Reason::TargetUnknown)?;
-    let reading = call::read(request, target, &settings.limits).map_err(|unreadable| unreadable.reason)?;
-    Ok((caller, server, reading))
+) -> Result<Read<'a>, Denial> {
+    read_known(bundle, settings, source, request, &mut Decision::deny(Reason::InternalError))
 }

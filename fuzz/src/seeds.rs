@@ -15,7 +15,7 @@ use crate::targets::{bundle, message, repository};
 
 const MCP: &[&str] = &[
     "POST /mcp\ncontent-type: application/json\nmcp-protocol-version: 2025-11-25\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"query_customers\",\"arguments\":{\"segment\":\"startup\",\"limit\":10}}}",
-    "POST /mcp\ncontent-type: application/json\nmcp-protocol-version: 2026-07-28\nmcp-method: tools/call\nmcp-name: =?base64?Z2V0X2N1c3RvbWVy?=\n\n{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"method\":\"tools/call\",\"params\":{\"name\":\"get_customer\",\"arguments\":{\"customer_id\":1},\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}}}",
+    "POST /mcp\ncontent-type: application/json\nmcp-protocol-version: 2026-07-28\nmcp-method: tools/call\nmcp-name: =?base64?Z2V0X2N1c3RvbWVy?=\nmcp-param-customer_id: 1\n\n{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"method\":\"tools/call\",\"params\":{\"name\":\"get_customer\",\"arguments\":{\"customer_id\":1},\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}}}",
     "POST /mcp\ncontent-type: application/json; charset=utf-8\n\n[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"},{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{}}]",
     "POST /mcp\ncontent-type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"resources/read\",\"params\":{\"uri\":\"file:///a\"}}",
     "POST /mcp\ncontent-type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{\"\\u0061\":[true,false,null,-1.5e3]}}",
@@ -50,7 +50,7 @@ pub fn write() {
     each("xfcc", XFCC);
     each("spiffe_id", &["spiffe://example.org/ns/agents/sa/support-bot", "spiffe://a.b-c_d/x/y"]);
     each("traceparent", &["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]);
-    each("http_path", &["/a/%61%20b?x=1#f", "/.well-known/agent-card.json", "API.example.org:8443", "[::1]:80"]);
+    each("http_path", &["/a/%61%20b?x=1#f", "/.well-known/agent-card.json", "API.example.org:8443", "[::1]:80", "docs:///a/b?c=%2E.", "urn:a:b"]);
     each(
         "config",
         &[

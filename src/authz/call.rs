@@ -9,6 +9,7 @@ pub mod http;
 pub mod json;
 pub mod json_rpc;
 pub mod mcp;
+pub mod uri;
 
 use std::borrow::Cow;
 
@@ -91,13 +92,28 @@ pub struct Reading<'a> {
 pub struct Unreadable {
     /// Why.
     pub reason: Reason,
+    /// Where, for the operator: a header, or a path into the body, and never a value.
+    pub detail: Option<Cow<'static, str>>,
     /// How the denial is addressed, as far as that could be read.
     pub reply: Reply,
 }
 
+impl Unreadable {
+    /// Unreadable for what stands at a place.
+    pub fn because(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { detail: Some(detail.into()), ..reason.into() }
+    }
+
+    /// The same, addressed.
+    #[must_use]
+    pub fn to(self, reply: Reply) -> Self {
+        Self { reply, ..self }
+    }
+}
+
 impl From<Reason> for Unreadable {
     fn from(reason: Reason) -> Self {
-        Self { reason, reply: Reply::None }
+        Self { reason, detail: None, reply: Reply::None }
     }
 }
 

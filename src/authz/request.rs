@@ -168,7 +168,10 @@ const OVERRIDES: &[&str] = &[
 /// descendants do).
 fn is_lookalike(name: &str) -> bool {
     let name = name.replace('_', "-");
-    name.starts_with(OWN_HEADERS) || SINGLE.contains(&name.as_str()) || OVERRIDES.contains(&name.as_str())
+    name.starts_with(OWN_HEADERS)
+        || name.starts_with("mcp-param-")
+        || SINGLE.contains(&name.as_str())
+        || OVERRIDES.contains(&name.as_str())
 }
 
 /// Whether a `connection` header makes the next hop drop other headers, after they were authorised

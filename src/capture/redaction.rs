@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::authz::call::http::canonical_path;
 use crate::authz::call::json::Json;
-use crate::authz::call::{a2a, mcp};
+use crate::authz::call::{a2a, mcp, uri};
 use crate::authz::identity::xfcc;
 use crate::authz::limits::Limits;
 use crate::authz::record::{parameters, plain_host, plain_path};
@@ -15,6 +15,8 @@ use crate::authz::request::{Body, HttpRequest, drops_headers};
 
 /// What stands for a value that was taken out.
 const REDACTED: &str = "[redacted]";
+/// The same for a URI in its one spelling: anything else would be refused.
+const REDACTED_URI: &str = "redacted:[redacted]";
 /// The same for a header that mirrors a value of the body, and did not agree with it.
 const ANOTHER: &str = "[redacted: another]";
 
@@ -87,6 +89,7 @@ impl<'r> Redaction<'r> {
                 };
             }
             "x-request-id" => is_name(value),
+            _ if name.starts_with(mcp::PARAM) => return Some(self.mcp_param(name, value)),
             _ => false,
         };
         Some(if kept { value.to_owned() } else { self.marker(value) })
@@ -150,7 +153,26 @@ impl<'r> Redaction<'r> {
         } else if mirrored.contains(&("uri", false)) {
             ANOTHER.to_owned()
         } else {
-            self.marker(value)
+            let is_uri =
+                mirrored.contains(&("uri", true)) && mcp::decode_sentinel(value).is_ok_and(|uri| uri::is_plain(&uri));
+            let marker = self.marker(value);
+            if is_uri && marker == REDACTED { REDACTED_URI.to_owned() } else { marker }
+        }
+    }
+
+    /// It says what its argument says, which is taken out of the body, or still does not.
+    fn mcp_param(&self, header: &str, value: &str) -> String {
+        let name = header.strip_prefix(mcp::PARAM).unwrap_or_default();
+        let said = |message: &Json<'_>| {
+            let argument = mcp::argument(message.get("params")?.get("arguments")?, name)?;
+            mcp::says(argument, value).then(|| match blank(argument) {
+                Value::String(text) => text,
+                other => other.to_string(),
+            })
+        };
+        match self.marker(value) {
+            marker if marker == REDACTED => self.messages().iter().find_map(said).unwrap_or_else(|| ANOTHER.to_owned()),
+            marker => marker,
         }
     }
 
@@ -185,6 +207,9 @@ fn message(json: &Json<'_>) -> Value {
 fn params(json: &Json<'_>, method: Option<&str>) -> Value {
     members(json, |name, value| match name {
         "name" if method.and_then(mcp::mirrored_member) == Some("name") => text(value, |_| true),
+        "uri" if value.as_str().is_some_and(uri::is_plain) => Value::from(REDACTED_URI),
+        // Any text there is refused, but for none.
+        "tenant" => text(value, str::is_empty),
         "taskId" => text(value, |_| true),
         "id" if method.is_some_and(a2a::names_task_by_id) => text(value, |_| true),
         "message" => members(value, |name, value| match name {

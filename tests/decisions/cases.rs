@@ -9,11 +9,11 @@ use std::path::Path;
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::google::protobuf::value::Kind;
-use palisade::authz::authorize;
-use palisade::authz::decision::Decision;
+use palisade::authz::decision::{Decision, Verdict};
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::reason::{Blame, Reason};
 use palisade::authz::request::{Body, Request};
+use palisade::authz::{self, Active, authorize};
 use palisade::capture::Capture;
 use palisade::envoy::response;
 use serde::Deserialize;
@@ -30,6 +30,20 @@ const SERVER_ONLY: &[Reason] = &[
     Reason::RecordUnavailable,
     Reason::InternalPanic,
     Reason::InternalError,
+];
+
+/// Reasons that are about a place: the operator is told which.
+const PLACED: &[Reason] = &[
+    Reason::IdentityMalformed,
+    Reason::JsonMalformed,
+    Reason::JsonDuplicateKey,
+    Reason::JsonKeyLookalike,
+    Reason::JsonTooComplex,
+    Reason::JsonNumberRange,
+    Reason::JsonRpcMalformed,
+    Reason::McpHeaderMismatch,
+    Reason::ProtocolParamsMalformed,
+    Reason::ArgumentsMismatch,
 ];
 
 #[derive(Deserialize)]
@@ -98,6 +112,8 @@ impl Case {
         let text = support::read(path);
         let case: Self = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(case.request.is_some() != case.message_hex.is_some(), "{}: `request` or `message_hex`", path.display());
+        let denied = case.expect.verdict == "denial";
+        assert!(denied == case.expect.reason.is_some(), "{}: a denial has its reason, a permit none", path.display());
         assert!(case.why.len() > 10 && !case.why.ends_with('.'), "{}: `why` is one sentence", path.display());
         case
     }
@@ -243,6 +259,34 @@ fn what_cannot_be_read_cannot_be_read_redacted() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// `palisade check` explains what [`authz::read`] reads: the same as what was decided, with the same refusals.
+#[test]
+fn what_is_explained_is_what_was_decided() {
+    let mut bundles = Bundles::default();
+    let mut wrong = Vec::new();
+    for (name, case) in all_cases() {
+        let (Some(request), active) = (case.request(), bundles.of(case.bundle.as_deref())) else { continue };
+        let Active::Loaded(bundle) = active else { continue };
+        let settings = support::settings();
+        let facts = support::facts(case.now.as_deref().unwrap_or(OFFICE), Some(&request));
+        let decision = authorize(active, &settings, case.identity, &request, &facts);
+        let explained = authz::read(bundle, &settings, case.identity, &request);
+        let same = match (explained, &decision.verdict) {
+            (Err(refusal), Verdict::Denial(denial)) => refusal == *denial && decision.evaluations.is_empty(),
+            (Err(_), Verdict::Permit(_)) => false,
+            (Ok((caller, _, reading)), _) => {
+                decision.caller == Some(caller.agent)
+                    && decision.reply == reading.reply
+                    && !decision.evaluations.is_empty()
+            }
+        };
+        if !same {
+            wrong.push(name);
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// The decision is the expected one.
 fn check_decision(findings: &mut Findings, expect: &Expect, decision: &Decision) {
     let verdict = if support::is_permit(decision) { "permit" } else { "denial" };
@@ -265,8 +309,11 @@ fn check_decision(findings: &mut Findings, expect: &Expect, decision: &Decision)
         let got: Vec<String> = failures.map(|failure| failure.policy.id.clone()).collect();
         findings.same("failed policies", &got, failed);
     }
-    if let (Some(detail), palisade::authz::decision::Verdict::Denial(denial)) = (&expect.detail, &decision.verdict) {
-        findings.same("detail", &denial.detail.as_ref(), &Some(detail));
+    if let Verdict::Denial(denial) = &decision.verdict {
+        if let Some(detail) = &expect.detail {
+            findings.same("detail", &denial.detail.as_ref(), &Some(detail));
+        }
+        findings.holds("the detail says where", denial.detail.is_some() || !PLACED.contains(&denial.reason));
     }
 }
 
@@ -390,5 +437,5 @@ fn every_reason_has_a_case_or_needs_a_server() {
 
 #[test]
 fn the_suite_is_as_large_as_it_was() {
-    assert!(all_cases().len() >= 200, "{}", all_cases().len());
+    assert!(all_cases().len() >= 680, "{}", all_cases().len());
 }

@@ -181,7 +181,14 @@ fn a2a_rows() -> Vec<Row> {
     let message = json!({"message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "hello"}]}});
     let old_message =
         json!({"message": {"messageId": "m", "role": "user", "parts": [{"kind": "text", "text": "hello"}]}});
-    let task = json!({"id": "t"});
+    let params = |method: &str| match method {
+        "SendMessage" | "SendStreamingMessage" => message.clone(),
+        "message/send" | "message/stream" => old_message.clone(),
+        "ListTasks" | "tasks/list" | "GetExtendedAgentCard" | "agent/getAuthenticatedExtendedCard" => json!({}),
+        "tasks/pushNotificationConfig/set" => json!({"taskId": "t"}),
+        name if name.contains("TaskPushNotificationConfig") => json!({"taskId": "t"}),
+        _ => json!({"id": "t"}),
+    };
     let mut rows = Vec::new();
     for (new, old) in [
         ("SendMessage", "message/send"),
@@ -196,9 +203,8 @@ fn a2a_rows() -> Vec<Row> {
         ("DeleteTaskPushNotificationConfig", "tasks/pushNotificationConfig/delete"),
         ("GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"),
     ] {
-        let sends = new.starts_with("Send");
-        let params = [if sends { &message } else { &task }, if sends { &old_message } else { &task }];
-        for (method, params) in [new, old].into_iter().zip(params) {
+        for method in [new, old] {
+            let params = params(method);
             rows.push(a2a(method, &json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})));
         }
     }

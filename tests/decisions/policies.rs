@@ -188,10 +188,12 @@ fn body(action: &str, context: &Value) -> Option<Value> {
     }
     if let Some(a2a) = context.get("a2a") {
         let message = json!({"messageId": "m", "role": "ROLE_USER", "parts": []});
-        let params = if action.starts_with("Send") {
-            json!({"message": message})
-        } else {
-            json!({"id": a2a["task"].as_str().unwrap_or("t")})
+        let task = a2a["task"].as_str().unwrap_or("t");
+        let params = match action {
+            "SendMessage" | "SendStreamingMessage" => json!({"message": message}),
+            "ListTasks" | "GetExtendedAgentCard" => json!({}),
+            name if name.contains("PushNotification") => json!({"taskId": task}),
+            _ => json!({"id": task}),
         };
         return Some(json!({"jsonrpc": "2.0", "id": 1, "method": action, "params": params}));
     }

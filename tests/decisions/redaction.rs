@@ -178,9 +178,51 @@ fn a_mirrored_uri_leaves_header_and_body() {
             leaks_nothing(&what, true);
             let capture = http(&request(&what));
             assert!(!capture.to_string().contains(encoded), "{capture:#}");
-            assert_eq!(capture["headers"]["mcp-name"] == "[redacted]", agrees, "{capture:#}");
+            assert_eq!(capture["headers"]["mcp-name"] == "redacted:[redacted]", agrees, "{capture:#}");
             assert_eq!(decide(&request(&what)) == Some(Reason::McpHeaderMismatch), !agrees);
         }
+    }
+}
+
+/// An argument is taken out of the body and of the header that mirrors it, and both still agree or still do not.
+#[test]
+fn a_mirrored_argument_leaves_header_and_body() {
+    let version = "io.modelcontextprotocol/protocolVersion";
+    for (argument, value, kept, agrees) in [
+        (json!(SECRET), SECRET, "[redacted]", true),
+        (json!(SECRET), "=?base64?czNjcjN0?=", "[redacted]", true),
+        (json!(SECRET), "other", "[redacted: another]", false),
+        (json!("other"), SECRET, "[redacted: another]", false),
+        (json!(7), "7", "0", true),
+        (json!(7), "07", "[redacted: another]", false),
+        (json!(true), "true", "false", true),
+        (json!(null), SECRET, "[redacted: another]", false),
+    ] {
+        let params =
+            json!({"name": "query_customers", "arguments": {"segment": argument}, "_meta": {version: "2026-07-28"}});
+        let headers = json!({
+            "content-type": "application/json", "mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call",
+            "mcp-name": "query_customers", "mcp-param-segment": value,
+        });
+        let what = json!({"headers": headers, "raw_body_text": call(params)});
+        leaks_nothing(&what, true);
+        assert_eq!(http(&request(&what))["headers"]["mcp-param-segment"], kept, "{what}");
+        assert_eq!(decide(&request(&what)) == Some(Reason::McpHeaderMismatch), !agrees, "{what}");
+    }
+}
+
+/// A URI that would be refused stays one, any other becomes one that is read.
+#[test]
+fn a_uri_is_replaced_by_one_of_its_kind() {
+    for (uri, kept) in
+        [("file:///s3cr3t", "redacted:[redacted]"), ("file:///../s3cr3t", "[redacted]"), ("", "[redacted]")]
+    {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": uri}}).to_string();
+        let what = json!({"raw_body_text": body});
+        leaks_nothing(&what, true);
+        let text = http(&request(&what))["raw_body_text"].take();
+        let json: Value = serde_json::from_str(text.as_str().unwrap()).unwrap();
+        assert_eq!(json["params"]["uri"], kept, "{uri}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! A whole request as text (`METHOD PATH`, `name: value` lines, an empty line, the body), read by each protocol.
 
-use palisade::authz::call::{self, Resource};
+use palisade::authz::call::{self, ProtocolFacts, Resource, uri};
 use palisade::authz::limits::Limits;
 use palisade::authz::request::{Body, Headers, HttpRequest, Request};
 use palisade::authz::target::{Protocol, Target};
@@ -30,6 +30,9 @@ fn read(input: &[u8], protocol: Protocol) {
     for call in &reading.calls {
         let is_tool = matches!(&call.resource, Resource::Tool(name) if call.action == format!("server/{name}"));
         assert!(is_tool || call::actions(protocol).any(|action| action == call.action), "{}", call.action);
+        if let ProtocolFacts::Mcp { uri: Some(text), .. } = &call.facts {
+            assert!(uri::is_plain(text), "{text}");
+        }
         let id = call.id.as_deref().unwrap_or("0");
         serde_json::from_str::<serde_json::Value>(id).expect("an id that is no JSON would break the answer");
     }

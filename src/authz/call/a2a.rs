@@ -8,31 +8,46 @@ use super::json_rpc::{self, Message, Reply};
 use super::{Call, Place, ProtocolFacts, Resource, Unreadable};
 use crate::authz::reason::Reason;
 
-/// Where the parameters of a method name its task.
+/// Where the parameters of a method name its task or its conversation.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum TaskAt {
+enum Names {
     /// Nowhere.
-    Nowhere,
-    /// `message.taskId`
-    Message,
-    /// `id`
+    Nothing,
+    /// `message.taskId` and `message.contextId`; without them the message begins something new.
+    InMessage,
+    /// `contextId`; without it all conversations are meant.
+    ContextId,
+    /// `id`, which is required.
     Id,
-    /// `taskId`; an `id` beside it names something else.
+    /// `taskId`, which is required; an `id` beside it names something else.
     TaskId,
 }
 
-use TaskAt::{Id, Message as InMessage, Nowhere, TaskId};
+use Names::{ContextId, Id, InMessage, Nothing, TaskId};
 
-/// JSON-RPC method (either generation), the action it is, and where it names its task.
-const METHODS: &[(&str, &str, TaskAt)] = &[
+impl Names {
+    /// The members of [`DECIDING`] that these parameters have.
+    const fn members(self) -> &'static [&'static str] {
+        match self {
+            Nothing => &[],
+            InMessage => &["configuration", "message"],
+            ContextId => &["contextId"],
+            Id => &["id"],
+            TaskId => &["id", "taskId"],
+        }
+    }
+}
+
+/// JSON-RPC method (either generation), the action it is, and what its parameters name.
+const METHODS: &[(&str, &str, Names)] = &[
     ("SendMessage", "SendMessage", InMessage),
     ("message/send", "SendMessage", InMessage),
     ("SendStreamingMessage", "SendStreamingMessage", InMessage),
     ("message/stream", "SendStreamingMessage", InMessage),
     ("GetTask", "GetTask", Id),
     ("tasks/get", "GetTask", Id),
-    ("ListTasks", "ListTasks", Nowhere),
-    ("tasks/list", "ListTasks", Nowhere),
+    ("ListTasks", "ListTasks", ContextId),
+    ("tasks/list", "ListTasks", ContextId),
     ("CancelTask", "CancelTask", Id),
     ("tasks/cancel", "CancelTask", Id),
     ("SubscribeToTask", "SubscribeToTask", Id),
@@ -45,14 +60,17 @@ const METHODS: &[(&str, &str, TaskAt)] = &[
     ("tasks/pushNotificationConfig/list", "ListTaskPushNotificationConfigs", Id),
     ("DeleteTaskPushNotificationConfig", "DeleteTaskPushNotificationConfig", TaskId),
     ("tasks/pushNotificationConfig/delete", "DeleteTaskPushNotificationConfig", Id),
-    ("GetExtendedAgentCard", "GetExtendedAgentCard", Nowhere),
-    ("agent/getAuthenticatedExtendedCard", "GetExtendedAgentCard", Nowhere),
+    ("GetExtendedAgentCard", "GetExtendedAgentCard", Nothing),
+    ("agent/getAuthenticatedExtendedCard", "GetExtendedAgentCard", Nothing),
 ];
 
 /// Where an agent's card is published: 0.3 and later, and 0.2.
 const CARD_PATHS: &[&str] = &["/.well-known/agent-card.json", "/.well-known/agent.json"];
 
 const PARAMS: &[&str] = &["configuration", "contextId", "id", "message", "metadata", "taskId", "tenant"];
+/// Those that say what a call is about. A method has its own; a server may read others all the same, and one
+/// task must not hide beside another.
+const DECIDING: &[&str] = &["configuration", "contextId", "id", "message", "taskId"];
 const MESSAGE: &[&str] = &["contextId", "messageId", "parts", "referenceTaskIds", "role", "taskId"];
 
 const CONFIGURATION: &[&str] =
@@ -83,12 +101,12 @@ pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Rep
     }
     // A2A has no notifications and no responses from the client.
     let Message::Request { id, method, params } = Message::read(json)? else {
-        return Err(Reason::JsonRpcMalformed.into());
+        return Err(Unreadable::because(Reason::JsonRpcMalformed, "expected a request"));
     };
     let reply = Reply::One(id.clone());
     match read_method(method, params) {
         Ok(calls) => Ok((calls.into_iter().map(|call| Call { id: Some(id.clone()), ..call }).collect(), reply)),
-        Err(reason) => Err(Unreadable { reason, reply }),
+        Err(unreadable) => Err(unreadable.to(reply)),
     }
 }
 
@@ -100,45 +118,54 @@ pub fn actions() -> impl Iterator<Item = &'static str> {
 /// Whether `params.id` of this method is a task; elsewhere it names something else, or nothing.
 #[must_use]
 pub fn names_task_by_id(method: &str) -> bool {
-    METHODS.iter().any(|(name, _, task_at)| *name == method && *task_at == Id)
+    METHODS.iter().any(|(name, _, names)| *name == method && *names == Id)
+}
+
+fn malformed(detail: impl Into<Cow<'static, str>>) -> Unreadable {
+    Unreadable::because(Reason::ProtocolParamsMalformed, detail)
+}
+
+fn lookalike(detail: &'static str) -> impl FnOnce(Reason) -> Unreadable {
+    move |reason| Unreadable::because(reason, detail)
+}
+
+/// The text of a member, if it is there.
+fn text<'a>(object: &Json<'a>, name: &str, detail: &'static str) -> Result<Option<Cow<'a, str>>, Unreadable> {
+    match object.get(name) {
+        None => Ok(None),
+        Some(Json::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(malformed(detail)),
+    }
 }
 
 /// A message that registers a webhook along the way is two calls, and both have to be permitted: whoever
 /// may not send results to an address of the caller's choice may not do it inside another method either.
-fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Vec<Call<'a>>, Reason> {
-    let (_, action, task_at) =
-        METHODS.iter().find(|(name, ..)| *name == method).ok_or(Reason::ProtocolMethodUnknown)?;
+fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Vec<Call<'a>>, Unreadable> {
+    let (_, action, names) = METHODS.iter().find(|(name, ..)| *name == method).ok_or(Reason::ProtocolMethodUnknown)?;
     let params = params.unwrap_or(Json::Object(Vec::new()));
     // ProtoJSON readers take `task_id` for `taskId`.
-    refuse_lookalikes(&params, PARAMS, true)?;
-    let sends = *task_at == InMessage;
-    let message = params.get("message");
-    if let Some(message) = message {
-        refuse_lookalikes(message, MESSAGE, true)?;
+    refuse_lookalikes(&params, PARAMS, true).map_err(lookalike("`params`: a member looks like another one"))?;
+    if let Some(stray) = DECIDING.iter().find(|name| !names.members().contains(name) && params.get(name).is_some()) {
+        return Err(malformed(format!("`params.{stray}`: not of this method")));
     }
-    // A client speaks as the user, never as the agent it talks to.
-    let role = message.and_then(|message| message.get("role")).and_then(Json::as_str);
-    let speaks_as_user = matches!(role, Some("user" | "ROLE_USER"));
-    // What a method does not know, its server may still read: a second task must not hide beside the first.
-    let strays = message.is_some() != sends || (*task_at == Id && params.get("taskId").is_some());
-    if strays || sends != speaks_as_user {
-        return Err(Reason::ProtocolParamsMalformed);
+    // Policies do not see which tenant of the server is meant, so no permit can be about one.
+    if text(&params, "tenant", "`params.tenant`: expected a text")?.is_some_and(|tenant| !tenant.is_empty()) {
+        return Err(malformed("`params.tenant`: tenants are not taken"));
     }
-    let text = |object: Option<&Json<'a>>, name: &str| match object.and_then(|object| object.get(name)) {
-        None => Ok(None),
-        Some(Json::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(Reason::ProtocolParamsMalformed),
+    let (task, context) = match names {
+        Nothing => (None, None),
+        ContextId => (None, text(&params, "contextId", "`params.contextId`: expected a text")?),
+        InMessage => read_message(params.get("message"))?,
+        Id => (text(&params, "id", "`params.id`: expected a text")?, None),
+        TaskId => (text(&params, "taskId", "`params.taskId`: expected a text")?, None),
     };
-    let task = match task_at {
-        Nowhere => None,
-        InMessage => text(message, "taskId")?,
-        Id => text(Some(&params), "id")?,
-        TaskId => text(Some(&params), "taskId")?,
-    };
-    let context = text(if sends { message } else { Some(&params) }, "contextId")?;
+    if matches!(names, Id | TaskId) && task.as_deref().is_none_or(str::is_empty) {
+        return Err(malformed("`params`: no task is named"));
+    }
     let configuration = params.get("configuration").unwrap_or(&Json::Null);
-    refuse_lookalikes(configuration, CONFIGURATION, true)?;
-    let registers_push = sends && INLINE_PUSH.iter().any(|name| configuration.get(name).is_some());
+    refuse_lookalikes(configuration, CONFIGURATION, true)
+        .map_err(lookalike("`params.configuration`: a member looks like another one"))?;
+    let registers_push = INLINE_PUSH.iter().any(|name| configuration.get(name).is_some());
     let call = |action: &'static str| Call {
         method: Some(Cow::Borrowed(action)),
         facts: ProtocolFacts::A2a { task: task.clone(), context: context.clone() },
@@ -146,4 +173,25 @@ fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Vec
     };
     let actions = [Some(*action), registers_push.then_some(REGISTERS_PUSH)];
     Ok(actions.into_iter().flatten().map(call).collect())
+}
+
+type TaskAndContext<'a> = (Option<Cow<'a, str>>, Option<Cow<'a, str>>);
+
+/// Task and conversation of a message that a client may send.
+fn read_message<'a>(message: Option<&Json<'a>>) -> Result<TaskAndContext<'a>, Unreadable> {
+    let message = message.ok_or_else(|| malformed("`params.message`: missing"))?;
+    refuse_lookalikes(message, MESSAGE, true)
+        .map_err(lookalike("`params.message`: a member looks like another one"))?;
+    // A client speaks as the user, never as the agent it talks to.
+    if !matches!(message.get("role").and_then(Json::as_str), Some("user" | "ROLE_USER")) {
+        return Err(malformed("`params.message.role`: expected the user's"));
+    }
+    // Policies do not see the tasks that a message refers to, and the agent may read from them.
+    match message.get("referenceTaskIds") {
+        None => {}
+        Some(Json::Array(tasks)) if tasks.is_empty() => {}
+        Some(_) => return Err(malformed("`params.message.referenceTaskIds`: references to tasks are not taken")),
+    }
+    let task = text(message, "taskId", "`params.message.taskId`: expected a text")?;
+    Ok((task, text(message, "contextId", "`params.message.contextId`: expected a text")?))
 }

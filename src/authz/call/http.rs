@@ -34,10 +34,12 @@ pub fn canonical_host(authority: &str) -> Option<String> {
     } else {
         authority
     };
-    let labels_are_fine = host
-        .split('.')
-        .all(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
-    (host.len() <= 253 && labels_are_fine).then(|| host.to_ascii_lowercase())
+    // No label begins or ends with a hyphen (RFC 1123); to some readers `xn--crm-`, which encodes nothing, is `crm`.
+    let label_is_fine = |label: &str| {
+        let plain = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        plain && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+    };
+    (host.len() <= 253 && host.split('.').all(label_is_fine)).then(|| host.to_ascii_lowercase())
 }
 
 fn is_port(text: &str) -> bool {
@@ -172,8 +174,25 @@ mod tests {
         assert_eq!(canonical_host("127.0.0.1").as_deref(), Some("127.0.0.1"));
         assert_eq!(canonical_host("[::1]:80").as_deref(), Some("[::1]"));
         for host in [
-            "", ".", "a.", "a..b", "a:", "a:x", "a:99999", "user@a", "a/b", "a b", "ü.org", "[::1", "[zz]", "a,b",
+            "",
+            ".",
+            "a.",
+            "a..b",
+            "a:",
+            "a:x",
+            "a:99999",
+            "user@a",
+            "a/b",
+            "a b",
+            "ü.org",
+            "[::1",
+            "[zz]",
+            "a,b",
             "a\0",
+            "-a",
+            "a-",
+            "xn--a-.org",
+            "a.-b",
         ] {
             assert_eq!(canonical_host(host), None, "{host:?}");
         }

@@ -38,7 +38,15 @@ impl<'a> Json<'a> {
     /// [`Reason::JsonMalformed`], [`Reason::JsonDuplicateKey`], [`Reason::JsonKeyLookalike`] (a control
     /// character in a member name), [`Reason::JsonTooComplex`] or [`Reason::JsonNumberRange`].
     pub fn parse(bytes: &'a [u8], limits: &Limits) -> Result<Self, Reason> {
-        let text = std::str::from_utf8(bytes).map_err(|_| Reason::JsonMalformed)?;
+        Self::parse_or_at(bytes, limits).map_err(|(reason, _)| reason)
+    }
+
+    /// The same; an error comes with the number of bytes after which it was seen.
+    ///
+    /// # Errors
+    /// As [`Json::parse`].
+    pub fn parse_or_at(bytes: &'a [u8], limits: &Limits) -> Result<Self, (Reason, usize)> {
+        let text = std::str::from_utf8(bytes).map_err(|error| (Reason::JsonMalformed, error.valid_up_to()))?;
         let mut reader = Reader {
             text,
             bytes: text.as_bytes(),
@@ -46,9 +54,9 @@ impl<'a> Json<'a> {
             depth_left: limits.json_depth,
             values_left: limits.json_values,
         };
-        let value = reader.value()?;
+        let value = reader.value().map_err(|reason| (reason, reader.at))?;
         reader.skip_white_space();
-        if reader.at < reader.bytes.len() { Err(Reason::JsonMalformed) } else { Ok(value) }
+        if reader.at < reader.bytes.len() { Err((Reason::JsonMalformed, reader.at)) } else { Ok(value) }
     }
 
     /// The member of an object; `None` if it is absent or this is no object.

@@ -54,13 +54,25 @@ impl<'a> Message<'a> {
     /// of the envelope's. The refusal is addressed to the id as far as it could be read.
     pub fn read(json: Json<'a>) -> Result<Self, Unreadable> {
         let reply = json.get("id").and_then(id_text).map_or(Reply::None, Reply::One);
-        read_closed(json).map_err(|reason| Unreadable { reason, reply })
+        read_closed(json).map_err(|unreadable| unreadable.to(reply))
     }
 }
 
-fn read_closed(json: Json<'_>) -> Result<Message<'_>, Reason> {
-    refuse_lookalikes(&json, MEMBERS, false)?;
-    let Json::Object(members) = json else { return Err(Reason::JsonRpcMalformed) };
+/// The id by which a message of a batch is answered, as far as it can be read; a response is not answered.
+#[must_use]
+pub fn answered_by(json: &Json<'_>) -> Option<String> {
+    let is_response = ["result", "error"].iter().any(|name| json.get(name).is_some());
+    if is_response { None } else { json.get("id").and_then(id_text) }
+}
+
+fn malformed(detail: &'static str) -> Unreadable {
+    Unreadable::because(Reason::JsonRpcMalformed, detail)
+}
+
+fn read_closed(json: Json<'_>) -> Result<Message<'_>, Unreadable> {
+    refuse_lookalikes(&json, MEMBERS, false)
+        .map_err(|reason| Unreadable::because(reason, "a member of the message looks like another one"))?;
+    let Json::Object(members) = json else { return Err(malformed("the message is no object")) };
     let (mut version, mut id, mut method, mut params, mut outcome) = (None, None, None, None, 0);
     for (key, value) in members {
         match key.as_ref() {
@@ -69,24 +81,28 @@ fn read_closed(json: Json<'_>) -> Result<Message<'_>, Reason> {
             "method" => method = Some(value),
             "params" => params = Some(value),
             "result" | "error" => outcome += 1,
-            _ => return Err(Reason::JsonRpcMalformed),
+            _ => return Err(malformed("the message has a member that JSON-RPC does not know")),
         }
     }
     if version.as_ref().and_then(Json::as_str) != Some("2.0") {
-        return Err(Reason::JsonRpcMalformed);
+        return Err(malformed("`jsonrpc`: expected `2.0`"));
     }
     if params.as_ref().is_some_and(|params| params.members().is_none()) {
-        return Err(Reason::JsonRpcMalformed);
+        return Err(malformed("`params`: expected an object"));
     }
     let id = match id {
         None => None,
-        Some(id) => Some(id_text(&id).ok_or(Reason::JsonRpcMalformed)?),
+        Some(id) => {
+            Some(id_text(&id).ok_or_else(|| malformed("`id`: expected an integer or a text that is not long"))?)
+        }
     };
     match (method, id, outcome) {
         (Some(Json::String(method)), Some(id), 0) => Ok(Message::Request { id, method, params }),
         (Some(Json::String(method)), None, 0) => Ok(Message::Notification { method, params }),
         (None, Some(_), 1) if params.is_none() => Ok(Message::Response),
-        _ => Err(Reason::JsonRpcMalformed),
+        (Some(Json::String(_)), ..) => Err(malformed("`result`, `error`: not beside `method`")),
+        (Some(_), ..) => Err(malformed("`method`: expected a text")),
+        (None, ..) => Err(malformed("neither a request nor a response")),
     }
 }
 
@@ -105,13 +121,14 @@ fn id_text(id: &Json<'_>) -> Option<String> {
 /// The JSON body of a POST: there, of the right content type, and one JSON text.
 ///
 /// # Errors
-/// The reason of the first rule that is broken.
-pub fn body<'a>(place: &Place<'a, '_>, content_types: &[&str]) -> Result<Json<'a>, Reason> {
+/// [`Unreadable`] for the first rule that is broken.
+pub fn body<'a>(place: &Place<'a, '_>, content_types: &[&str]) -> Result<Json<'a>, Unreadable> {
     let content_type = place.http.headers.single("content-type").map_err(|_| Reason::HeaderDuplicate)?;
     if !content_type.is_some_and(|text| is_content_type(text, content_types)) {
-        return Err(Reason::ContentTypeUnsupported);
+        return Err(Reason::ContentTypeUnsupported.into());
     }
-    Json::parse(place.body.ok_or(Reason::BodyMissing)?, place.limits)
+    Json::parse_or_at(place.body.ok_or(Reason::BodyMissing)?, place.limits)
+        .map_err(|(reason, at)| Unreadable::because(reason, format!("seen after {at} bytes of the body")))
 }
 
 /// Whether a content type is one of `types`, with no parameter but `charset=utf-8`.
@@ -131,6 +148,11 @@ mod tests {
 
     fn read(text: &str) -> Result<Message<'_>, Unreadable> {
         Message::read(Json::parse(text.as_bytes(), &Limits::default()).unwrap())
+    }
+
+    fn refused(text: &str) -> (Reason, Reply) {
+        let Unreadable { reason, reply, .. } = read(text).unwrap_err();
+        (reason, reply)
     }
 
     #[test]
@@ -155,8 +177,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":1,"error":{}}"#,
         ] {
-            let reply = Reply::One("1".into());
-            assert_eq!(read(text), Err(Unreadable { reason: Reason::JsonRpcMalformed, reply }), "{text}");
+            assert_eq!(refused(text), (Reason::JsonRpcMalformed, Reply::One("1".into())), "{text}");
         }
         for text in [
             r#"{"jsonrpc":"2.0","id":null,"method":"m"}"#,
@@ -165,13 +186,10 @@ mod tests {
             r#"["2.0","m",{},1]"#,
             r#"1"#,
         ] {
-            assert_eq!(read(text), Err(Reason::JsonRpcMalformed.into()), "{text}");
+            assert_eq!(refused(text), (Reason::JsonRpcMalformed, Reply::None), "{text}");
         }
-        let id = "x".repeat(257);
-        assert_eq!(
-            read(&format!(r#"{{"jsonrpc":"2.0","id":"{id}","method":"m"}}"#)),
-            Err(Reason::JsonRpcMalformed.into())
-        );
+        let long = format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"m"}}"#, "x".repeat(257));
+        assert_eq!(refused(&long), (Reason::JsonRpcMalformed, Reply::None));
         let lookalike = read(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call"}"#).unwrap_err();
         assert_eq!(lookalike.reason, Reason::JsonKeyLookalike);
     }

@@ -1,24 +1,27 @@
 //! Model Context Protocol over HTTP, every published revision.
 //!
-//! Decides on the JSON-RPC body; where the revision mirrors parts of it in headers (2026-07-28,
-//! "Streamable HTTP, Server Validation"), header and body must agree. A method that no revision knows is
-//! refused: nothing could be said about it.
+//! Decides on the JSON-RPC body; headers that mirror parts of it must agree with it. A method that the revision
+//! does not know is refused: nothing could be said about it.
+
+mod mirrors;
 
 use std::borrow::Cow;
 
-use base64::Engine;
-
 use super::json::{Json, refuse_lookalikes};
 use super::json_rpc::{self, Message, Reply};
-use super::{Call, Place, ProtocolFacts, Resource, Unreadable};
+use super::{Call, Place, ProtocolFacts, Resource, Unreadable, uri};
 use crate::authz::reason::Reason;
 use crate::authz::target::Batches;
+use mirrors::{Mirrored, Mirrors, single};
+
+pub use mirrors::{PARAM, argument, decode_sentinel, says};
 
 /// Published revisions, oldest first.
 const REVISIONS: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
 /// Revisions in which a POST may carry a batch. Without a version header, 2025-03-26 is to be assumed.
 const BATCH_REVISIONS: &[&str] = &["2024-11-05", "2025-03-26"];
-/// The revision from which on requests mirror method and name in headers.
+/// The revision from which on requests mirror method and name in headers. It is also the first without sessions: no
+/// GET, no DELETE, and no client that answers.
 const MIRRORING_REVISION: &str = "2026-07-28";
 
 const REQUESTS: &[&str] = &[
@@ -52,6 +55,21 @@ const NOTIFICATIONS: &[&str] = &[
     "notifications/tasks/status",
 ];
 
+/// What [`MIRRORING_REVISION`] has no more.
+const GONE: &[&str] = &[
+    "initialize",
+    "logging/setLevel",
+    "notifications/initialized",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+    "notifications/tasks/status",
+    "ping",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "tasks/list",
+    "tasks/result",
+];
+
 /// Methods with `params.name`, and those with `params.uri`; both are required there.
 const NAMED: &[&str] = &["tools/call", "prompts/get"];
 const LOCATED: &[&str] = &["resources/read", "resources/subscribe", "resources/unsubscribe"];
@@ -69,14 +87,15 @@ pub fn read<'a>(place: &Place<'a, '_>) -> Result<(Vec<Call<'a>>, Reply), Unreada
     if version.is_some_and(|version| !REVISIONS.contains(&version)) {
         // The id is worth reading even so: SDK clients match the refusal by it.
         let reply = peek_reply(place);
-        return Err(Unreadable { reason: Reason::McpVersionUnsupported, reply });
+        return Err(Unreadable::from(Reason::McpVersionUnsupported).to(reply));
     }
     let stream_action = match &*place.http.method {
         "POST" => return read_post(place, version),
-        "GET" => "mcp:stream",
-        "DELETE" => "mcp:end",
+        "GET" if version != Some(MIRRORING_REVISION) => "mcp:stream",
+        "DELETE" if version != Some(MIRRORING_REVISION) => "mcp:end",
         _ => return Err(Reason::MethodUnsupported.into()),
     };
+    Mirrors::of(place)?.absent()?;
     if place.body.is_some() {
         return Err(Reason::BodyUnexpected.into());
     }
@@ -105,11 +124,20 @@ fn read_post<'a>(place: &Place<'a, '_>, version: Option<&str>) -> Result<(Vec<Ca
             if !allowed {
                 return Err(Reason::BatchRefused.into());
             }
-            let calls: Result<Vec<_>, Unreadable> =
-                items.into_iter().map(|item| read_message(place, item, version)).collect();
-            let calls = calls?;
-            let ids: Vec<String> = calls.iter().filter_map(|call| call.id.clone()).collect();
+            let ids: Vec<String> = items.iter().filter_map(json_rpc::answered_by).collect();
             let reply = if ids.is_empty() { Reply::None } else { Reply::Batch(ids) };
+            let mut calls = Vec::with_capacity(items.len());
+            for (at, item) in items.into_iter().enumerate() {
+                match read_message(place, item, version) {
+                    Ok(call) => calls.push(call),
+                    // All of them are refused, so all of them are answered.
+                    Err(Unreadable { reason, detail, .. }) => {
+                        let place = format!("message {}", at + 1);
+                        let detail = detail.map_or_else(|| place.clone(), |detail| format!("{place}: {detail}"));
+                        return Err(Unreadable::because(reason, detail).to(reply));
+                    }
+                }
+            }
             Ok((calls, reply))
         }
         json => {
@@ -125,13 +153,22 @@ fn read_message<'a>(place: &Place<'a, '_>, json: Json<'a>, version: Option<&str>
         Message::Request { id, method, params } => (Some(id), method, params, REQUESTS),
         Message::Notification { method, params } => (None, method, params, NOTIFICATIONS),
         Message::Response => {
+            Mirrors::of(place)?.absent()?;
+            if version == Some(MIRRORING_REVISION) {
+                let detail = "`mcp-protocol-version`: this revision has no responses of a client";
+                return Err(Unreadable::because(Reason::McpHeaderMismatch, detail));
+            }
             return Ok(Call::plain("mcp:respond", Resource::Server));
         }
     };
     let reply = id.clone().map_or(Reply::None, Reply::One);
     read_method(place, method, params, version, known)
         .map(|call| Call { id, ..call })
-        .map_err(|reason| Unreadable { reason, reply })
+        .map_err(|unreadable| unreadable.to(reply))
+}
+
+fn malformed(detail: &'static str) -> Unreadable {
+    Unreadable::because(Reason::ProtocolParamsMalformed, detail)
 }
 
 fn read_method<'a>(
@@ -140,24 +177,37 @@ fn read_method<'a>(
     params: Option<Json<'a>>,
     version: Option<&str>,
     known: &'static [&'static str],
-) -> Result<Call<'a>, Reason> {
+) -> Result<Call<'a>, Unreadable> {
     let action = *known.iter().find(|known| **known == method).ok_or(Reason::ProtocolMethodUnknown)?;
+    if version == Some(MIRRORING_REVISION) && GONE.contains(&action) {
+        return Err(Unreadable::because(Reason::ProtocolMethodUnknown, "`method`: gone in this revision"));
+    }
     let params = params.unwrap_or(Json::Object(Vec::new()));
-    refuse_lookalikes(&params, PARAMS, false)?;
-    let text = |name: &str| match params.get(name) {
+    refuse_lookalikes(&params, PARAMS, false)
+        .map_err(|reason| Unreadable::because(reason, "`params`: a member looks like another one"))?;
+    let text = |name: &str, detail: &'static str| match params.get(name) {
         None => Ok(None),
         Some(Json::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(Reason::ProtocolParamsMalformed),
+        Some(_) => Err(malformed(detail)),
     };
     // Beside other methods they mean nothing to a server, so policies must not see them there.
     let (named, located) = (NAMED.contains(&action), LOCATED.contains(&action));
-    let name = if named { text("name")? } else { None };
-    let uri = if located { text("uri")? } else { None };
-    let meta_version = meta_version(&params)?;
-    check_mirrors(place, &Mirrored { action, name: name.as_deref(), uri: uri.as_deref(), meta_version, version })?;
+    let name = if named { text("name", "`params.name`: expected a text")? } else { None };
+    let uri = if located { text("uri", "`params.uri`: expected a text")? } else { None };
+    Mirrors::of(place)?.check(&Mirrored {
+        action,
+        name: name.as_deref(),
+        uri: uri.as_deref(),
+        arguments: params.get("arguments"),
+        meta_version: meta_version(&params)?,
+        version,
+    })?;
 
-    if named != name.is_some() || located != uri.is_some() {
-        return Err(Reason::ProtocolParamsMalformed);
+    if named != name.is_some() {
+        return Err(malformed("`params.name`: missing"));
+    }
+    if located && !uri.as_deref().is_some_and(uri::is_plain) {
+        return Err(malformed("`params.uri`: expected a URI in its one spelling"));
     }
     let facts = |name, uri| ProtocolFacts::Mcp { protocol_version: version.map(str::to_owned), name, uri };
     if action != "tools/call" {
@@ -170,7 +220,7 @@ fn read_method<'a>(
     let arguments = match take(params, "arguments") {
         None => Json::Object(Vec::new()),
         Some(arguments @ Json::Object(_)) => arguments,
-        Some(_) => return Err(Reason::ProtocolParamsMalformed),
+        Some(_) => return Err(malformed("`params.arguments`: expected an object")),
     };
     let tool = name.unwrap_or_default();
     Ok(Call {
@@ -181,33 +231,6 @@ fn read_method<'a>(
         facts: facts(Some(tool), uri),
         id: None,
     })
-}
-
-struct Mirrored<'v> {
-    action: &'v str,
-    name: Option<&'v str>,
-    uri: Option<&'v str>,
-    meta_version: Option<&'v str>,
-    version: Option<&'v str>,
-}
-
-/// Header and body must say the same, whatever the revision; from 2026-07-28 on they must both speak.
-fn check_mirrors(place: &Place<'_, '_>, body: &Mirrored<'_>) -> Result<(), Reason> {
-    let header_method = single(place, "mcp-method")?;
-    let header_name = single(place, "mcp-name")?.map(decode_sentinel).transpose()?;
-    let body_name = match mirrored_member(body.action) {
-        Some("name") => body.name,
-        Some("uri") => body.uri,
-        _ => None,
-    };
-    let agree = header_method.is_none_or(|method| method == body.action)
-        && header_name.as_deref().is_none_or(|name| Some(name) == body_name)
-        && body.meta_version.is_none_or(|meta| Some(meta) == body.version);
-    let mirroring = body.version == Some(MIRRORING_REVISION);
-    let complete = header_method.is_some()
-        && (body_name.is_none() || header_name.is_some())
-        && (body.meta_version.is_some() || body.action.starts_with("notifications/"));
-    if agree && (!mirroring || complete) { Ok(()) } else { Err(Reason::McpHeaderMismatch) }
 }
 
 /// The member of a method's parameters that `mcp-name` mirrors.
@@ -221,27 +244,17 @@ pub fn mirrored_member(method: &str) -> Option<&'static str> {
 }
 
 /// `params._meta["io.modelcontextprotocol/protocolVersion"]`
-fn meta_version<'p>(params: &'p Json<'_>) -> Result<Option<&'p str>, Reason> {
+fn meta_version<'p>(params: &'p Json<'_>) -> Result<Option<&'p str>, Unreadable> {
     match params.get("_meta") {
         None => Ok(None),
         Some(meta @ Json::Object(_)) => match meta.get(META_VERSION) {
             None => Ok(None),
-            Some(version) => version.as_str().map(Some).ok_or(Reason::ProtocolParamsMalformed),
+            Some(version) => {
+                version.as_str().map(Some).ok_or_else(|| malformed("`params._meta`: the version is no text"))
+            }
         },
-        Some(_) => Err(Reason::ProtocolParamsMalformed),
+        Some(_) => Err(malformed("`params._meta`: expected an object")),
     }
-}
-
-/// `=?base64?…?=` carries a name that is no plain header value; its markers are case-sensitive.
-///
-/// # Errors
-/// [`Reason::McpHeaderMismatch`] if what it carries is no base64, or no UTF-8.
-pub fn decode_sentinel(value: &str) -> Result<Cow<'_, str>, Reason> {
-    let Some(encoded) = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
-        return Ok(Cow::Borrowed(value));
-    };
-    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|_| Reason::McpHeaderMismatch)?;
-    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| Reason::McpHeaderMismatch)
 }
 
 fn take<'a>(object: Json<'a>, name: &str) -> Option<Json<'a>> {
@@ -251,6 +264,14 @@ fn take<'a>(object: Json<'a>, name: &str) -> Option<Json<'a>> {
     }
 }
 
-fn single<'a>(place: &Place<'a, '_>, name: &str) -> Result<Option<&'a str>, Reason> {
-    place.http.headers.single(name).map_err(|_| Reason::HeaderDuplicate)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_was_there() {
+        for method in GONE {
+            assert!(REQUESTS.contains(method) || NOTIFICATIONS.contains(method), "{method}");
+        }
+    }
 }

@@ -1,0 +1,202 @@
+//! Headers that mirror parts of the body, so that a proxy can route by them (MCP 2026-07-28, "Streamable HTTP,
+//! Server Validation"). A proxy and the server must never see two calls in one request.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+
+use super::{MIRRORING_REVISION, mirrored_member};
+use crate::authz::call::json::Json;
+use crate::authz::call::{Place, Unreadable};
+use crate::authz::reason::Reason;
+
+/// Before the name of a mirrored argument.
+pub const PARAM: &str = "mcp-param-";
+
+/// What the headers say.
+pub struct Mirrors<'a> {
+    method: Option<&'a str>,
+    name: Option<&'a str>,
+    /// Name behind [`PARAM`], in lower case, and value.
+    params: Vec<(&'a str, &'a str)>,
+}
+
+/// What the body says.
+pub struct Mirrored<'v> {
+    pub action: &'v str,
+    pub name: Option<&'v str>,
+    pub uri: Option<&'v str>,
+    pub arguments: Option<&'v Json<'v>>,
+    pub meta_version: Option<&'v str>,
+    /// Of the header.
+    pub version: Option<&'v str>,
+}
+
+impl<'a> Mirrors<'a> {
+    /// # Errors
+    /// [`Reason::HeaderDuplicate`] for one that is there twice.
+    pub fn of(place: &Place<'a, '_>) -> Result<Self, Unreadable> {
+        let mut params = Vec::new();
+        for (header, _) in place.http.headers.iter() {
+            if let Some(name) = header.strip_prefix(PARAM) {
+                params.extend(single(place, header)?.map(|value| (name, value)));
+            }
+        }
+        Ok(Self { method: single(place, "mcp-method")?, name: single(place, "mcp-name")?, params })
+    }
+
+    /// Where there is nothing to mirror (a GET, a DELETE, a response), no header may.
+    ///
+    /// # Errors
+    /// [`Reason::McpHeaderMismatch`]
+    pub fn absent(&self) -> Result<(), Unreadable> {
+        let given = [self.method.map(|_| "mcp-method"), self.name.map(|_| "mcp-name")].into_iter().flatten().next();
+        match given.or_else(|| (!self.params.is_empty()).then_some("mcp-param-*")) {
+            None => Ok(()),
+            Some(header) => Err(mismatch(format!("`{header}`: there is nothing that it could mirror"))),
+        }
+    }
+
+    /// Header and body must say the same, whatever the revision. From 2026-07-28 on method, name and version must
+    /// be said in both, and before it nothing says what an `mcp-param-*` is: it is refused.
+    ///
+    /// An `mcp-param-*` is held against the argument of its own name, without regard to case. A tool may mirror an
+    /// argument under another name, or one further down; that is refused, for which one it is cannot be known from
+    /// the message. Nor can it be known that a tool asks for a header that is missing.
+    ///
+    /// # Errors
+    /// [`Reason::McpHeaderMismatch`]
+    pub fn check(&self, body: &Mirrored<'_>) -> Result<(), Unreadable> {
+        let mirroring = body.version == Some(MIRRORING_REVISION);
+        match self.method {
+            Some(method) if method == body.action => {}
+            None if !mirroring => {}
+            _ => return Err(mismatch("`mcp-method`: not the method of the body")),
+        }
+        let body_name = match mirrored_member(body.action) {
+            Some("name") => body.name,
+            Some("uri") => body.uri,
+            _ => None,
+        };
+        match self.name {
+            Some(name) if decode_sentinel(name).is_ok_and(|name| Some(&*name) == body_name) => {}
+            None if !mirroring || body_name.is_none() => {}
+            _ => return Err(mismatch("`mcp-name`: not the name or URI of the body")),
+        }
+        match body.meta_version {
+            Some(meta) if Some(meta) == body.version => {}
+            None if !mirroring || body.action.starts_with("notifications/") => {}
+            _ => return Err(mismatch("`params._meta`: not the version of the header")),
+        }
+        let agrees = |(name, value): &(&str, &str)| {
+            let argument = body.arguments.and_then(|arguments| argument(arguments, name));
+            argument.is_some_and(|argument| says(argument, value))
+        };
+        if self.params.is_empty() || (mirroring && body.action == "tools/call" && self.params.iter().all(agrees)) {
+            Ok(())
+        } else {
+            Err(mismatch("`mcp-param-*`: not the argument of that name"))
+        }
+    }
+}
+
+fn mismatch(detail: impl Into<Cow<'static, str>>) -> Unreadable {
+    Unreadable::because(Reason::McpHeaderMismatch, detail)
+}
+
+/// The one argument of a header's name, which has lost its case.
+#[must_use]
+pub fn argument<'j, 'b>(arguments: &'j Json<'b>, name: &str) -> Option<&'j Json<'b>> {
+    let mut named = arguments.members()?.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+    match (named.next(), named.next()) {
+        (Some((_, value)), None) => Some(value),
+        _ => None,
+    }
+}
+
+/// Whether a header's value is this argument's: a text, an integer as it is written in the body, or a truth value.
+/// Nothing else can be mirrored.
+#[must_use]
+pub fn says(argument: &Json<'_>, value: &str) -> bool {
+    match argument {
+        Json::String(text) => decode_sentinel(value).is_ok_and(|value| value == *text),
+        Json::Number(text) => argument.as_i64().is_some() && value == *text,
+        Json::Bool(truth) => value == if *truth { "true" } else { "false" },
+        Json::Null | Json::Array(_) | Json::Object(_) => false,
+    }
+}
+
+/// `=?base64?…?=` carries a text that is no plain header value; its markers are case-sensitive.
+///
+/// # Errors
+/// [`Reason::McpHeaderMismatch`] if what it carries is no base64, or no UTF-8.
+pub fn decode_sentinel(value: &str) -> Result<Cow<'_, str>, Reason> {
+    let Some(encoded) = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
+        return Ok(Cow::Borrowed(value));
+    };
+    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|_| Reason::McpHeaderMismatch)?;
+    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| Reason::McpHeaderMismatch)
+}
+
+/// A header of which there may be one.
+///
+/// # Errors
+/// [`Reason::HeaderDuplicate`]
+pub fn single<'a>(place: &Place<'a, '_>, name: &str) -> Result<Option<&'a str>, Unreadable> {
+    place.http.headers.single(name).map_err(|_| Unreadable::because(Reason::HeaderDuplicate, shown(name)))
+}
+
+/// A header's name for the operator. Behind [`PARAM`] the client chose it.
+fn shown(name: &str) -> String {
+    if name.starts_with(PARAM) { "`mcp-param-*`".to_owned() } else { format!("`{name}`") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_is_mirrored_in_one_spelling() {
+        let text = |text: &'static str| Json::String(text.into());
+        for (argument, value) in [
+            (text("eu"), "eu"),
+            (text("é"), "=?base64?w6k=?="),
+            (text(""), ""),
+            (text("7"), "7"),
+            (Json::Number("7"), "7"),
+            (Json::Number("-7"), "-7"),
+            (Json::Bool(true), "true"),
+            (Json::Bool(false), "false"),
+        ] {
+            assert!(says(&argument, value), "{argument:?} {value}");
+        }
+        for (argument, value) in [
+            (text("eu"), "EU"),
+            (text("eu"), "us"),
+            (text("eu"), "eu,us"),
+            (text("é"), "=?BASE64?w6k=?="),
+            (text("é"), "=?base64?!?="),
+            (Json::Number("7"), "07"),
+            (Json::Number("7"), "7.0"),
+            (Json::Number("7.0"), "7.0"),
+            (Json::Bool(true), "True"),
+            (Json::Bool(true), "1"),
+            (Json::Null, "null"),
+            (Json::Null, ""),
+            (Json::Array(vec![text("eu")]), "eu"),
+            (Json::Object(Vec::new()), "{}"),
+        ] {
+            assert!(!says(&argument, value), "{argument:?} {value}");
+        }
+    }
+
+    #[test]
+    fn a_header_names_one_argument_or_none() {
+        let of = |keys: &[&'static str]| Json::Object(keys.iter().map(|key| ((*key).into(), Json::Null)).collect());
+        assert!(argument(&of(&["tenantId", "region"]), "tenantid").is_some());
+        assert!(argument(&of(&["tenantId", "TenantID"]), "tenantid").is_none());
+        assert!(argument(&of(&["tenant_id"]), "tenantid").is_none());
+        assert!(argument(&of(&["tenant_id"]), "tenant-id").is_none());
+        assert!(argument(&Json::Null, "x").is_none());
+    }
+}
