@@ -112,9 +112,9 @@ class Mesh:
             raise MeshError(f"there is no program {self.settings.palisade}: build it with `cargo build`")
         with uninterrupted():
             self.directory = Path(tempfile.mkdtemp(prefix="palisade-"))
-        self._ca = ThrowAwayCa(self.directory / "certs")
+        self.ca = ThrowAwayCa(self.directory / "certs")
         for name, spiffe_id in {**self.settings.agents, **SERVERS}.items():
-            self._certificates[name] = self._ca.issue(name, spiffe_id)
+            self._certificates[name] = self.ca.issue(name, spiffe_id)
         self._spawn_python("otlp", "otlp_sink", "--port", self.ports.otlp, "--spans", self.path("spans.jsonl"))
         self._spawn_python(
             "crm", "crm_server",
@@ -180,8 +180,11 @@ class Mesh:
 
     def past_own_envoy(self, certificate_of: str | None, server: str = "crm") -> http.client.HTTPSConnection:
         """A connection straight to the servers' Envoy, with somebody's certificate or with none."""
-        certificate = self._certificates[certificate_of] if certificate_of else None
-        return wire.mutual_tls(getattr(self.ports, server), self._ca.root, certificate)
+        return self.with_certificate(self._certificates[certificate_of] if certificate_of else None, server)
+
+    def with_certificate(self, paths: tuple[Path, Path] | None, server: str = "crm") -> http.client.HTTPSConnection:
+        """The same, with any certificate."""
+        return wire.mutual_tls(getattr(self.ports, server), self.ca.root, paths)
 
     # -------------------------------------------------------------------------------------------------------- evidence
 
