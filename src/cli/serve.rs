@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments) -> u8 {
 }
 
 fn serve(arguments: &Arguments) -> Result<u8, String> {
-    let config = Config::load(&arguments.config).map_err(|error| error.to_string())?;
+    let config = Config::load_for_here(&arguments.config).map_err(|error| error.to_string())?;
     let bounds = Bounds { files: arguments.record_max_files, bytes: arguments.record_max_bytes };
     let capture = match &arguments.record {
         None => None,
