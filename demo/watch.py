@@ -22,7 +22,7 @@ class Watch:
         self._log = mesh.components["palisade"].log
         self._read = self._log.stat().st_size  # what the log says of the start is no news
         self._down = False
-        self._typing = True
+        self._typing = sys.stdin is not None
 
     def forever(self) -> None:
         """Until Ctrl-C, or until a part ends that nobody is expected to end."""
@@ -65,7 +65,9 @@ class Watch:
         try:
             self._mesh.start_palisade()
         except MeshError as error:
-            print(f"{error}\nEnter tries again.", flush=True)
+            # One that is only slow is up all the same: a second one would find its ports taken.
+            self._down = not self._mesh.components["palisade"].running
+            print(f"{error}\n{'Enter tries again.' if self._down else 'It is running.'}", flush=True)
             return
         self._down = False
         print(f"Palisade is up again, as process {self._mesh.components['palisade'].pid}.", flush=True)
