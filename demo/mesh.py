@@ -64,14 +64,14 @@ def clean_up_after_the_dead() -> None:
     """Remove the directories of demos that were killed and could not do it themselves."""
     for directory in Path(tempfile.gettempdir()).glob("palisade-*-*"):
         owner = re.fullmatch(r"palisade-([1-9][0-9]*)-\w+", directory.name)
-        if owner is None or directory.is_symlink() or directory.lstat().st_uid != os.getuid():
-            continue
         try:
+            if owner is None or directory.is_symlink() or directory.lstat().st_uid != os.getuid():
+                continue
             os.kill(int(owner[1]), 0)
         except ProcessLookupError:
             shutil.rmtree(directory, ignore_errors=True)
-        except (PermissionError, OverflowError):
-            pass  # somebody else's process has the number now
+        except (FileNotFoundError, PermissionError, OverflowError):
+            pass  # gone already, or somebody else's process has the number now
 
 
 def _envoy() -> Path:
