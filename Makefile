@@ -2,18 +2,20 @@
 
 BASE_PORT ?= 18000
 PYTHON = .venv/bin/python
+# Blocked until the demo is ready to take it: Ctrl-C is one clean line also while Python itself starts.
+DEMO = env --block-signal=INT $(PYTHON) -m demo.run --base-port $(BASE_PORT) $(if $(RECORD),--record '$(RECORD)')
 
-.PHONY: help run test mesh-test tour release debug venv clean
+.PHONY: help run test mesh-test tour release debug venv prerequisites clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-run: venv release ## build, start the demo mesh, show the tour, stay up until Ctrl-C (BASE_PORT=18000)
-	@$(PYTHON) -m demo.run --base-port $(BASE_PORT)
+run: venv release ## build, start the demo mesh, show the tour, stay up until Ctrl-C (BASE_PORT=18000 RECORD=DIR)
+	@$(DEMO)
 
 tour: venv release ## the same, but stop after the tour
-	@$(PYTHON) -m demo.run --base-port $(BASE_PORT) --tour-only
+	@$(DEMO) --tour-only
 
 test: venv debug ## everything that has to pass: Rust tests, then the mesh tests with real Envoy
 	cargo test --locked
@@ -21,6 +23,12 @@ test: venv debug ## everything that has to pass: Rust tests, then the mesh tests
 
 mesh-test: venv debug ## the mesh tests alone (ARGS="-k reload -x")
 	@$(PYTHON) -m pytest tests/mesh $(ARGS)
+
+# All of them before anything is built or downloaded.
+release debug venv: prerequisites
+
+prerequisites:
+	@demo/require.sh cargo cc python3
 
 release: ## target/release/palisade
 	@demo/build.sh release

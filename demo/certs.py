@@ -64,10 +64,14 @@ class ThrowAwayCa:
 
     def issue(self, name: str, spiffe_id: str) -> tuple[Path, Path]:
         """Write `name`.pem and `name`.key for the workload with this SPIFFE ID; return both paths."""
+        return self.issue_for(name, [x509.UniformResourceIdentifier(spiffe_id)])
+
+    def issue_for(self, name: str, names: list[x509.GeneralName]) -> tuple[Path, Path]:
+        """The same for whatever names: also for certificates that are no SVIDs, to see them refused."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             self._builder(_name(name), key.public_key())
-            .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(sign=True), critical=True)
             # Both: an agent calls others, and may be called.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from demo import wire
+import os
+import shlex
+from pathlib import Path
+
+from demo import tour, wire
 from demo.mesh import Mesh
 from demo.names import HOSTS
 
@@ -22,7 +26,23 @@ def commands(mesh: Mesh) -> list[str]:
     ]
 
 
-def text(mesh: Mesh) -> str:
+def check_command(mesh: Mesh, rows: list[tour.Row]) -> str:
+    """Have one denial of the tour explained, offline. The capture names its moment, so it is decided as it was."""
+    row = next(row for row in rows if row.reason == "policy_forbids")
+    parts = [
+        _shown(mesh.settings.palisade), "check", _shown(mesh.captures_path / f"{row.decision_id}.json"),
+        "--bundle", _shown(mesh.settings.bundle), "--config", _shown(mesh.config_path),
+    ]  # fmt: skip
+    return shlex.join(parts)
+
+
+def _shown(path: Path) -> str:
+    """As short as it can be typed here."""
+    path, here = path.resolve(), Path.cwd()
+    return os.path.relpath(path) if path.is_relative_to(here) else str(path)
+
+
+def text(mesh: Mesh, rows: list[tour.Row]) -> str:
     agents = "  ".join(f"{name} {port}" for name, port in mesh.ports.agents.items())
     return "\n".join(
         [
@@ -32,12 +52,19 @@ def text(mesh: Mesh) -> str:
             "Try it; change the port to be another agent, and the tool's name in header and body to call another tool:",
             *(f"  {command}" for command in commands(mesh)),
             "",
+            "Ask why: every check is captured in the folder of this one, named by its decision id:",
+            f"  {check_command(mesh, rows)}",
+            "",
             "Look at it:",
             f"  curl 127.0.0.1:{mesh.ports.palisade_admin}/metrics",
             f"  tail -f {mesh.records_path}",
             f"  tail -f {mesh.path('spans.jsonl')}",
             f"  tail -f {mesh.path('access.jsonl')}",
-            f"Change a policy in {mesh.settings.bundle} and call again: the next decision follows it.",
+            "",
+            f"Change a policy in {mesh.settings.bundle} and call again: the next decision follows it. What Palisade",
+            f"says to it is shown here, and stands in {mesh.path('palisade.log')}; a refused bundle also in",
+            f"  curl 127.0.0.1:{mesh.ports.palisade_admin}/readyz",
+            f"See what happens without Palisade: kill {mesh.components['palisade'].pid}, and call.",
             "",
             f"Ctrl-C stops everything and removes {mesh.directory}.",
         ]

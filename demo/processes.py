@@ -76,7 +76,12 @@ class Component:
 
     @property
     def running(self) -> bool:
-        return self._process.poll() is None
+        return self.status is None
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, or the negative number of the signal that ended it."""
+        return self._process.poll()
 
     def wait_ready(self, ready: Callable[[], bool], seconds: float) -> None:
         """Return when `ready` says so; fail with the end of the log when the process dies or takes too long."""

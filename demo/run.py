@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
+import os
 import signal
 import sys
-import time
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from demo.mesh import Mesh
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOPPED = "\nstopped, nothing is left behind\n"
+
+
+def _leave(_signal: int, _frame: object) -> None:
+    os.write(1, _STOPPED.encode())
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    # Before anything is started there is nothing to stop: whoever presses Ctrl-C while Python loads what it needs gets
+    # one line, wherever the interpreter is. `make run` holds the signal back until here.
+    for _number in _SIGNALS:
+        signal.signal(_number, _leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+import argparse  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 
 def port(text: str) -> int:
@@ -20,7 +32,7 @@ def port(text: str) -> int:
     return int(text)
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -31,48 +43,43 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--base-port", type=port, help="first of the 20 ports (default: 18000)")
     parser.add_argument("--bundle", type=Path, help="bundle directory (default: cedar)")
+    parser.add_argument("--record", type=Path, help="keep the captured checks in this directory, for `palisade check`")
     parser.add_argument("--tour-only", action="store_true", help="stop after the tour; status 1 if a verdict surprises")
     return parser.parse_args()
-
-
-def _stay_up(mesh: Mesh) -> None:
-    from demo.processes import MeshError
-
-    while True:
-        time.sleep(0.5)
-        for component in mesh.components.values():
-            if not component.running:
-                raise MeshError(f"{component.name} ended by itself; the end of its log:\n{component.tail()}")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     import asyncio
 
-    from demo import guide, names, ports, tour
+    from demo import guide, names, ports, tour, watch
     from demo import mesh as meshes
 
+    # From here on there is something to stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio knows this one, and ends its tasks in order
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    meshes.clean_up_after_the_dead()
     settings = meshes.Settings(
         palisade=arguments.palisade or meshes.binary("release"),
         ports=ports.demo(list(names.AGENTS), arguments.base_port or ports.DEMO_BASE),
         bundle=arguments.bundle or meshes.ROOT / "cedar",
+        captures=arguments.record and arguments.record.resolve(),
     )
     with meshes.Mesh(settings) as mesh:
         rows = asyncio.run(tour.rows(mesh))
         print("\n".join(tour.table(rows)), flush=True)
-        print(f"\n{tour.totals(mesh)}\n", flush=True)
+        print(f"\n{tour.totals(mesh, rows)}\n", flush=True)
         if arguments.tour_only:
             return 0 if all(row.as_expected for row in rows) else 1
-        print(guide.text(mesh), flush=True)
-        _stay_up(mesh)
+        print(guide.text(mesh, rows), flush=True)
+        watch.Watch(mesh).forever()
     return 0
 
 
 def main() -> int:
     arguments = _arguments()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)  # end as cleanly as on Ctrl-C
     try:
-        # The SDKs take a second to load. They are loaded inside `_run`: Ctrl-C is a clean end in that second, too.
+        # The SDKs take a second to load. They are loaded inside `_run`: the line is there at once.
         print("starting the mesh ...", flush=True)
         from demo.ports import PortBusy
         from demo.processes import MeshError
@@ -83,7 +90,9 @@ def main() -> int:
             print(f"demo: {error}", file=sys.stderr)
             return 1
     except KeyboardInterrupt:
-        print("\nstopped, nothing is left behind", flush=True)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # it is over already
+        print(_STOPPED, end="", flush=True)
         return 0
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -120,7 +120,7 @@ def table(found: list[Row]) -> Iterator[str]:
     """The rows, fitted to the terminal; colours only where somebody looks at them."""
     colours = sys.stdout.isatty()
     agent, reason, policies = 11, 25, 34
-    call = max(40, min(64, shutil.get_terminal_size((140, 0)).columns - agent - reason - policies - 17))
+    call = max(50, min(64, shutil.get_terminal_size((140, 0)).columns - agent - reason - policies - 17))
     widths = (agent, call, reason, policies)
     yield _line(("AGENT", "CALL", "REASON", "DETERMINING POLICIES"), widths, f"{'VERDICT':<7}")
     for row in found:
@@ -129,10 +129,7 @@ def table(found: list[Row]) -> Iterator[str]:
         if colours:
             shown = f"\033[{32 if verdict == 'permit' else 31}m{shown}\033[0m"
         cells = (row.step.agent, row.step.call, row.reason or "-", ", ".join(row.policies) or "-")
-        wrapped = [
-            textwrap.wrap(cell, width, break_on_hyphens=False) or [""]
-            for cell, width in zip(cells, widths, strict=True)
-        ]
+        wrapped = [_wrap(cell, width) for cell, width in zip(cells, widths, strict=True)]
         for index in range(max(map(len, wrapped))):
             part = tuple(lines[index] if index < len(lines) else "" for lines in wrapped)
             yield _line(part, widths, shown if index == 0 else " " * 7)
@@ -140,12 +137,22 @@ def table(found: list[Row]) -> Iterator[str]:
             yield f"  ! expected {row.step.expected}; decision {row.decision_id}"
 
 
+def _wrap(cell: str, width: int) -> list[str]:
+    """In lines of about this width. Only a space or an opening bracket ends one, so that a URL stays whole."""
+    lines = [""]
+    for piece in re.split(r"(?<=[ (])", cell):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [line.rstrip() for line in lines]
+
+
 def _line(cells: tuple[str, ...], widths: tuple[int, ...], verdict: str) -> str:
     padded = [f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)]
     return "  ".join([*padded[:2], verdict, *padded[2:]]).rstrip()
 
 
-def totals(mesh: Mesh) -> str:
+def totals(mesh: Mesh, found: list[Row]) -> str:
     """How many records, spans and counted decisions there are: three ways to see the same decisions."""
     spans = 0
 
@@ -158,7 +165,9 @@ def totals(mesh: Mesh) -> str:
         wait_until(all_exported, "a span for each decision", seconds=10)
     except MeshError:
         pass  # the smaller number speaks for itself
-    return f"{len(mesh.records())} records, {spans} spans, palisade_decisions_total {counted(mesh)}"
+    seen = f"{len(mesh.records())} records, {spans} spans, palisade_decisions_total {counted(mesh)}"
+    more = len(mesh.records()) - len(found)
+    return f"{seen}: the {len(found)} calls above, and {more} that the MCP client makes around them (server/discover, tools/list)"
 
 
 def counted(mesh: Mesh) -> int:

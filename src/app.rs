@@ -121,6 +121,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     }
 
     let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Telemetry(error.to_string()))?);
+    capture.iter().for_each(|capture| capture.count_dropped(metrics.captures_dropped.clone()));
     let for_writer = spans.clone();
     let writer = audit::Writer::start(&config.record, sink, move |record| {
         if let Some(spans) = &for_writer {

@@ -4,24 +4,20 @@
 //! request written by hand or dumped by another tool works as well. Captures are redacted, for files travel.
 
 mod redaction;
+mod writer;
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::{Deserialize, Serialize};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::authz::identity::IdentitySource;
 use crate::authz::request::{Body, Headers, HttpRequest, Request, header_text};
 use redaction::Redaction;
+pub use writer::{Bounds, Capturer};
 
-/// Most captures that wait to be written.
-const QUEUE: usize = 64;
 /// A field of the message that Palisade does not read.
 type Unread = Option<serde_json::Value>;
 
@@ -32,6 +28,13 @@ pub struct Capture {
     /// Whether values were taken out; such a capture may decide otherwise than the original.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redacted: bool,
+    /// Where the listener that was asked takes callers from. Like `time` it is no part of Envoy's message: who
+    /// writes a request by hand leaves both out.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "name_of_source")]
+    pub identity: Option<IdentitySource>,
+    /// The moment as of which it was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
     /// `attributes`
     pub attributes: Attributes,
 }
@@ -149,6 +152,16 @@ pub struct Field {
     pub raw_value: Option<String>,
 }
 
+/// As the configuration spells it.
+#[expect(clippy::ref_option, reason = "the form that serde calls")]
+fn name_of_source<S: Serializer>(source: &Option<IdentitySource>, to: S) -> Result<S::Ok, S::Error> {
+    match source {
+        None => to.serialize_none(),
+        Some(IdentitySource::SourcePrincipal) => to.serialize_str("source_principal"),
+        Some(IdentitySource::Xfcc) => to.serialize_str("xfcc"),
+    }
+}
+
 impl Field {
     fn pair(self) -> Result<(String, String), String> {
         let Some(base64) = self.raw_value else { return Ok((self.key, self.value)) };
@@ -193,6 +206,8 @@ impl Capture {
             request.target_extension.iter().map(|target| ("palisade.target".to_owned(), target.to_string()));
         Self {
             redacted: redact,
+            identity: None,
+            time: None,
             attributes: Attributes {
                 source: principal(&request.source_principal),
                 destination: principal(&request.destination_principal),
@@ -277,50 +292,4 @@ fn capitalised(name: &str, count: usize) -> String {
         c.to_ascii_uppercase()
     };
     name.chars().map(capital).collect()
-}
-
-/// Writes captures on a thread of its own.
-#[derive(Clone, Debug)]
-pub struct Capturer {
-    sender: mpsc::SyncSender<(String, Capture)>,
-    redact: bool,
-}
-
-impl Capturer {
-    /// Captures to `directory`, which is made if it is not there.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn start(directory: &Path, redact: bool) -> io::Result<Self> {
-        std::fs::create_dir_all(directory)?;
-        let (sender, captures) = mpsc::sync_channel::<(String, Capture)>(QUEUE);
-        let directory: PathBuf = directory.to_path_buf();
-        std::thread::Builder::new().name("capture".into()).spawn(move || {
-            for (name, capture) in captures {
-                let written = serde_json::to_vec_pretty(&capture)
-                    .map_err(io::Error::other)
-                    .and_then(|bytes| write_private(&directory.join(name), &bytes));
-                if let Err(error) = written {
-                    tracing::error!(%error, "a check could not be captured");
-                }
-            }
-        })?;
-        Ok(Self { sender, redact })
-    }
-
-    /// Queues one check; false if the queue is full and it was dropped.
-    #[must_use]
-    pub fn take(&self, request: &Request<'_>, identity: IdentitySource, decision_id: &str) -> bool {
-        let suffix = match identity {
-            IdentitySource::SourcePrincipal => "json",
-            IdentitySource::Xfcc => "xfcc.json",
-        };
-        self.sender.try_send((format!("{decision_id}.{suffix}"), Capture::of(request, self.redact))).is_ok()
-    }
-}
-
-/// Writes a file that only its owner can read.
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
-    file.write_all(bytes)
 }

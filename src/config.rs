@@ -1,6 +1,10 @@
 //! The configuration: one TOML file, composed of each module's own part.
 
 mod check;
+mod files;
+mod places;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,8 +14,8 @@ use serde::Deserialize;
 
 use crate::authz::identity::IdentitySource;
 use crate::authz::limits::Limits;
-use crate::authz::policy::source::line_of;
 use crate::{audit, telemetry};
+use places::Places;
 
 /// The commented default file, as `palisade config default` prints it.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -192,13 +196,19 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming file, line and key.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
-            file: file.clone(),
-            line: None,
-            message: format!("cannot be read: {error}"),
-        })?;
-        Self::parse(&file, &text, path.parent().unwrap_or(Path::new("")))
+        let text = read(path)?;
+        Self::parse(&path.display().to_string(), &text, folder(path))
+    }
+
+    /// The same, to start with it here: what it names on this machine has to be there. Nothing is opened.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming file, line and key.
+    pub fn load_for_here(path: &Path) -> Result<Self, ConfigError> {
+        let (file, text) = (path.display().to_string(), read(path)?);
+        let config = Self::parse(&file, &text, folder(path))?;
+        config.check_files().map_err(|mistake| ConfigError::of(&file, &Places::of(&text), mistake))?;
+        Ok(config)
     }
 
     /// Reads configuration text; `file` is for messages, `base` for relative paths.
@@ -206,14 +216,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming file, line and key.
     pub fn parse(file: &str, text: &str, base: &Path) -> Result<Self, ConfigError> {
-        let wrong = |line, message| ConfigError { file: file.to_owned(), line, message };
+        let places = Places::of(text);
         let mut config: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| line_of(text, span.start));
-            wrong(line, error.message().to_owned())
-        })?;
-        config.check().map_err(|(keys, message)| {
-            // The line of the first key that the file has; the others have their defaults.
-            wrong(keys.iter().find_map(|key| line_of_key(text, key)), message)
+            let (line, message) = places.explain(error.span(), error.message());
+            ConfigError { file: file.to_owned(), line, message }
         })?;
         config.bundle.path = base.join(&config.bundle.path);
         if config.record.path.as_os_str() != "-" {
@@ -222,6 +228,7 @@ impl Config {
         for listener in &mut config.listener {
             listener.unix = listener.unix.as_ref().map(|path| base.join(path));
         }
+        config.check().map_err(|mistake| ConfigError::of(file, &places, mistake))?;
         Ok(config)
     }
 
@@ -233,13 +240,31 @@ impl Config {
     }
 }
 
-/// The line of a key, or of the header of a table.
-fn line_of_key(text: &str, key: &str) -> Option<usize> {
-    let is_it = |line: &str| {
-        let name = line.split_once('=').map(|(name, _)| name.rsplit('.').next().unwrap_or(name).trim());
-        line.trim_start().starts_with('[') && line.trim_start().starts_with(key) || name == Some(key)
-    };
-    text.lines().position(is_it).map(|at| at + 1)
+impl ConfigError {
+    /// At the first key that the file has; the others have their defaults.
+    fn of(file: &str, places: &Places, (keys, message): Mistake) -> Self {
+        let line = keys.iter().find_map(|key| places.line(key));
+        Self { file: file.to_owned(), line, message }
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError {
+        file: path.display().to_string(),
+        line: None,
+        message: format!("cannot be read: {error}"),
+    })
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// What is wrong: the keys that it is about, the most likely one first, and a message that names them.
+type Mistake = (Vec<String>, String);
+
+fn mistake(keys: &[&str], message: impl Into<String>) -> Mistake {
+    (keys.iter().map(ToString::to_string).collect(), message.into())
 }
 
 impl Listener {
@@ -261,149 +286,5 @@ impl Listener {
             .ok()
             .filter(|mode| *mode <= 0o777)
             .ok_or_else(|| format!("`unix_mode_octal`: `{text}` is no octal permission such as \"0660\""))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = "[[listener]]\ntcp = \"127.0.0.1:0\"\n[identity]\ntrust_domains = [\"example.org\"]\n";
-
-    fn parse(text: &str) -> Result<Config, String> {
-        Config::parse("palisade.toml", text, Path::new("/etc/palisade")).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_printed_file_is_the_default() {
-        let mut printed: Config = toml::from_str(DEFAULT).unwrap();
-        assert_eq!(printed.listener.len(), 1);
-        assert_eq!(printed.listener[0].tcp, Some("127.0.0.1:9191".parse().unwrap()));
-        printed.listener.clear();
-        assert_eq!(printed, Config::default());
-    }
-
-    #[test]
-    fn every_key_is_printed() {
-        let keys: Vec<&str> = DEFAULT
-            .lines()
-            .filter_map(|line| line.trim_start_matches("# ").split_once(" = ").map(|(key, _)| key))
-            .collect();
-        for key in ["unix", "unix_mode_octal", "deadline_ms", "when_full", "zone", "json_depth", "worker_threads"] {
-            assert!(keys.contains(&key), "{key}");
-        }
-    }
-
-    #[test]
-    fn relative_paths_are_relative_to_the_file() {
-        let config = parse("[[listener]]\nunix = \"a.sock\"\n[identity]\ntrust_domains = [\"example.org\"]\n[record]\npath = \"r.jsonl\"\n").unwrap();
-        assert_eq!(config.bundle.path, Path::new("/etc/palisade/cedar"));
-        assert_eq!(config.record.path, Path::new("/etc/palisade/r.jsonl"));
-        assert_eq!(config.listener[0].unix.as_deref(), Some(Path::new("/etc/palisade/a.sock")));
-    }
-
-    #[test]
-    fn mistakes_name_file_line_and_key() {
-        let good = GOOD;
-        assert!(parse(good).is_ok());
-        for (text, message) in [
-            (format!("{good}[log]\nlevl = \"info\"\n"), "palisade.toml:6: unknown field `levl`"),
-            (format!("{good}[lgo]\n"), "palisade.toml:5: unknown field `lgo`"),
-            (format!("{good}[time]\nzone = \"Mars/Olympus\"\n"), "palisade.toml:6: `time.zone`"),
-            (format!("{good}[limits]\njson_depth = 0\n"), "palisade.toml:6: `json_depth` has to be from 1 to 128"),
-            (format!("{good}[limits]\njson_depth = 1000\n"), "palisade.toml:6: `json_depth` has to be from 1 to 128"),
-            (format!("{good}[limits]\nbody_bytes = -1\n"), "palisade.toml:6: invalid value"),
-            (format!("{good}[record]\nwhen_full = \"allow\"\n"), "palisade.toml:6: unknown variant `allow`"),
-            (format!("{good}[server]\ncheck_message_bytes = 10\n"), "palisade.toml:6: `check_message_bytes`"),
-            (format!("{good}[limits]\nbody_bytes = 200000\n"), "palisade.toml:6: `check_message_bytes` has to hold"),
-            (
-                format!("{good}[server]\nin_flight_checks = 1024\n"),
-                "palisade.toml:6: `in_flight_checks` has to be below",
-            ),
-            (
-                format!("{good}[server]\n streams_per_connection = 512\n"),
-                "palisade.toml:6: `in_flight_checks` has to be",
-            ),
-            (format!("{good}[server]\ndrain_seconds = 1\ndeadline_ms = 1001\n"), "palisade.toml:6: `drain_seconds`"),
-            (format!("{good}[server]\ndeadline_ms = 10001\n"), "palisade.toml:6: `drain_seconds` has to be at least"),
-            (format!("server.keepalive_seconds = 0\n{good}"), "palisade.toml:1: `keepalive_seconds` has to be from 1"),
-            (format!("{good}[telemetry]\npermit_sample_ratio = 2\n"), "palisade.toml:6: `permit_sample_ratio`"),
-            ("[[listener]]\ntcp = \"127.0.0.1:0\"\n".into(), "`identity.trust_domains` is empty"),
-            (
-                "[[listener]]\ntcp = \"127.0.0.1:0\"\nunix = \"x\"\n".into(),
-                "palisade.toml:1: a `[[listener]]` has either",
-            ),
-            ("[[listener]]\ntcp = \"localhost\"\n".into(), "palisade.toml:2: invalid socket address"),
-            ("x".into(), "palisade.toml:1: "),
-            (String::new(), "palisade.toml: there is no `[[listener]]`"),
-        ] {
-            let error = parse(&text).unwrap_err();
-            assert!(error.contains(message), "{error} / {message}");
-        }
-    }
-
-    /// None is forgotten: what the default file has is tried with a number that nobody could mean.
-    #[test]
-    fn every_number_has_a_range() {
-        let mut table = "";
-        let mut numbers = 0;
-        for line in DEFAULT.lines() {
-            if let Some(name) = line.strip_prefix('[') {
-                table = name.trim_end_matches(']');
-            }
-            let Some((key, value)) = line.split_once(" = ") else { continue };
-            let value = value.split('#').next().unwrap_or_default().trim();
-            if value.parse::<u64>().is_err() {
-                continue;
-            }
-            numbers += 1;
-            for wrong in [0, u64::from(u32::MAX)] {
-                let text = format!("{GOOD}[{table}]\n{key} = {wrong}\n");
-                let error = parse(&text).unwrap_err();
-                let expected = format!("palisade.toml:6: `{key}` has to be from ");
-                assert!(error.starts_with(&expected), "{error}");
-            }
-        }
-        assert_eq!(numbers, 22);
-    }
-
-    #[test]
-    fn spans_go_to_a_url_without_a_password() {
-        let with = |endpoint: &str| parse(&format!("{GOOD}[telemetry]\notlp_endpoint = \"{endpoint}\"\n"));
-        for good in ["", "http://127.0.0.1:4317", "https://otel.example", "http://[::1]:4317/"] {
-            assert!(with(good).is_ok(), "{good}");
-        }
-        for wrong in [
-            "not a url",
-            "otel:4317",
-            "/path",
-            "grpc://otel:4317",
-            "http://",
-            "http://u:secret@otel:4317",
-            "http://u@otel",
-        ] {
-            let error = with(wrong).unwrap_err();
-            assert!(error.starts_with("palisade.toml:6: `otlp_endpoint` has to be"), "{wrong}: {error}");
-            assert!(!error.contains("secret"), "{error}");
-        }
-    }
-
-    #[test]
-    fn callers_asserted_from_beyond_loopback_are_noticed() {
-        let listener =
-            |tcp: &str, identity| Listener { tcp: Some(tcp.parse().unwrap()), identity, ..Listener::default() };
-        for (address, outside) in [
-            ("127.0.0.1:1", false),
-            ("127.1.2.3:1", false),
-            ("[::1]:1", false),
-            ("[::ffff:127.0.0.1]:1", false),
-            ("0.0.0.0:1", true),
-            ("[::]:1", true),
-            ("10.0.0.1:1", true),
-        ] {
-            let found = listener(address, IdentitySource::Xfcc).takes_callers_from_the_network();
-            assert_eq!(found.is_some(), outside, "{address}");
-            assert_eq!(listener(address, IdentitySource::SourcePrincipal).takes_callers_from_the_network(), None);
-        }
     }
 }

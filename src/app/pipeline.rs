@@ -266,10 +266,8 @@ impl Decide for Pipeline {
         let snapshot = self.parts.store.snapshot();
         let known = Known::new();
         let request = request::decode(&check.message);
-        if let (Some(capture), Ok(request)) = (&self.parts.capture, &request)
-            && !capture.take(request, check.identity, &known.decision_id)
-        {
-            self.parts.metrics.captures_dropped.inc();
+        if let (Some(capture), Ok(request)) = (&self.parts.capture, &request) {
+            capture.take(request, check.identity, known.now, &known.decision_id);
         }
         self.decide_request(&check, &snapshot, request, known)
     }

@@ -42,10 +42,11 @@ pub struct Arguments {
     /// taken as configured
     #[arg(long, value_name = "FILE", requires = "request")]
     config: Option<PathBuf>,
-    /// Take the identity from x-forwarded-client-cert, as a listener with identity = "xfcc" does
+    /// Take the identity from x-forwarded-client-cert, as a listener with identity = "xfcc" does; a capture of
+    /// such a listener says so itself
     #[arg(long, requires = "request")]
     xfcc: bool,
-    /// Decide as of this moment, e.g. 2026-03-04T10:15:00Z [default: now]
+    /// Decide as of this moment, e.g. 2026-03-04T10:15:00Z [default: the capture's, else now]
     #[arg(long, value_name = "TIME", requires = "request")]
     now: Option<Timestamp>,
 }
@@ -67,12 +68,12 @@ pub fn run(arguments: &Arguments) -> u8 {
 }
 
 fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> {
-    let (request, redacted) = read_request(request)?;
+    let (captured, request) = read_request(request)?;
     let (bundle, reference) = load_bundle(&arguments.bundle)?;
-    let identity = if arguments.xfcc { IdentitySource::Xfcc } else { IdentitySource::SourcePrincipal };
-    let (settings, zone) = settings(arguments, &request)?;
+    let identity = if arguments.xfcc { IdentitySource::Xfcc } else { captured.identity.unwrap_or_default() };
+    let (settings, zone) = settings(arguments, identity, &request)?;
     #[expect(clippy::disallowed_methods, reason = "a command decides as of now unless told otherwise")]
-    let now = arguments.now.map_or_else(|| Timestamp::try_from(std::time::SystemTime::now()), Ok);
+    let now = arguments.now.or(captured.time).map_or_else(|| Timestamp::try_from(std::time::SystemTime::now()), Ok);
     let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
     let facts = Facts { now: now.map_err(|error| error.to_string())?, zone, body_sha256 };
 
@@ -80,7 +81,7 @@ fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> 
     let decision = authz::authorize(&active, &settings, identity, &request, &facts);
     let Active::Loaded(bundle) = &active else { return Err("no bundle".into()) };
     let mut text = String::new();
-    if redacted {
+    if captured.redacted {
         text.push_str("note: values were taken out of this capture; with them it may decide otherwise\n");
     }
     describe(&mut text, &decision, bundle, &facts);
@@ -95,13 +96,20 @@ fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> 
     Ok((text, code))
 }
 
-fn read_request(path: &Path) -> Result<(Request<'static>, bool), String> {
+/// What a capture says beside the request.
+struct Captured {
+    redacted: bool,
+    identity: Option<IdentitySource>,
+    time: Option<Timestamp>,
+}
+
+fn read_request(path: &Path) -> Result<(Captured, Request<'static>), String> {
     let text =
         if path.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
     let at = |error: String| format!("{}: {error}", path.display());
     let capture = Capture::parse(&text.map_err(|error| at(format!("cannot be read: {error}")))?).map_err(at)?;
-    let redacted = capture.redacted;
-    Ok((capture.request().map_err(at)?, redacted))
+    let captured = Captured { redacted: capture.redacted, identity: capture.identity, time: capture.time };
+    Ok((captured, capture.request().map_err(at)?))
 }
 
 fn load_bundle(directory: &Path) -> Result<(Bundle, Reference), String> {
@@ -109,13 +117,17 @@ fn load_bundle(directory: &Path) -> Result<(Bundle, Reference), String> {
     loaded.map_err(|error| format!("bundle {}: {error}", directory.display()))
 }
 
-fn settings(arguments: &Arguments, request: &Request<'_>) -> Result<(Settings, jiff::tz::TimeZone), String> {
+fn settings(
+    arguments: &Arguments,
+    identity: IdentitySource,
+    request: &Request<'_>,
+) -> Result<(Settings, jiff::tz::TimeZone), String> {
     if let Some(path) = &arguments.config {
         let config = Config::load(path).map_err(|error| error.to_string())?;
         let zone = config.zone();
         return Ok((Settings { trust_domains: config.identity.trust_domains, limits: config.limits }, zone));
     }
-    let peer = if arguments.xfcc {
+    let peer = if identity == IdentitySource::Xfcc {
         let header =
             request.http.as_ref().and_then(|http| http.headers.single("x-forwarded-client-cert").ok().flatten());
         header.and_then(|header| xfcc::last_uri(header).ok().flatten()).unwrap_or_default()

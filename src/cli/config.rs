@@ -18,7 +18,8 @@ pub struct Arguments {
 enum Command {
     /// Print the whole commented file with every default
     Default,
-    /// Check a configuration file without starting anything
+    /// Check a configuration file without starting anything: its keys and values, and that the directories are
+    /// there which it names on this machine
     Check {
         /// The file
         file: PathBuf,
@@ -30,7 +31,7 @@ enum Command {
 pub fn run(arguments: &Arguments) -> u8 {
     match &arguments.command {
         Command::Default => print(DEFAULT, exit::OK),
-        Command::Check { file } => match Config::load(file) {
+        Command::Check { file } => match Config::load_for_here(file) {
             Ok(_) => print("the configuration is valid\n", exit::OK),
             Err(error) => {
                 complain(&error.to_string());

@@ -1,14 +1,18 @@
 //! `palisade serve`: answer checks until told to stop.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{complain, exit};
 use crate::app::{self, Running};
-use crate::capture::Capturer;
+use crate::capture::{Bounds, Capturer};
 use crate::config::Config;
+
+/// Time to write the last captures.
+const LAST_CAPTURES: Duration = Duration::from_secs(1);
 
 /// Answer Envoy's checks until SIGTERM or SIGINT; on SIGHUP open the record file anew
 #[derive(Debug, clap::Args)]
@@ -19,6 +23,14 @@ pub struct Arguments {
     /// Write every check as a file for `palisade check` into this directory, with values taken out
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Most files in that directory; beyond, checks are decided as ever and no longer captured
+    #[arg(long, value_name = "FILES", default_value_t = 10_000, requires = "record",
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    record_max_files: u64,
+    /// Most bytes in that directory, likewise
+    #[arg(long, value_name = "BYTES", default_value_t = 256 * 1024 * 1024, requires = "record",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    record_max_bytes: u64,
     /// Leave values in captured checks: tokens and arguments end up on disk
     #[arg(long, requires = "record")]
     dangerous_record_values: bool,
@@ -37,19 +49,24 @@ pub fn run(arguments: &Arguments) -> u8 {
 }
 
 fn serve(arguments: &Arguments) -> Result<u8, String> {
-    let config = Config::load(&arguments.config).map_err(|error| error.to_string())?;
+    let config = Config::load_for_here(&arguments.config).map_err(|error| error.to_string())?;
+    let bounds = Bounds { files: arguments.record_max_files, bytes: arguments.record_max_bytes };
     let capture = match &arguments.record {
         None => None,
         Some(directory) => Some(
-            Capturer::start(directory, !arguments.dangerous_record_values)
+            Capturer::start(directory, !arguments.dangerous_record_values, bounds)
                 .map_err(|error| app::StartError::Capture(directory.clone(), error).to_string())?,
         ),
     };
     // Before anybody can be told that it is ready, it knows how to stop.
     let signals = Signals::install().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let running = app::start(&config, capture).map_err(|error| error.to_string())?;
+    let running = app::start(&config, capture.clone()).map_err(|error| error.to_string())?;
     signals.wait(|| running.reopen_records());
-    Ok(stop(running))
+    let code = stop(running);
+    if let Some(capture) = capture {
+        capture.finish(Instant::now() + LAST_CAPTURES);
+    }
+    Ok(code)
 }
 
 struct Signals {

@@ -1,17 +1,20 @@
 //! What the types of the configuration cannot say: the range of every number, and what has to fit together.
 
-use super::Config;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+
+use super::{Config, Mistake, mistake};
 use crate::authz::identity::spiffe::is_trust_domain;
 
-/// What is wrong: the keys that it is about, the most likely one first, and a message that names them.
-pub(super) type Mistake = (Vec<&'static str>, String);
-
+/// Longest path of a Unix socket, in bytes: the system's structure has 108, the last of them 0.
+const UNIX_PATH_BYTES: usize = 107;
 const MIB: u64 = 1024 * 1024;
 
 impl Config {
     /// Refuses what could be read and makes no sense.
     pub(super) fn check(&self) -> Result<(), Mistake> {
         self.check_listeners()?;
+        self.check_addresses()?;
         self.check_names()?;
         self.check_ranges()?;
         self.check_fit()
@@ -19,39 +22,74 @@ impl Config {
 
     fn check_listeners(&self) -> Result<(), Mistake> {
         if self.listener.is_empty() {
-            return Err((vec!["[[listener]]"], "there is no `[[listener]]`, so nobody could ask".into()));
+            return Err(mistake(&[], "there is no `[[listener]]`, so nobody could ask"));
         }
-        for listener in &self.listener {
+        for (at, listener) in self.listener.iter().enumerate() {
+            let place = |key: &str| format!("listener.{at}.{key}");
             if listener.tcp.is_some() == listener.unix.is_some() {
-                return Err((vec!["[[listener]]"], "a `[[listener]]` has either `tcp` or `unix`".into()));
+                return Err(mistake(&[&format!("listener.{at}")], "a `[[listener]]` has either `tcp` or `unix`"));
             }
-            listener.mode().map_err(|message| (vec!["unix_mode_octal"], message))?;
+            listener.mode().map_err(|message| mistake(&[&place("unix_mode_octal")], message))?;
+            if listener.unix.as_ref().is_some_and(|path| path.as_os_str().as_bytes().len() > UNIX_PATH_BYTES) {
+                let message = format!(
+                    "`listener.unix`: a Unix socket's path has at most {UNIX_PATH_BYTES} bytes, with its folder"
+                );
+                return Err(mistake(&[&place("unix")], message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Two sockets at one place: the second could not be bound.
+    fn check_addresses(&self) -> Result<(), Mistake> {
+        let mut taken: Vec<SocketAddr> = Vec::new();
+        let listeners = self.listener.iter().enumerate();
+        let tcp =
+            listeners.clone().filter_map(|(at, it)| Some((format!("listener.{at}.tcp"), "listener.tcp", it.tcp?)));
+        let admin = ("admin.listen".to_owned(), "admin.listen", self.admin.listen);
+        for (place, key, address) in tcp.chain([admin]) {
+            if taken.iter().any(|other| collide(*other, address)) {
+                // A default collides with the listener that takes its place.
+                let last = format!("listener.{}.tcp", taken.iter().position(|it| collide(*it, address)).unwrap_or(0));
+                return Err(mistake(
+                    &[&place, &last],
+                    format!("`{key}`: a listener has the address {address} already"),
+                ));
+            }
+            taken.push(address);
+        }
+        for (at, listener) in listeners {
+            let before = self.listener.iter().take(at);
+            if listener.unix.is_some() && before.clone().any(|other| other.unix == listener.unix) {
+                let message = "`listener.unix`: another listener has this path already";
+                return Err(mistake(&[&format!("listener.{at}.unix")], message));
+            }
         }
         Ok(())
     }
 
     fn check_names(&self) -> Result<(), Mistake> {
         if self.identity.trust_domains.is_empty() {
-            return Err((
-                vec!["[identity]"],
-                "`identity.trust_domains` is empty, so every caller would be denied".into(),
+            return Err(mistake(
+                &["identity.trust_domains", "identity"],
+                "`identity.trust_domains` is empty, so every caller would be denied",
             ));
         }
         if let Some(domain) = self.identity.trust_domains.iter().find(|domain| !is_trust_domain(domain)) {
-            return Err((
-                vec!["trust_domains"],
+            return Err(mistake(
+                &["identity.trust_domains"],
                 format!("`trust_domains`: `{domain}` is no trust domain name (a-z 0-9 . - _)"),
             ));
         }
         if jiff::tz::TimeZone::get(&self.time.zone).is_err() {
-            return Err((vec!["zone"], format!("`time.zone`: `{}` is no IANA time zone", self.time.zone)));
+            return Err(mistake(&["time.zone"], format!("`time.zone`: `{}` is no IANA time zone", self.time.zone)));
         }
         let endpoint = &self.telemetry.otlp_endpoint;
         if !endpoint.is_empty() && !is_endpoint(endpoint) {
             // Not quoted: it may hold a password.
-            return Err((
-                vec!["otlp_endpoint"],
-                "`otlp_endpoint` has to be `http://host:port` or `https://host:port`, without user and password".into(),
+            return Err(mistake(
+                &["telemetry.otlp_endpoint"],
+                "`otlp_endpoint` has to be `http://host:port` or `https://host:port`, without user and password",
             ));
         }
         Ok(())
@@ -61,38 +99,38 @@ impl Config {
     /// allocated at the start, and a limit that is none was not meant.
     fn check_ranges(&self) -> Result<(), Mistake> {
         if !(0.0..=1.0).contains(&self.telemetry.permit_sample_ratio) {
-            return Err((vec!["permit_sample_ratio"], "`permit_sample_ratio` is a share: 0 to 1".into()));
+            return Err(mistake(&["telemetry.permit_sample_ratio"], "`permit_sample_ratio` is a share: 0 to 1"));
         }
         let (limits, server) = (&self.limits, &self.server);
-        let ranges: [(&'static str, u64, u64, u64); 22] = [
-            ("poll_seconds", self.bundle.poll_seconds, 1, 86_400),
-            ("queue_records", self.record.queue_records as u64, 1, 100_000),
-            ("queue_spans", self.telemetry.queue_spans as u64, 1, 100_000),
-            ("export_timeout_ms", self.telemetry.export_timeout_ms, 1, 60_000),
-            ("body_bytes", limits.body_bytes as u64, 1, 16 * MIB),
-            ("header_count", limits.header_count as u64, 1, 10_000),
-            ("header_bytes", limits.header_bytes as u64, 1, 8 * MIB),
-            ("path_bytes", limits.path_bytes as u64, 1, MIB),
+        let ranges: [(&str, &str, u64, u64, u64); 22] = [
+            ("bundle", "poll_seconds", self.bundle.poll_seconds, 1, 86_400),
+            ("record", "queue_records", self.record.queue_records as u64, 1, 100_000),
+            ("telemetry", "queue_spans", self.telemetry.queue_spans as u64, 1, 100_000),
+            ("telemetry", "export_timeout_ms", self.telemetry.export_timeout_ms, 1, 60_000),
+            ("limits", "body_bytes", limits.body_bytes as u64, 1, 16 * MIB),
+            ("limits", "header_count", limits.header_count as u64, 1, 10_000),
+            ("limits", "header_bytes", limits.header_bytes as u64, 1, 8 * MIB),
+            ("limits", "path_bytes", limits.path_bytes as u64, 1, MIB),
             // The reader recurses once per level, on a stack of a size that we choose.
-            ("json_depth", limits.json_depth as u64, 1, 128),
-            ("json_values", limits.json_values as u64, 1, 1_000_000),
-            ("batch_messages", limits.batch_messages as u64, 1, 1_000),
-            ("deadline_ms", server.deadline_ms, 1, 60_000),
-            ("check_message_bytes", server.check_message_bytes as u64, 2, 32 * MIB),
-            ("in_flight_checks", server.in_flight_checks as u64, 1, 65_535),
-            ("connections", server.connections as u64, 1, 65_536),
-            ("streams_per_connection", server.streams_per_connection.into(), 2, 65_536),
+            ("limits", "json_depth", limits.json_depth as u64, 1, 128),
+            ("limits", "json_values", limits.json_values as u64, 1, 1_000_000),
+            ("limits", "batch_messages", limits.batch_messages as u64, 1, 1_000),
+            ("server", "deadline_ms", server.deadline_ms, 1, 60_000),
+            ("server", "check_message_bytes", server.check_message_bytes as u64, 2, 32 * MIB),
+            ("server", "in_flight_checks", server.in_flight_checks as u64, 1, 65_535),
+            ("server", "connections", server.connections as u64, 1, 65_536),
+            ("server", "streams_per_connection", server.streams_per_connection.into(), 2, 65_536),
             // Less leaves no room for what Envoy and its tracer add to a call.
-            ("http2_header_list_bytes", server.http2_header_list_bytes.into(), 4_096, MIB),
-            ("http2_pending_reset_streams", server.http2_pending_reset_streams as u64, 1, 65_536),
-            ("http2_local_reset_streams", server.http2_local_reset_streams as u64, 1, 65_536),
-            ("keepalive_seconds", server.keepalive_seconds, 1, 3_600),
-            ("drain_seconds", server.drain_seconds, 1, 3_600),
-            ("worker_threads", self.runtime.worker_threads as u64, 1, 256),
+            ("server", "http2_header_list_bytes", server.http2_header_list_bytes.into(), 4_096, MIB),
+            ("server", "http2_pending_reset_streams", server.http2_pending_reset_streams as u64, 1, 65_536),
+            ("server", "http2_local_reset_streams", server.http2_local_reset_streams as u64, 1, 65_536),
+            ("server", "keepalive_seconds", server.keepalive_seconds, 1, 3_600),
+            ("server", "drain_seconds", server.drain_seconds, 1, 3_600),
+            ("runtime", "worker_threads", self.runtime.worker_threads as u64, 1, 256),
         ];
-        for (key, value, least, most) in ranges {
+        for (table, key, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
-                return Err((vec![key], format!("`{key}` has to be from {least} to {most}")));
+                return Err(mistake(&[&format!("{table}.{key}")], format!("`{key}` has to be from {least} to {most}")));
             }
         }
         Ok(())
@@ -102,26 +140,33 @@ impl Config {
     fn check_fit(&self) -> Result<(), Mistake> {
         let (limits, server) = (&self.limits, &self.server);
         if server.check_message_bytes < limits.body_bytes + limits.header_bytes {
-            return Err((
-                vec!["check_message_bytes", "body_bytes", "header_bytes"],
-                "`check_message_bytes` has to hold `body_bytes` and `header_bytes` together".into(),
+            return Err(mistake(
+                &["server.check_message_bytes", "limits.body_bytes", "limits.header_bytes"],
+                "`check_message_bytes` has to hold `body_bytes` and `header_bytes` together",
             ));
         }
         // Else a proxy with one connection holds back what would be denied as `overloaded`, until it times out.
         if server.in_flight_checks as u64 >= u64::from(server.streams_per_connection) {
-            return Err((
-                vec!["in_flight_checks", "streams_per_connection"],
-                "`in_flight_checks` has to be below `streams_per_connection`".into(),
+            return Err(mistake(
+                &["server.in_flight_checks", "server.streams_per_connection"],
+                "`in_flight_checks` has to be below `streams_per_connection`",
             ));
         }
         if server.drain_seconds * 1_000 < server.deadline_ms {
-            return Err((
-                vec!["drain_seconds", "deadline_ms"],
-                "`drain_seconds` has to be at least as long as `deadline_ms`, so that what is in flight can end".into(),
+            return Err(mistake(
+                &["server.drain_seconds", "server.deadline_ms"],
+                "`drain_seconds` has to be at least as long as `deadline_ms`, so that what is in flight can end",
             ));
         }
         Ok(())
     }
+}
+
+/// Whether the second of two sockets could not be bound. Whether `[::]` takes IPv4 as well is the system's choice,
+/// so that is left to the system; port 0 is always another one.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |one: IpAddr, other: IpAddr| one == other || one.is_unspecified() && one.is_ipv4() == other.is_ipv4();
+    one.port() != 0 && one.port() == other.port() && (covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
 }
 
 /// Whether spans can be sent there. User and password are refused: OTLP over gRPC has no place for them, and

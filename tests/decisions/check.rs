@@ -132,3 +132,27 @@ fn a_bundle_alone_is_summed_up_or_refused() {
         assert_eq!(alone(folder.path(), more).0, 2, "{more:?}");
     }
 }
+
+/// What a capture says of its listener and its moment counts, unless the command says otherwise.
+#[test]
+fn a_capture_says_where_and_when_it_was_decided() {
+    let header = format!("By=spiffe://example.org/ns/mesh/sa/waypoint;Hash=ab;URI={CODER}");
+    let mut written = capture("", &json!({"x-forwarded-client-cert": header}), "/status");
+    assert_eq!(check(&written.to_string(), OFFICE).0, 10, "without either, nobody calls");
+    written["identity"] = json!("xfcc");
+    written["time"] = json!("2026-03-07T23:15:00.5Z");
+    let (code, text, _) = check(&written.to_string(), &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("caller     spiffe://example.org/ns/agents/sa/coder\n"), "{text}");
+    assert!(text.contains("time       2026-03-07T23:15:00.5Z (local 23:15, weekday 6)\n"), "{text}");
+    let (_, text, _) = check(&written.to_string(), OFFICE);
+    assert!(text.contains(&format!("time       {} (", support::OFFICE)), "{text}");
+
+    written["identity"] = json!("source_principal");
+    assert_eq!(check(&written.to_string(), OFFICE).0, 10);
+    assert_eq!(check(&written.to_string(), &["--xfcc", "--now", support::OFFICE]).0, 0);
+    written["identity"] = json!("header");
+    let (code, _, error) = check(&written.to_string(), OFFICE);
+    assert_eq!(code, 1);
+    assert!(error.contains("unknown variant `header`, expected `source_principal` or `xfcc`"), "{error}");
+}

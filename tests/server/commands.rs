@@ -21,6 +21,18 @@ fn the_default_configuration_loads_once_a_trust_domain_is_named() {
     assert!(stderr(&refused).contains("trust_domains"), "{}", stderr(&refused));
 
     std::fs::write(&path, text.replace("trust_domains = []", "trust_domains = [\"example.org\"]")).unwrap();
+    let refused = palisade(&["config", "check", path.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    let line = 1 + text.lines().position(|line| line == "path = \"cedar\"").unwrap();
+    let folder = setup.path().join("cedar");
+    let expected = format!(
+        "palisade: {}:{line}: `bundle.path`: there is no such directory: `{}`\n",
+        path.display(),
+        folder.display()
+    );
+    assert_eq!(stderr(&refused), expected);
+
+    std::fs::create_dir(folder).unwrap();
     let accepted = palisade(&["config", "check", path.to_str().unwrap()]);
     assert_eq!((accepted.status.code(), stdout(&accepted).as_str()), (Some(0), "the configuration is valid\n"));
 }
@@ -50,9 +62,19 @@ fn mistakes_in_the_configuration_are_one_line_with_file_line_and_key() {
     assert_eq!(text.trim_end(), expected);
     assert!(
         check(&format!("{good}[runtime]\nworker_threads = \"two\"\n"))
-            .contains(&format!(":{}: invalid type", lines + 2))
+            .contains(&format!(":{}: `runtime.worker_threads`: invalid type", lines + 2))
     );
-    assert!(check("[[listener]]\ntcp = \n").contains("palisade.toml:2: "));
+    assert!(check("[[listener]]\ntcp = \n").contains("palisade.toml:2: `listener.tcp`: "));
+    // What is not there on this machine, but for the bundle's content, is told before anything is bound.
+    for (from, to, message) in [
+        ("path = \"bundle\"", "path = \"no-bundle\"", "`bundle.path`: there is no such directory: `"),
+        ("path = \"records.jsonl\"", "path = \"no/records.jsonl\"", "`record.path`: there is no such directory: `"),
+        ("tcp = \"127.0.0.1:0\"", "unix = \"no/authz.sock\"", "`listener.unix`: there is no such directory: `"),
+    ] {
+        let line = 1 + good.lines().position(|line| line == from).unwrap();
+        let text = check(&good.replace(from, to));
+        assert!(text.contains(&format!("palisade.toml:{line}: {message}")), "{text}");
+    }
     assert!(check("").contains("[[listener]]"));
 
     let missing = palisade(&["serve", "--config", setup.path().join("none.toml").to_str().unwrap()]);
@@ -172,10 +194,25 @@ fn help_teaches() {
             &["--help"],
             &["Envoy external authorization", "serve", "check", "config", "palisade config default > palisade.toml"],
         ),
-        (&["serve", "--help"], &["--config <FILE>", "--record <DIR>", "SIGTERM"]),
+        (
+            &["serve", "--help"],
+            &[
+                "--config <FILE>",
+                "--record <DIR>",
+                "--record-max-files <FILES>",
+                "--record-max-bytes <BYTES>",
+                "SIGTERM",
+            ],
+        ),
         (
             &["check", "--help"],
-            &["<REQUEST.json>", "--bundle <DIR>", "Exit codes: 0 permit, 10 denial, 11 unreadable", "--now <TIME>"],
+            &[
+                "<REQUEST.json>",
+                "--bundle <DIR>",
+                "Exit codes: 0 permit, 10 denial, 11 unreadable",
+                "--now <TIME>",
+                "--xfcc",
+            ],
         ),
         (&["config", "--help"], &["default", "check"]),
         (&["config", "check", "--help"], &["<FILE>"]),
@@ -189,7 +226,14 @@ fn help_teaches() {
         }
         assert!(stdout(&output).lines().all(|line| line.len() <= 120), "{arguments:?}");
     }
-    for wrong in [&["frobnicate"][..], &["serve"], &["serve", "--config", "x", "--dangerous-record-values"], &[]] {
+    for wrong in [
+        &["frobnicate"][..],
+        &["serve"],
+        &["serve", "--config", "x", "--dangerous-record-values"],
+        &["serve", "--config", "x", "--record-max-files", "10"],
+        &["serve", "--config", "x", "--record", "y", "--record-max-bytes", "0"],
+        &[],
+    ] {
         let output = palisade(wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(!stderr(&output).is_empty(), "{wrong:?}");

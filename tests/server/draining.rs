@@ -191,8 +191,8 @@ fn what_keeps_it_from_starting_is_one_line_and_exit_code_1() {
     let cases = [
         (Setup::new().listener(&format!("tcp = \"{address}\"")), address.as_str(), "in use"),
         (Setup::new().set("admin", "listen", format!("\"{address}\"")), &address, "in use"),
-        (Setup::new().listener("unix = \"no/such/folder/authz.sock\""), "authz.sock", "No such file"),
-        (Setup::new().set("record", "path", "\"no/such/folder/records.jsonl\""), "records.jsonl", "No such file"),
+        (Setup::new().listener("unix = \"no/such/folder/authz.sock\""), "`listener.unix`", "no such directory"),
+        (Setup::new().set("record", "path", "\"no/such/folder/records.jsonl\""), "`record.path`", "no such directory"),
         (Setup::new().set("bundle", "path", "\"no-bundle\""), "no-bundle", "no such directory"),
         (Setup::new().set("telemetry", "otlp_endpoint", "\"not a url\""), "otlp_endpoint", "http://"),
     ];

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::ask::Ask;
 use crate::support::otlp::Receiver;
 use crate::support::process::{Process, palisade, stdout};
-use crate::support::{Setup, get, metric};
+use crate::support::{Setup, eventually, get, metric};
 
 const CANARY: &str = "canary-5b1f7c";
 
@@ -182,19 +182,58 @@ fn captures_are_all_written_at_the_end() {
     for _ in 0..60 {
         client.check(&Ask::permitted()).assert_permit();
     }
-    let dropped = metric(&get(process.admin(), "/metrics").1, "palisade_captures_dropped_total", &[]);
+    let dropped = dropped(&process);
     assert_eq!(process.stop(), Some(0));
-    let texts: Vec<_> = std::fs::read_dir(&captures)
-        .unwrap()
-        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
-        .collect();
+    let texts = texts(&captures);
     assert!(texts.iter().all(|text| text.ends_with('}')));
     assert_eq!(texts.len() as f64, 60.0 - dropped);
 }
 
+fn dropped(process: &Process) -> f64 {
+    metric(&get(process.admin(), "/metrics").1, "palisade_captures_dropped_total", &[])
+}
+
+fn texts(directory: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect()
+}
+
+/// Capturing that is left on does not fill the disk: what was in the directory before counts, the rest is
+/// dropped and counted, one line says so, and decisions go on.
+#[test]
+fn captures_end_at_their_bounds() {
+    for (flag, most) in [("--record-max-files", "8"), ("--record-max-bytes", "6000")] {
+        let setup = Setup::new();
+        let captures = setup.path().join("captures");
+        std::fs::create_dir(&captures).unwrap();
+        std::fs::write(captures.join("earlier.json"), "x".repeat(1_000)).unwrap();
+        let mut process = Process::serve(setup, &["--record", captures.to_str().unwrap(), flag, most]);
+        let client = process.client();
+        for _ in 0..40 {
+            client.check(&Ask::permitted()).assert_permit();
+        }
+        eventually("every check is captured or dropped", || {
+            (dropped(&process) + texts(&captures).len() as f64 == 40.0 + 1.0).then_some(())
+        });
+        assert_eq!(process.stop(), Some(0));
+        let texts = texts(&captures);
+        let bytes: usize = texts.iter().map(String::len).sum();
+        match flag {
+            "--record-max-files" => assert_eq!(texts.len(), 8),
+            _ => assert!(bytes <= 6_000 && texts.len() > 2, "{} files, {bytes} bytes", texts.len()),
+        }
+        assert_eq!(
+            process.log_text().matches("the directory of captures is full").count(),
+            1,
+            "{}",
+            process.log_text()
+        );
+    }
+}
+
 /// A capture, once it is wholly written.
 fn whole(path: &std::path::Path) -> String {
-    crate::support::eventually("a capture", || std::fs::read_to_string(path).ok().filter(|text| text.ends_with('}')))
+    eventually("a capture", || std::fs::read_to_string(path).ok().filter(|text| text.ends_with('}')))
 }
 
 /// A waypoint's capture names its caller too, or it could not be checked.
@@ -207,20 +246,22 @@ fn captures_of_a_waypoint_can_be_checked() {
     let ask = Ask::tool("support-bot", "query_customers", &json!({"segment": "startup"}));
     let answer = process.client().check(&laden(ask.by_xfcc()));
     answer.assert_permit();
-    let path = captures.join(format!("{}.xfcc.json", answer.decision_id));
+    let path = captures.join(format!("{}.json", answer.decision_id));
     let text = whole(&path);
     assert_eq!(process.stop(), Some(0));
     assert!(!text.contains(CANARY), "{text}");
     let config = process.setup.path().join("palisade.toml");
     let bundle = process.setup.bundle();
-    let output = palisade(&[
-        "check",
-        path.to_str().unwrap(),
-        "--xfcc",
-        "--bundle",
-        bundle.to_str().unwrap(),
-        "--config",
-        config.to_str().unwrap(),
-    ]);
-    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    let fixed = ["check", path.to_str().unwrap(), "--bundle", bundle.to_str().unwrap()];
+    let records = process.records();
+    for more in [&["--config", config.to_str().unwrap()][..], &[]] {
+        let output = palisade(&[&fixed[..], more].concat());
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(text.contains("caller     spiffe://example.org/ns/agents/sa/support-bot\n"), "{text}");
+        // As of the same moment, too.
+        let time = text.lines().find_map(|line| line.strip_prefix("time ")?.split_whitespace().next()).unwrap();
+        let recorded = records[0]["time"].as_str().unwrap();
+        assert_eq!(time.parse::<jiff::Timestamp>().unwrap(), recorded.parse().unwrap(), "{text}");
+    }
 }

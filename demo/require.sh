@@ -1,0 +1,21 @@
+#!/bin/sh
+# Look whether programs are there: `require.sh cargo cc python3`. The first that is missing is one line that says what to do.
+set -eu
+
+fail() { echo "palisade: $1" >&2; exit 1; }
+
+for program; do
+    command -v "$program" >/dev/null 2>&1 && found=yes || found=
+    case $program in
+        cargo) [ "$found" ] || fail "cargo is missing: install Rust from https://rustup.rs" ;;
+        cc) [ "$found" ] || fail "cc is missing: Rust needs a C compiler and linker (on Debian and Ubuntu: apt install build-essential)" ;;
+        python3)
+            [ "$found" ] || fail "python3 is missing: install Python 3.11 or newer"
+            # Silent: Ctrl-C while Python starts would print a traceback.
+            version=$(python3 -c 'import sys; print("%d.%d %d" % (*sys.version_info[:2], sys.version_info >= (3, 11)))' 2>/dev/null) ||
+                fail "python3 does not work here"
+            [ "${version#* }" = 1 ] || fail "python3 is ${version% *}: 3.11 or newer is needed"
+            ;;
+        *) fail "nobody knows what to do without '$program'" ;;
+    esac
+done
