@@ -43,6 +43,10 @@ fn is_dots(segment: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::sample::select;
+    use proptest::test_runner::Config;
+
     use super::*;
 
     #[test]
@@ -139,6 +143,28 @@ mod tests {
             "https://h%2ex/a",
         ] {
             assert!(!is_plain(uri), "{uri:?}");
+        }
+    }
+
+    const PIECES: &[&str] =
+        &["a", "a", "/", "/", "//", ".", "..", "%2e", "%2E", "%2f", "%5C", "%61", "%00", "\\", "#", ";"];
+    const QUERY: &[&str] = &["a", "/", "..", ".", "?"];
+
+    proptest::proptest! {
+        #![proptest_config(Config { failure_persistence: None, ..Config::with_cases(8192) })]
+
+        /// Decoded or not, taken apart or as a text: nothing leads out of where a URI seems to be.
+        #[test]
+        fn plain_uris_go_nowhere_else(pieces in vec(select(PIECES), 1..5), query in vec(select(QUERY), 0..4)) {
+            let uri = format!("a:{}?{}", pieces.concat(), query.concat());
+            if is_plain(&uri) {
+                let lower = uri.to_ascii_lowercase();
+                let hierarchy = lower.split('?').next().unwrap_or_default();
+                for trap in ["/./", "/../", ";", "#", "\\", "%2e", "%2f", "%5c", "%25", "%00"] {
+                    proptest::prop_assert!(!hierarchy.contains(trap), "{}", trap);
+                }
+                proptest::prop_assert!(!lower.contains("/../") && !lower.ends_with("/..") && !hierarchy.ends_with("/."));
+            }
         }
     }
 }
