@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn nothing_is_taken_after_the_end_and_whatever_was_taken_is_written() {
         for when_full in [WhenFull::Deny, WhenFull::DropAndCount] {
-            let config = Config { when_full, ..Config::default() };
+            let config = Config { when_full, queue_records: usize::MAX, ..Config::default() };
             let (sink, seen) = (Sink::Other(Box::new(io::sink())), Arc::new(AtomicUsize::new(0)));
             let count = seen.clone();
             let observe = move |_: &Record| {
