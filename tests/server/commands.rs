@@ -175,7 +175,13 @@ fn help_teaches() {
         (&["serve", "--help"], &["--config <FILE>", "--record <DIR>", "SIGTERM"]),
         (
             &["check", "--help"],
-            &["<REQUEST.json>", "--bundle <DIR>", "Exit codes: 0 permit, 10 denial, 11 unreadable", "--now <TIME>"],
+            &[
+                "`palisade check --bundle DIR`",
+                "[REQUEST.json]",
+                "--bundle <DIR>",
+                "Exit codes: 0 permit, or a valid bundle; 10 denial; 11 unreadable",
+                "--now <TIME>",
+            ],
         ),
         (&["config", "--help"], &["default", "check"]),
         (&["config", "check", "--help"], &["<FILE>"]),
@@ -189,7 +195,9 @@ fn help_teaches() {
         }
         assert!(stdout(&output).lines().all(|line| line.len() <= 120), "{arguments:?}");
     }
-    for wrong in [&["frobnicate"][..], &["serve"], &["serve", "--config", "x", "--dangerous-record-values"], &[]] {
+    for wrong in
+        [&["frobnicate"][..], &["serve"], &["check"], &["serve", "--config", "x", "--dangerous-record-values"], &[]]
+    {
         let output = palisade(wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(!stderr(&output).is_empty(), "{wrong:?}");
