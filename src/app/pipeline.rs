@@ -117,9 +117,14 @@ impl Pipeline {
 
     fn loaded(&self, reload: Reload) {
         let metrics = &self.parts.metrics;
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
         metrics.bundle_stale.set(0);
-        let Reload::Swapped(Summary { digest, policies, targets }) = reload else { return };
+        let Reload::Swapped(Summary { digest, policies, targets }) = reload else {
+            if refused.is_some() {
+                tracing::info!("bundle on disk is the one in force again");
+            }
+            return;
+        };
         metrics.bundle_loads.inc();
         metrics.bundle_policies.set(i64::try_from(policies).unwrap_or(i64::MAX));
         metrics.bundle_loaded_seconds.set(now().as_second() as f64);

@@ -151,7 +151,8 @@ fn a_good_change_is_taken_over_and_checks_in_flight_finish() {
         (record["bundle"].as_str(), &record["calls"][0]["policies"][0]["id"]),
         (Some(after.as_str()), &"no-support-bot".into())
     );
-    assert_eq!(app.metric("palisade_bundle_loads_total", &[]), 2.0);
+    // It is counted a moment after it is in force.
+    eventually("the count", || (app.metric("palisade_bundle_loads_total", &[]) == 2.0).then_some(()));
     assert_eq!(stale(&app), 0.0);
 
     // It is decided by the bundle in force when it is whole.

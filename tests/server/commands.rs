@@ -207,9 +207,10 @@ fn help_teaches() {
         (
             &["check", "--help"],
             &[
-                "<REQUEST.json>",
+                "`palisade check --bundle DIR`",
+                "[REQUEST.json]",
                 "--bundle <DIR>",
-                "Exit codes: 0 permit, 10 denial, 11 unreadable",
+                "Exit codes: 0 permit, or a valid bundle; 10 denial; 11 unreadable",
                 "--now <TIME>",
                 "--xfcc",
             ],
@@ -229,6 +230,7 @@ fn help_teaches() {
     for wrong in [
         &["frobnicate"][..],
         &["serve"],
+        &["check"],
         &["serve", "--config", "x", "--dangerous-record-values"],
         &["serve", "--config", "x", "--record-max-files", "10"],
         &["serve", "--config", "x", "--record", "y", "--record-max-bytes", "0"],

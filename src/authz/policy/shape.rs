@@ -4,6 +4,7 @@
 //! a member that the schema does not know is refused, because the tool would see it and the policies not.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 use super::cedar::{Type, Value, extension_value};
 use crate::authz::call::json::Json;
@@ -102,6 +103,9 @@ impl Shape {
                 json.as_i64().map(Value::from).ok_or_else(|| here("expected an integer of 64 bits".into()))
             }
             (Self::String, Json::String(text)) => Ok(Value::from(text.as_ref())),
+            (Self::Extension("ip"), Json::String(text)) if is_embedded(text) => {
+                Err(here("expected an IPv4 address in its own form".into()))
+            }
             (Self::Extension(constructor), Json::String(text)) => {
                 extension_value(constructor, text).ok_or_else(|| here(format!("expected text of type {constructor}")))
             }
@@ -127,6 +131,19 @@ impl Shape {
             Self::Record(_) => "an object",
             Self::Extension(_) => "a string of a special format",
         }
+    }
+}
+
+/// Whether an address is one of IPv4 inside one of IPv6 (RFC 4291, section 2.5.5; RFC 6052). A tool that connects to
+/// it connects to the inner one, while `isInRange(ip("10.0.0.0/8"))` sees the outer one.
+fn is_embedded(text: &str) -> bool {
+    let address = text.split_once('/').map_or(text, |(address, _)| address);
+    let Ok(address) = address.parse::<Ipv6Addr>() else { return false };
+    let is_own = address.is_loopback() || address.is_unspecified();
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, ..] => !is_own,
+        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, ..] => true,
+        _ => false,
     }
 }
 
@@ -201,6 +218,28 @@ mod tests {
         }
         // What the schema itself calls so is no secret.
         assert_eq!(mismatch(&record("größe", Shape::Long), r#"{"größe": "x"}"#), "`.größe`: expected an integer");
+    }
+
+    #[test]
+    fn an_address_has_one_form() {
+        let ip = Shape::Extension("ip");
+        let convert = |text: &str| ip.convert(&Json::String(text.into()));
+        for text in ["10.1.2.3", "10.0.0.0/8", "::1", "::", "2001:db8::a01:203", "fe80::1/64", "1::ffff:a01:203"] {
+            assert!(convert(text).is_ok(), "{text}");
+        }
+        for text in [
+            "::ffff:a01:203",
+            "::FFFF:0A01:0203",
+            "0:0:0:0:0:ffff:a01:203",
+            "::ffff:a01:203/128",
+            "::ffff:10.1.2.3",
+            "::a01:203",
+            "::ffff:0:a01:203",
+            "64:ff9b::a01:203",
+            "64:ff9b:1::a01:203",
+        ] {
+            assert!(convert(text).is_err(), "{text}");
+        }
     }
 
     #[test]
