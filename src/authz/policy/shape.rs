@@ -3,8 +3,8 @@
 //! Nothing is coerced: a number is a `Long` only if it is written as an integer, `null` is no value, and
 //! a member that the schema does not know is refused, because the tool would see it and the policies not.
 
+use core::net::Ipv6Addr;
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
 
 use super::cedar::{Type, Value, extension_value};
 use crate::authz::call::json::Json;
