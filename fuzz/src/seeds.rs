@@ -50,7 +50,17 @@ pub fn write() {
     each("xfcc", XFCC);
     each("spiffe_id", &["spiffe://example.org/ns/agents/sa/support-bot", "spiffe://a.b-c_d/x/y"]);
     each("traceparent", &["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]);
-    each("http_path", &["/a/%61%20b?x=1#f", "/.well-known/agent-card.json", "API.example.org:8443", "[::1]:80", "docs:///a/b?c=%2E.", "urn:a:b"]);
+    each(
+        "http_path",
+        &[
+            "/a/%61%20b?x=1#f",
+            "/.well-known/agent-card.json",
+            "API.example.org:8443",
+            "[::1]:80",
+            "docs:///a/b?c=%2E.",
+            "urn:a:b",
+        ],
+    );
     each(
         "config",
         &[
