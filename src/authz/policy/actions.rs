@@ -1,7 +1,7 @@
 //! The actions of a schema: each is what a call can turn out to be, knows what Palisade supplies, and stands in the
 //! group by which policies speak of all its like.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::cedar::{self, Entity, EntityType, ValidatorSchema, entity_type, uid};
@@ -68,6 +68,7 @@ impl<'b> Actions<'b> {
             .iter()
             .flat_map(|(_, registry)| registry.tools.iter().map(|tool| entities::tool_id(&registry.server, &tool.name)))
             .collect();
+        let known: HashSet<&str> = Protocol::ALL.into_iter().flat_map(crate::authz::call::actions).collect();
         let mut inputs = HashMap::new();
         // In the order of names: which mistake is told must not depend on a hash.
         let mut actions: Vec<_> = self.schema.action_ids().collect();
@@ -83,6 +84,9 @@ impl<'b> Actions<'b> {
                 return Err(wrong("its resource is a Tool, but no *.tools.json registers it".into()));
             }
             let applies = action.principals().next().is_some();
+            if applies && !is_tool && !known.contains(id) {
+                return Err(wrong("no call is ever about it".into()));
+            }
             let Some(context) = action.context_type().filter(|_| applies) else { continue };
             if let Some(shape) = context::check_action(context, id == "opaque:connect", is_tool).map_err(wrong)? {
                 inputs.insert(id.to_owned(), shape);

@@ -12,7 +12,7 @@ use super::entities::MAX_ENDPOINT_DEPTH;
 use super::load::Texts;
 use super::nesting;
 use super::source::{BundleError, Kind};
-use crate::authz::call::http::canonical_path;
+use crate::authz::call::http::{canonical_path, segment_prefix};
 use crate::authz::identity::spiffe::{self, SpiffeId};
 use crate::authz::target::{Protocol, Target};
 
@@ -218,8 +218,13 @@ fn is_namespace(id: &str) -> bool {
 fn check_endpoint(id: &str, targets: &[Arc<Target>]) -> Result<(), &'static str> {
     let (server, path) = id.find('/').and_then(|at| id.split_at_checked(at)).ok_or("expected `server/path`")?;
     let has_endpoints = |target: &Target| matches!(target.protocol, Protocol::Http | Protocol::Grpc);
-    if !targets.iter().any(|target| *target.name == *server && has_endpoints(target)) {
+    let Some(target) = targets.iter().find(|target| *target.name == *server && has_endpoints(target)) else {
         return Err("expected the name of an http or grpc target before the first `/`");
+    };
+    // What lies above the prefix holds all that is below it.
+    let reachable = |prefix: &String| segment_prefix(prefix, path) || segment_prefix(path, prefix);
+    if !target.matches.path_prefix.as_ref().is_none_or(reachable) {
+        return Err("its path is outside of the target's `path_prefix`");
     }
     match canonical_path(path) {
         Ok(canonical) if canonical == path && path.matches('/').count() > MAX_ENDPOINT_DEPTH => {

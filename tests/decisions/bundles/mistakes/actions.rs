@@ -18,6 +18,13 @@ pub const MISTAKES: &[Mistake] = &[
         message: "new.cedarschema:2: action `new_tool`: its resource is a Tool, but no *.tools.json registers it",
     },
     Mistake {
+        name: "action that is neither a tool's nor a protocol's",
+        edit: |edit| {
+            edit.write("new.cedarschema", "\naction \"tools/cal\" in [\"mcp\"] appliesTo { principal: [Agent], resource: [Server], context: Shared };\n")
+        },
+        message: "new.cedarschema:2: action `tools/cal`: no call is ever about it",
+    },
+    Mistake {
         name: "tool without an action",
         edit: |edit| edit.replace("crm.tools.json", "\"get_customer\"", "\"find_customer\""),
         message: "crm.cedarschema:30: action `crm/get_customer`: its resource is a Tool, but no *.tools.json registers it",

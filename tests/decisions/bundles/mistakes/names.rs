@@ -4,6 +4,13 @@ use crate::bundles::Mistake;
 
 pub const MISTAKES: &[Mistake] = &[
     Mistake {
+        name: "endpoint outside of its target",
+        edit: |edit| {
+            edit.policy("@id(\"new\")\n@reason(\"r\")\nforbid (principal, action in Action::\"http\", resource in Endpoint::\"crm-status/admin\");")
+        },
+        message: "policies/new.cedar:2: policy `new` names `Endpoint::\"crm-status/admin\"`, which no call can be about: its path is outside of the target's `path_prefix`",
+    },
+    Mistake {
         name: "endpoint of an unknown server",
         edit: |edit| {
             edit.policy("@id(\"new\")\n@reason(\"r\")\npermit (principal, action == Action::\"GET\", resource == Endpoint::\"crm-statsu/status\");")
@@ -27,9 +34,9 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "endpoint deeper than others can be in",
         edit: |edit| {
-            edit.policy(&format!("@id(\"new\")\n@reason(\"r\")\nforbid (principal, action in Action::\"http\", resource in Endpoint::\"crm-status{}\");", "/a".repeat(33)))
+            edit.policy(&format!("@id(\"new\")\n@reason(\"r\")\nforbid (principal, action in Action::\"http\", resource in Endpoint::\"crm-status/status{}\");", "/a".repeat(32)))
         },
-        message: "policies/new.cedar:2: policy `new` names `Endpoint::\"crm-status/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a\"`, which no call can be about: expected at most 32 `/` in its path",
+        message: "policies/new.cedar:2: policy `new` names `Endpoint::\"crm-status/status/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a\"`, which no call can be about: expected at most 32 `/` in its path",
     },
     Mistake {
         name: "agent group that nothing declares",
