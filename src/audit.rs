@@ -9,7 +9,7 @@ pub mod json;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -177,10 +177,13 @@ impl Sink {
         if config.path.as_os_str() == "-" {
             return Ok(Self::Stdout(io::stdout()));
         }
-        // A pipe opened for writing alone would wait for its reader, and hold the start up.
-        let is_pipe = std::fs::metadata(&config.path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+        let kind = std::fs::metadata(&config.path).map(|metadata| metadata.file_type());
+        // A pipe opened for writing alone would wait for its reader, and hold the start up; of a file the end is read.
+        let read = kind.is_ok_and(|kind| kind.is_fifo() || kind.is_file());
         let mut options = OpenOptions::new();
-        options.read(is_pipe).create(true).append(true).mode(0o600).open(&config.path).map(Self::File)
+        let mut file = options.read(read).create(true).append(true).mode(0o600).open(&config.path)?;
+        end_line(&mut file)?;
+        Ok(Self::File(file))
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -198,6 +201,17 @@ impl Sink {
             Self::Other(writer) => writer.flush(),
         }
     }
+}
+
+/// Ends the last line of a file, which a full disk or a kill may have cut: the next record needs one of its own.
+fn end_line(file: &mut File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(());
+    }
+    let mut last = [0];
+    file.read_exact_at(&mut last, metadata.len() - 1)?;
+    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
 }
 
 /// The writer thread.
@@ -290,9 +304,6 @@ impl<F: FnMut(&Record)> Worker<F> {
         let mut batch = VecDeque::new();
         let mut lingered = false;
         loop {
-            if self.shared.reopen.swap(false, Ordering::AcqRel) {
-                self.reopen();
-            }
             let (lost, closed) = {
                 let mut queue = self.shared.queue();
                 std::mem::swap(&mut batch, &mut *queue);
@@ -319,17 +330,14 @@ impl<F: FnMut(&Record)> Worker<F> {
     }
 
     /// Goes on in the file that has the configured name now. A line of which only a part is written is written
-    /// whole to the new one.
-    fn reopen(&mut self) {
-        match Sink::open(&self.config) {
-            Ok(sink) => {
-                self.sink = sink;
-                let whole = self.lines.bytes.get(..self.lines.written).unwrap_or_default();
-                self.lines.written = whole.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-                tracing::info!("the record file is opened anew");
-            }
-            Err(error) => tracing::error!(%error, "the record file cannot be opened anew; the old one is kept"),
-        }
+    /// whole to the new one. Until it can be opened nothing is written: the old one may be gone already.
+    fn reopen(&mut self) -> io::Result<()> {
+        self.sink = Sink::open(&self.config)?;
+        self.shared.reopen.store(false, Ordering::Release);
+        let whole = self.lines.bytes.get(..self.lines.written).unwrap_or_default();
+        self.lines.written = whole.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        tracing::info!("the record file is opened anew");
+        Ok(())
     }
 
     /// Parks until somebody queues a record. The flag is set first and the queue looked at again, so that
@@ -385,6 +393,9 @@ impl<F: FnMut(&Record)> Worker<F> {
     }
 
     fn try_write(&mut self) -> io::Result<()> {
+        if self.shared.reopen.load(Ordering::Acquire) {
+            self.reopen()?;
+        }
         if self.lines.bytes.is_empty() {
             return Ok(());
         }

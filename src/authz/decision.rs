@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::call::json_rpc::Reply;
 use super::identity::spiffe::SpiffeId;
-use super::policy::cedar::EntityUID;
+use super::policy::cedar::{EntityUID, id_of, uid};
 use super::policy::{Failure, PolicyInfo, Satisfied};
 use super::reason::Reason;
-use super::record::{MAX_NAME_BYTES, bounded};
+use super::record::{MAX_NAME_BYTES, bounded, parameters};
 use super::target::Target;
 
 /// The outcome of one check, with what is known for record, span and answer.
@@ -96,10 +96,13 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// The resource as `Type::"id"`; empty where there is none.
+    /// The resource as `Type::"id"`, an endpoint without what may be parameters of its path; empty where there is none.
     #[must_use]
     pub fn resource_text(&self) -> String {
-        self.resource.as_ref().map_or_else(String::new, |resource| bounded(&resource.to_string(), MAX_NAME_BYTES))
+        let Some(resource) = &self.resource else { return String::new() };
+        let id = id_of(resource);
+        let plain = parameters(id).and_then(|sign| id.get(..sign.start)).unwrap_or(id);
+        bounded(&uid(resource.entity_type(), plain).to_string(), MAX_NAME_BYTES)
     }
 }
 

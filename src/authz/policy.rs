@@ -6,6 +6,7 @@ pub mod cedar;
 pub mod context;
 pub mod engine;
 pub mod entities;
+mod expansion;
 pub mod index;
 pub mod load;
 pub mod nesting;

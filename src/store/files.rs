@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 
 use crate::authz::hex;
-use crate::authz::policy::source::{BundleError, SourceFile};
+use crate::authz::policy::source::{BundleError, Kind, SourceFile};
 
 /// Most files in a bundle.
 const MAX_FILES: usize = 20_000;
@@ -72,16 +72,41 @@ impl Reading {
             let Ok(base) = entry.file_name().into_string() else {
                 return Err(BundleError::new(prefix, "holds a file whose name is not UTF-8"));
             };
-            if base.starts_with('.') || is_leftover(&base) {
+            let name = if prefix.is_empty() { base.clone() } else { format!("{prefix}/{base}") };
+            let hides = |original: &str| Kind::of(original).is_some();
+            // Kubernetes and editors have names that begin with a dot; `.#x.cedar` is a lock, and leads nowhere.
+            if let Some(hidden) = base.strip_prefix('.') {
+                if hides(hidden) && !hidden.starts_with('#') {
+                    return Err(BundleError::new(
+                        &name,
+                        "is hidden; expected its name without the dot, or no such file",
+                    ));
+                }
                 continue;
             }
             // `metadata` follows links: a Kubernetes volume is made of them.
             let metadata = fs::metadata(entry.path()).map_err(failed)?;
-            let is_apart = if metadata.is_dir() { prefix.is_empty() && base == "tests" } else { base.ends_with(".md") };
-            if is_apart {
+            if let Some(original) = original_of(&base) {
+                if !metadata.is_file() || !path.join(original).is_file() {
+                    return Err(BundleError::new(
+                        &name,
+                        format!("is what an editor left of `{original}`, which is gone"),
+                    ));
+                }
                 continue;
             }
-            let name = if prefix.is_empty() { base } else { format!("{prefix}/{base}") };
+            if metadata.is_dir() && prefix.is_empty() && base == "tests" {
+                continue;
+            }
+            if let Some(titled) = base.strip_suffix(".md").filter(|_| metadata.is_file()) {
+                if hides(titled) {
+                    return Err(BundleError::new(
+                        &name,
+                        format!("is it a document or `{titled}`? expected another name"),
+                    ));
+                }
+                continue;
+            }
             if metadata.is_dir() {
                 self.directory(&entry.path(), &name, depth + 1)?;
             } else if metadata.is_file() {
@@ -111,10 +136,14 @@ impl Reading {
     }
 }
 
-/// Whether an editor left it: a backup (`x.cedar~`), or what was not saved (`#x.cedar#`). To refuse the bundle for it
-/// would hold up the very change that was just saved.
-fn is_leftover(name: &str) -> bool {
-    name.ends_with('~') || (name.len() > 1 && name.starts_with('#') && name.ends_with('#'))
+/// The file beside which an editor left this one: a backup (`x.cedar~`, `x.cedar.~1~`), or what was not saved
+/// (`#x.cedar#`). To refuse the bundle for it would hold up the very change that was just saved.
+fn original_of(name: &str) -> Option<&str> {
+    if let Some(backup) = name.strip_suffix('~') {
+        let numbered = backup.rsplit_once(".~").filter(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        return Some(numbered.map_or(backup, |(original, _)| original));
+    }
+    name.strip_prefix('#')?.strip_suffix('#')
 }
 
 /// The digest that names a bundle: SHA-256 over the names and contents of its files, each preceded by its

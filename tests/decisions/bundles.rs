@@ -152,6 +152,7 @@ fn notes_tests_hidden_files_and_leftovers_of_editors_are_no_part_of_a_bundle() {
         // What vim, emacs and others leave while and after a file is edited.
         "policies/.agents.cedar.swp",
         "policies/agents.cedar~",
+        "policies/agents.cedar.~12~",
         "targets.toml~",
         "policies/#agents.cedar#",
         "policies/.#agents.cedar",
@@ -168,6 +169,24 @@ fn notes_tests_hidden_files_and_leftovers_of_editors_are_no_part_of_a_bundle() {
         assert_ne!(files::digest(&files::read(folder.path()).unwrap()), before, "{name}");
         std::fs::remove_file(path).unwrap();
     }
+    // What would hide a policy, or is left of one that is gone, may be a guardrail under a wrong name.
+    for (name, what) in [
+        ("gone.cedar~", "is what an editor left of `gone.cedar`, which is gone"),
+        ("#gone.cedar#", "is what an editor left of `gone.cedar`, which is gone"),
+        ("gone.cedar.~1~", "is what an editor left of `gone.cedar`, which is gone"),
+        (".agents.cedar", "is hidden; expected its name without the dot, or no such file"),
+        ("agents.cedar.md", "is it a document or `agents.cedar`? expected another name"),
+    ] {
+        let path = folder.path().join("policies").join(name);
+        std::fs::write(&path, "nonsense").unwrap();
+        let error = files::read(folder.path()).unwrap_err();
+        assert_eq!(error.to_string(), format!("policies/{name}: {what}"));
+        std::fs::remove_file(path).unwrap();
+    }
+    std::fs::rename(folder.path().join("policies"), folder.path().join("policies~")).unwrap();
+    let error = files::read(folder.path()).unwrap_err();
+    assert_eq!(error.to_string(), "policies~: is what an editor left of `policies`, which is gone");
+    std::fs::rename(folder.path().join("policies~"), folder.path().join("policies")).unwrap();
     // A lock of emacs is a link to nowhere.
     std::os::unix::fs::symlink("somebody@somewhere.1", folder.path().join("policies/.#everyone.cedar")).unwrap();
     assert_eq!(files::digest(&files::read(folder.path()).unwrap()), before);

@@ -321,8 +321,8 @@ fn endpoints_are_in_those_above_them() {
         ),
         (
             "resource in Endpoint::\"crm-status/status/admin/\"".to_owned(),
-            vec!["/status/admin/", "/status/admin/users"],
-            vec!["/status/admin", "/status/administrator/"],
+            vec!["/status/admin", "/status/admin/", "/status/admin/users"],
+            vec!["/status/administrator/", "/status/administrator"],
         ),
         ("resource in Endpoint::\"crm-status/\"".to_owned(), vec!["/status", "/status/", "/status/a"], vec![]),
         (

@@ -269,6 +269,44 @@ fn a_renamed_file_is_opened_anew_on_sighup() {
     assert_eq!(decision_ids(&read_lines(&path)), [after]);
 }
 
+/// A file that cannot be opened anew is as bad as one that cannot be written: the old one may be gone.
+#[test]
+fn while_the_file_cannot_be_opened_anew_nothing_is_permitted() {
+    let setup = Setup::new();
+    std::fs::create_dir(setup.path().join("log")).unwrap();
+    let app = setup.set("record", "path", "\"log/records.jsonl\"").start();
+    let (folder, aside) = (app.setup.path().join("log"), app.setup.path().join("old"));
+    let before = app.check(&Ask::permitted());
+    eventually("the first record", || (!read_lines(&folder.join("records.jsonl")).is_empty()).then_some(()));
+    std::fs::rename(&folder, &aside).unwrap();
+    app.running().reopen_records();
+    eventually("a failure", || (app.metric("palisade_record_write_errors_total", &[]) > 0.0).then_some(()));
+    app.check(&Ask::permitted()).assert_denial("record_unavailable", 503);
+    assert_eq!(app.get("/readyz").0, 503);
+    std::fs::create_dir(&folder).unwrap();
+    let after = eventually("a permit again", || Some(app.check(&Ask::permitted())).filter(|answer| answer.permits));
+    let lines = eventually("its record", || {
+        Some(read_lines(&folder.join("records.jsonl"))).filter(|lines| decision_ids(lines).contains(&after.decision_id))
+    });
+    assert!(lost(&lines) > 0, "{lines:?}");
+    assert_eq!(decision_ids(&read_lines(&aside.join("records.jsonl"))), [before.decision_id]);
+}
+
+/// A line that was cut does not swallow the next one.
+#[test]
+fn a_file_that_ends_within_a_line_is_continued_on_a_new_one() {
+    let setup = Setup::new();
+    let path = setup.path().join("records.jsonl");
+    std::fs::write(&path, "{\"decisionId\":\"cu").unwrap();
+    let mut app = setup.start();
+    let id = app.check(&Ask::permitted()).decision_id;
+    assert_eq!(app.drain().unwritten_records, 0);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (cut, whole) = text.split_once('\n').unwrap();
+    assert_eq!(cut, "{\"decisionId\":\"cu");
+    assert_eq!(serde_json::from_str::<Value>(whole).unwrap()["decisionId"], id);
+}
+
 /// `/dev/full` takes nothing: every attempt to write fails. Once that is known nothing is permitted, however much
 /// room there is.
 #[test]

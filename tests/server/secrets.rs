@@ -36,6 +36,7 @@ fn asks() -> Vec<(Ask, &'static str)> {
         (Ask::mcp("support-bot", twice), "json_duplicate_key"),
         (Ask::mcp("support-bot", reading.to_string()), "no_policy_permits"),
         (Ask::status("coder"), ""),
+        (Ask { path: format!("/status/x%3Ftoken={CANARY}"), ..Ask::status("coder") }, ""),
         (Ask { principal: String::new(), ..Ask::permitted() }, "identity_absent"),
     ]
 }

@@ -52,7 +52,7 @@ const AGENT_ATTRIBUTES: &[&str] = &["spiffe_id", "trust_domain", "namespace", "s
 /// Types of which every entity comes from targets and registry, not from entity files.
 const OWN_TYPES: &[&str] = &["Server", "Tool", "Endpoint", "Action"];
 /// Types whose entities and hierarchy follow from SPIFFE IDs alone.
-const ID_TYPES: &[&str] = &["Namespace", "TrustDomain"];
+pub const ID_TYPES: &[&str] = &["Namespace", "TrustDomain"];
 /// Most `/` in the path of an endpoint that others can be in: what one request costs must have a bound.
 pub const MAX_ENDPOINT_DEPTH: usize = 32;
 /// Members of an entity in Cedar's JSON form.
@@ -277,14 +277,15 @@ impl Store {
         let name = super::cedar::id_of(server.uid());
         let endpoint = |path: &str| uid(&self.types.endpoint, &format!("{name}{path}"));
         let groups = server.ancestors().cloned().chain([server.uid().clone()]);
-        let parents = groups.chain(above(path).map(endpoint)).collect();
+        let with_slash = (!path.ends_with('/')).then(|| endpoint(&format!("{path}/")));
+        let parents = groups.chain(above(path).map(endpoint)).chain(with_slash).collect();
         let attributes = [("server", Value::from(server.uid().clone())), ("path", Value::from(path))];
         entity(endpoint(path), attributes, parents)
     }
 }
 
 /// The paths above a canonical one, with their last slash and without: `/a/b` lies in `/`, `/a` and `/a/`, and `/a/` in `/a`.
-/// Servers often take `/a` and `/a/` for the same, so what is said of all in `/a` must not end at the slash.
+/// Servers often take `/a` and `/a/` for the same, so what is said of all in one of them must hold for the other.
 fn above(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/')
         .take(MAX_ENDPOINT_DEPTH + 1)

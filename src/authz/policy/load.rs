@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::cedar::{self, EntityUID, entity_type, uid};
 use super::entities;
+use super::expansion;
 use super::nesting;
 use super::registry::Registry;
 use super::source::{BundleError, Kind, SourceFile, place_of};
@@ -76,10 +77,14 @@ impl<'f> Texts<'f> {
             }
         };
         // File by file first: a syntax error must not run over into the next file.
+        let mut fragments = Vec::new();
         for (name, text) in self.of(Kind::Schema) {
-            let (_fragment, _warnings) = SchemaFragment::from_cedarschema_str(text)
+            let (fragment, _warnings) = SchemaFragment::from_cedarschema_str(text)
                 .map_err(|error| BundleError::diagnostic(name, text, &error))?;
+            let json = fragment.to_json_value().map_err(|error| BundleError::diagnostic(name, text, &error))?;
+            fragments.push(json);
         }
+        expansion::check(&fragments).map_err(|message| BundleError::new("*.cedarschema", message))?;
         let (schema, _warnings) = Schema::from_cedarschema_str(&whole).map_err(|error| placed(&error))?;
         Ok(schema)
     }
@@ -157,52 +162,58 @@ impl<'f> Texts<'f> {
         }
         parse("targets.toml and *.tools.json", own)?;
         let whole = parse("*.entities.json", all)?;
-        self.check_groups(&whole, registries)?;
+        self.check_groups(&whole, targets, registries)?;
         Ok(whole)
     }
 
-    /// Groups of agents and tools have to be declared: a misspelled one would silently be a group of its own,
-    /// of which no policy speaks.
-    fn check_groups(&self, entities: &Entities, registries: &[(&str, Registry)]) -> Result<(), BundleError> {
+    /// Whatever something is in has to be declared: a misspelled group would silently be a group of its own, of which no
+    /// policy speaks. Only namespaces and trust domains follow from SPIFFE IDs.
+    fn check_groups(
+        &self,
+        entities: &Entities,
+        targets: &[Arc<Target>],
+        registries: &[(&str, Registry)],
+    ) -> Result<(), BundleError> {
         let core: &cedar::Entities = entities.as_ref();
         let declared: HashSet<&EntityUID> = core.iter().map(cedar::Entity::uid).collect();
-        let (Some(tool_group), Some(agent), Some(agent_group)) =
-            (entity_type("ToolGroup"), entity_type("Agent"), entity_type("AgentGroup"))
-        else {
+        let (Some(tool_group), Some(server_group)) = (entity_type("ToolGroup"), entity_type("ServerGroup")) else {
             return Err(BundleError::new("", "entity types"));
         };
         let undeclared =
             |who: String, group: &EntityUID| format!("{who} is in `{group}`, which nothing in the bundle declares");
+        let mut configured: Vec<(&str, &str, &str, EntityUID)> = Vec::new();
+        let targets_file = self.of(Kind::Targets).next().map_or("", |(name, _)| name);
+        for target in targets {
+            let groups = target.groups.iter().map(|group| uid(&server_group, group));
+            configured.extend(groups.map(|group| (targets_file, "target", &*target.name, group)));
+        }
         for (name, registry) in registries {
-            for (tool, group) in
-                registry.tools.iter().flat_map(|tool| tool.groups.iter().map(move |group| (tool, group)))
-            {
-                let named = uid(&tool_group, group);
-                if !declared.contains(&named) {
-                    let text = self.of(Kind::Tools).find(|(other, _)| other == name).map_or("", |(_, text)| text);
-                    let who = format!("tool `{}`", tool.name);
-                    return Err(BundleError::near(name, text, &quoted(group), undeclared(who, &named)));
-                }
+            for tool in &registry.tools {
+                let groups = tool.groups.iter().map(|group| uid(&tool_group, group));
+                configured.extend(groups.map(|group| (*name, "tool", tool.name.as_str(), group)));
             }
         }
-        let mut members: Vec<_> = core.iter().filter(|entity| *entity.uid().entity_type() == agent).collect();
-        members.sort_by_key(|entity| entity.uid());
-        for agent in members {
-            let groups = agent.parents().filter(|parent| *parent.entity_type() == agent_group);
-            if let Some(group) = groups.filter(|group| !declared.contains(group)).min() {
-                let id = quoted(cedar::id_of(agent.uid()));
-                let message = undeclared(format!("`{}`", agent.uid()), group);
-                let place = self.of(Kind::Entities).find(|(_, text)| text.contains(&id));
-                return Err(place.map_or_else(
-                    || BundleError::new("*.entities.json", message.clone()),
-                    |(name, text)| BundleError {
-                        line: Some(entities::line_of_id(text, &id)),
-                        ..BundleError::new(name, message.clone())
-                    },
-                ));
-            }
+        if let Some((file, kind, who, group)) = configured.iter().find(|(.., group)| !declared.contains(group)) {
+            let text = self.files.iter().find(|(_, name, _)| name == file).map_or("", |(.., text)| text);
+            let message = undeclared(format!("{kind} `{who}`"), group);
+            return Err(BundleError::near(file, text, &quoted(cedar::id_of(group)), message));
         }
-        Ok(())
+        let follows = |parent: &EntityUID| entities::ID_TYPES.contains(&parent.entity_type().to_string().as_str());
+        let lost = |entity: &cedar::Entity| {
+            entity.parents().filter(|parent| !follows(parent) && !declared.contains(parent)).min().cloned()
+        };
+        let first = core.iter().filter_map(|entity| Some((entity.uid(), lost(entity)?))).min();
+        let Some((member, group)) = first else { return Ok(()) };
+        let id = quoted(cedar::id_of(member));
+        let message = undeclared(format!("`{member}`"), &group);
+        let place = self.of(Kind::Entities).find(|(_, text)| text.contains(&id));
+        Err(place.map_or_else(
+            || BundleError::new("*.entities.json", message.clone()),
+            |(name, text)| BundleError {
+                line: Some(entities::line_of_id(text, &id)),
+                ..BundleError::new(name, message.clone())
+            },
+        ))
     }
 }
 

@@ -143,6 +143,8 @@ fn is_embedded(text: &str) -> bool {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, ..] => !is_own,
         [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, ..] => true,
+        // 6to4 (RFC 3056), Teredo (RFC 4380) and ISATAP (RFC 5214) lead to the inner address as well.
+        [0x2002, ..] | [0x2001, 0, ..] | [.., 0 | 0x0200, 0x5efe, _, _] => true,
         _ => false,
     }
 }
@@ -237,6 +239,10 @@ mod tests {
             "::ffff:0:a01:203",
             "64:ff9b::a01:203",
             "64:ff9b:1::a01:203",
+            "2002:a01:203::1",
+            "2001:0:5ef5::f5fe:fdfc",
+            "fe80::5efe:a01:203",
+            "2001:db8::200:5efe:a01:203",
         ] {
             assert!(convert(text).is_err(), "{text}");
         }

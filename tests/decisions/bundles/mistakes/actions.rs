@@ -18,6 +18,14 @@ pub const MISTAKES: &[Mistake] = &[
         message: "new.cedarschema:2: action `new_tool`: its resource is a Tool, but no *.tools.json registers it",
     },
     Mistake {
+        name: "types that grow when their names are put in full",
+        edit: |edit| {
+            let lines = (1..30).map(|n| format!("type T{n} = {{ a: T{0}, b: T{0} }};\n", n - 1));
+            edit.write("new.cedarschema", &("type T0 = { x: Long };\n".to_owned() + &lines.collect::<String>()))
+        },
+        message: "*.cedarschema: the types of the schema have more than 200000 parts",
+    },
+    Mistake {
         name: "action that is neither a tool's nor a protocol's",
         edit: |edit| {
             edit.write("new.cedarschema", "\naction \"tools/cal\" in [\"mcp\"] appliesTo { principal: [Agent], resource: [Server], context: Shared };\n")

@@ -4,6 +4,13 @@ use crate::bundles::Mistake;
 
 pub const MISTAKES: &[Mistake] = &[
     Mistake {
+        name: "group within a group that nothing declares",
+        edit: |edit| {
+            edit.replace("agents.entities.json", r#""AgentGroup", "id": "exporters" }, "attrs": {}, "parents": []"#, r#""AgentGroup", "id": "exporters" }, "attrs": {}, "parents": [{ "type": "AgentGroup", "id": "hihg-risk" }]"#)
+        },
+        message: "agents.entities.json:4: `AgentGroup::\"exporters\"` is in `AgentGroup::\"hihg-risk\"`, which nothing in the bundle declares",
+    },
+    Mistake {
         name: "entities that are no JSON",
         edit: |edit| {
             edit.write(

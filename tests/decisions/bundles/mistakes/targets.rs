@@ -147,6 +147,6 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "a target group that no policy and no file knows",
         edit: |edit| edit.replace("targets.toml", "groups = [\"customer-data\"]", "groups = [\"costumer-data\"]"),
-        message: "policies/agents.cedar:48: policy `auditor-reads-customer-systems` names `ServerGroup::\"customer-data\"`, which nothing in the bundle declares",
+        message: "targets.toml:10: target `crm` is in `ServerGroup::\"costumer-data\"`, which nothing in the bundle declares",
     },
 ];
