@@ -15,8 +15,9 @@ use crate::authz::request::{Body, HttpRequest, drops_headers};
 
 /// What stands for a value that was taken out.
 const REDACTED: &str = "[redacted]";
-/// The same for a URI in its one spelling: anything else would be refused.
-const REDACTED_URI: &str = "redacted:[redacted]";
+/// The same in a path, where brackets would be refused, and for a URI in its one spelling.
+const REDACTED_PATH: &str = "redacted";
+const REDACTED_URI: &str = "redacted:redacted";
 /// The same for a header that mirrors a value of the body, and did not agree with it.
 const ANOTHER: &str = "[redacted: another]";
 
@@ -51,9 +52,11 @@ impl<'r> Redaction<'r> {
         }
         let end = parameters(sent).filter(|sign| sign.start == kept.len()).map_or(kept.len(), |sign| sign.end);
         let mut path = format!("{}{REDACTED}", sent.get(..end).unwrap_or_default());
-        // What made it ambiguous may be in what was taken out.
-        if canonical_path(sent).is_err() && canonical_path(&path).is_ok() {
-            path.push('#');
+        match (canonical_path(sent), canonical_path(&path)) {
+            // What made it ambiguous may be in what was taken out.
+            (Err(_), Ok(_)) => path.push('#'),
+            (Ok(_), Err(_)) => path = format!("{}{REDACTED_PATH}", sent.get(..end).unwrap_or_default()),
+            _ => {}
         }
         path
     }
