@@ -27,6 +27,8 @@ const UPGRADES: &[&str] = &["h2c", "websocket"];
 /// The registered top-level media types, and `*`.
 const MEDIA: &[&str] =
     &["*", "application", "audio", "font", "haptics", "image", "message", "model", "multipart", "text", "video"];
+/// What a `ref` of MCP refers to.
+const REFERENCES: &[&str] = &["ref/prompt", "ref/resource"];
 const ROLES: &[&str] = &["agent", "user", "ROLE_AGENT", "ROLE_USER"];
 
 /// A request of which a capture is made.
@@ -208,9 +210,10 @@ fn message(json: &Json<'_>) -> Value {
 
 /// The names by which calls are decided. Below `arguments` the same words are arguments.
 fn params(json: &Json<'_>, method: Option<&str>) -> Value {
+    let reference = json.get("ref").and_then(|reference| reference.get("type")).and_then(Json::as_str);
     members(json, |name, value| match name {
         "name" if method.and_then(mcp::mirrored_member) == Some("name") => text(value, |_| true),
-        "uri" if value.as_str().is_some_and(uri::is_plain) => Value::from(REDACTED_URI),
+        "uri" => plain_uri(value, uri::is_plain),
         // Any text there is refused, but for none.
         "tenant" => text(value, str::is_empty),
         "taskId" => text(value, |_| true),
@@ -220,12 +223,29 @@ fn params(json: &Json<'_>, method: Option<&str>) -> Value {
             "taskId" => text(value, |_| true),
             _ => blank(value),
         }),
+        "ref" if method == Some("completion/complete") => members(value, |name, value| match name {
+            "name" if reference == Some("ref/prompt") => text(value, |_| true),
+            "type" => text(value, |text| REFERENCES.contains(&text)),
+            "uri" => plain_uri(value, uri::is_plain_template),
+            _ => blank(value),
+        }),
+        "notifications" => members(value, |name, value| match (name, value) {
+            ("resourceSubscriptions", Json::Array(items)) => {
+                items.iter().map(|item| plain_uri(item, uri::is_plain)).collect()
+            }
+            _ => blank(value),
+        }),
         "_meta" => members(value, |name, value| match name {
             mcp::META_VERSION => text(value, is_revision),
             _ => blank(value),
         }),
         _ => blank(value),
     })
+}
+
+/// One that was read is replaced by one that is read.
+fn plain_uri(json: &Json<'_>, is_plain: impl Fn(&str) -> bool) -> Value {
+    if json.as_str().is_some_and(is_plain) { Value::from(REDACTED_URI) } else { blank(json) }
 }
 
 fn members(json: &Json<'_>, keep: impl Fn(&str, &Json<'_>) -> Value) -> Value {

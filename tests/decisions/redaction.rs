@@ -76,6 +76,7 @@ fn no_secret_of_a_body_is_left() {
         message
     };
     let named = json!({"name": SECRET, "id": SECRET, "method": SECRET, "taskId": SECRET, "role": SECRET});
+    let secret_uri = format!("docs:///{SECRET}");
     for body in [
         // Answers of a user to an elicitation.
         response("result", json!({"action": "accept", "content": named})),
@@ -93,6 +94,18 @@ fn no_secret_of_a_body_is_left() {
         message(json!({"params": [named]})),
         message(json!({"method": "initialize", "params": {"clientInfo": named}})),
         message(json!({"method": "completion/complete", "params": {"ref": named, "argument": named}})),
+        message(json!({"method": "completion/complete", "params": {"ref": {"type": SECRET, "uri": SECRET}}})),
+        message(json!({"method": "completion/complete", "params": {"ref": {"type": "ref/resource", "name": SECRET}}})),
+        message(
+            json!({"method": "completion/complete", "params": {"ref": {"type": "ref/resource", "uri": secret_uri}}}),
+        ),
+        message(
+            json!({"method": "subscriptions/listen", "params": {"notifications": {"resourceSubscriptions": SECRET}}}),
+        ),
+        message(json!({"method": "subscriptions/listen",
+            "params": {"notifications": {"x": named, "resourceSubscriptions": [secret_uri, SECRET]}}})),
+        message(json!({"method": "subscriptions/listen",
+            "params": {"notifications": {"resourceSubscriptions": [secret_uri]}}})),
         message(json!({"method": "tasks/pushNotificationConfig/set", "params": {"taskId": "t", "id": SECRET}})),
         message(json!({"x": named})),
         // A value in the place of a name.
@@ -281,6 +294,8 @@ fn what_decides_is_kept() {
         json!({"jsonrpc": "2.0", "id": 1, "method": "GetTaskPushNotificationConfig", "params": {"taskId": "mine"}}),
         json!({"jsonrpc": "2.0", "id": 1, "method": "message/send",
             "params": {"message": {"role": "user", "taskId": "mine"}}}),
+        json!({"jsonrpc": "2.0", "id": 1, "method": "completion/complete",
+            "params": {"ref": {"type": "ref/prompt", "name": "two words"}}}),
         json!({"jsonrpc": "2.0", "id": 1, "result": {}}),
     ] {
         assert_eq!(kept(&body), body);
