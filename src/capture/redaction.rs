@@ -221,6 +221,17 @@ fn params(json: &Json<'_>, method: Option<&str>) -> Value {
         "message" => members(value, |name, value| match name {
             "role" => text(value, |text| ROLES.contains(&text)),
             "taskId" => text(value, |_| true),
+            // An empty one is none.
+            "contextId" => text(value, str::is_empty),
+            _ => blank(value),
+        }),
+        "contextId" => text(value, str::is_empty),
+        "configuration" => members(value, |name, value| match name {
+            "pushNotificationConfig" | "taskPushNotificationConfig" => members(value, |name, value| match name {
+                "taskId" => text(value, |_| true),
+                "tenant" => text(value, str::is_empty),
+                _ => blank(value),
+            }),
             _ => blank(value),
         }),
         "ref" if method == Some("completion/complete") => members(value, |name, value| match name {
