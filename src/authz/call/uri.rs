@@ -111,9 +111,8 @@ fn is_authority(authority: &str) -> bool {
 fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
     let (host, port) = if let Some(inner) = authority.strip_prefix('[') {
         let (address, port) = inner.split_once(']')?;
-        // An IPv4 address inside has a dot in one of its two forms, and the standard library writes that one.
-        let is_canonical = address.parse::<Ipv6Addr>().is_ok_and(|parsed| parsed.to_string() == address);
-        if !is_canonical || address.contains('.') {
+        let parsed = address.parse::<Ipv6Addr>().ok()?;
+        if parsed.to_string() != address || embeds_ipv4(&parsed) {
             return None;
         }
         let host = authority.get(..address.len().checked_add(2)?)?;
@@ -123,6 +122,15 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
     };
     let port_is_fine = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|number| number.to_string() == port));
     port_is_fine.then_some((host, port))
+}
+
+/// Whether it is another form of an IPv4 address, where it leads (RFC 4291, section 2.5.5; RFC 6052).
+const fn embeds_ipv4(address: &Ipv6Addr) -> bool {
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, ..] => !address.is_loopback() && !address.is_unspecified(),
+        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, ..] => true,
+        _ => false,
+    }
 }
 
 /// A dot segment, encoded or not.
@@ -280,6 +288,9 @@ mod tests {
         "https://[2001:DB8::1]/x",
         "https://[::ffff:127.0.0.1]/x",
         "https://[::ffff:7f00:1]/x",
+        "https://[::7f00:1]/x",
+        "https://[::ffff:0:7f00:1]/x",
+        "https://[64:ff9b::7f00:1]/x",
         "https://[::1]:443/x",
         "https://[::1]:/x",
         "https://[::1]x/x",
