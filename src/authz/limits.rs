@@ -18,7 +18,7 @@ pub struct Limits {
     pub json_depth: usize,
     /// Most values in a JSON body.
     pub json_values: usize,
-    /// Most messages in a JSON-RPC batch.
+    /// Most messages in a JSON-RPC batch, each resource of a `subscriptions/listen` counted as one; most resources of one.
     pub batch_messages: usize,
 }
 

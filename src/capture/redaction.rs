@@ -15,8 +15,9 @@ use crate::authz::request::{Body, HttpRequest, drops_headers};
 
 /// What stands for a value that was taken out.
 const REDACTED: &str = "[redacted]";
-/// The same for a URI in its one spelling: anything else would be refused.
-const REDACTED_URI: &str = "redacted:[redacted]";
+/// The same in a path, where brackets would be refused, and for a URI in its one spelling.
+const REDACTED_PATH: &str = "redacted";
+const REDACTED_URI: &str = "redacted:redacted";
 /// The same for a header that mirrors a value of the body, and did not agree with it.
 const ANOTHER: &str = "[redacted: another]";
 
@@ -26,6 +27,8 @@ const UPGRADES: &[&str] = &["h2c", "websocket"];
 /// The registered top-level media types, and `*`.
 const MEDIA: &[&str] =
     &["*", "application", "audio", "font", "haptics", "image", "message", "model", "multipart", "text", "video"];
+/// What a `ref` of MCP refers to.
+const REFERENCES: &[&str] = &["ref/prompt", "ref/resource"];
 const ROLES: &[&str] = &["agent", "user", "ROLE_AGENT", "ROLE_USER"];
 
 /// A request of which a capture is made.
@@ -51,9 +54,11 @@ impl<'r> Redaction<'r> {
         }
         let end = parameters(sent).filter(|sign| sign.start == kept.len()).map_or(kept.len(), |sign| sign.end);
         let mut path = format!("{}{REDACTED}", sent.get(..end).unwrap_or_default());
-        // What made it ambiguous may be in what was taken out.
-        if canonical_path(sent).is_err() && canonical_path(&path).is_ok() {
-            path.push('#');
+        match (canonical_path(sent), canonical_path(&path)) {
+            // What made it ambiguous may be in what was taken out.
+            (Err(_), Ok(_)) => path.push('#'),
+            (Ok(_), Err(_)) => path = format!("{}{REDACTED_PATH}", sent.get(..end).unwrap_or_default()),
+            _ => {}
         }
         path
     }
@@ -205,9 +210,10 @@ fn message(json: &Json<'_>) -> Value {
 
 /// The names by which calls are decided. Below `arguments` the same words are arguments.
 fn params(json: &Json<'_>, method: Option<&str>) -> Value {
+    let reference = json.get("ref").and_then(|reference| reference.get("type")).and_then(Json::as_str);
     members(json, |name, value| match name {
         "name" if method.and_then(mcp::mirrored_member) == Some("name") => text(value, |_| true),
-        "uri" if value.as_str().is_some_and(uri::is_plain) => Value::from(REDACTED_URI),
+        "uri" => plain_uri(value, uri::is_plain),
         // Any text there is refused, but for none.
         "tenant" => text(value, str::is_empty),
         "taskId" => text(value, |_| true),
@@ -215,6 +221,29 @@ fn params(json: &Json<'_>, method: Option<&str>) -> Value {
         "message" => members(value, |name, value| match name {
             "role" => text(value, |text| ROLES.contains(&text)),
             "taskId" => text(value, |_| true),
+            // An empty one is none.
+            "contextId" => text(value, str::is_empty),
+            _ => blank(value),
+        }),
+        "contextId" => text(value, str::is_empty),
+        "configuration" => members(value, |name, value| match name {
+            "pushNotificationConfig" | "taskPushNotificationConfig" => members(value, |name, value| match name {
+                "taskId" => text(value, |_| true),
+                "tenant" => text(value, str::is_empty),
+                _ => blank(value),
+            }),
+            _ => blank(value),
+        }),
+        "ref" if method == Some("completion/complete") => members(value, |name, value| match name {
+            "name" if reference == Some("ref/prompt") => text(value, |_| true),
+            "type" => text(value, |text| REFERENCES.contains(&text)),
+            "uri" => plain_uri(value, uri::is_plain_template),
+            _ => blank(value),
+        }),
+        "notifications" => members(value, |name, value| match (name, value) {
+            ("resourceSubscriptions", Json::Array(items)) => {
+                items.iter().map(|item| plain_uri(item, uri::is_plain)).collect()
+            }
             _ => blank(value),
         }),
         "_meta" => members(value, |name, value| match name {
@@ -223,6 +252,11 @@ fn params(json: &Json<'_>, method: Option<&str>) -> Value {
         }),
         _ => blank(value),
     })
+}
+
+/// One that was read is replaced by one that is read.
+fn plain_uri(json: &Json<'_>, is_plain: impl Fn(&str) -> bool) -> Value {
+    if json.as_str().is_some_and(is_plain) { Value::from(REDACTED_URI) } else { blank(json) }
 }
 
 fn members(json: &Json<'_>, keep: impl Fn(&str, &Json<'_>) -> Value) -> Value {

@@ -250,17 +250,19 @@ fn members_that_mean_nothing_to_a_method_are_no_facts() {
     let target: palisade::authz::target::Target =
         toml::from_str("name = 'crm'\nprotocol = 'mcp'\nmatch.path_prefix = '/mcp'").unwrap();
     let facts = |method: &str| {
-        let request = call(method, &serde_json::json!({"name": "ping", "uri": "docs://public/x"}));
+        let prompt = serde_json::json!({"type": "ref/prompt", "name": "summary"});
+        let request = call(method, &serde_json::json!({"name": "ping", "uri": "docs://public/x", "ref": prompt}));
         let reading = call::read(&request, &target, &palisade::authz::limits::Limits::default()).unwrap();
         match &reading.calls[0].facts {
-            ProtocolFacts::Mcp { name, uri, .. } => (name.is_some(), uri.is_some()),
+            ProtocolFacts::Mcp { name, uri, .. } => (name.as_deref().map(str::to_owned), uri.is_some()),
             _ => panic!("{method}"),
         }
     };
-    assert_eq!(facts("tools/call"), (true, false));
-    assert_eq!(facts("prompts/get"), (true, false));
-    assert_eq!(facts("resources/read"), (false, true));
-    for method in ["resources/list", "tools/list", "tasks/cancel", "completion/complete", "ping"] {
-        assert_eq!(facts(method), (false, false), "{method}");
+    assert_eq!(facts("tools/call"), (Some("ping".into()), false));
+    assert_eq!(facts("prompts/get"), (Some("ping".into()), false));
+    assert_eq!(facts("completion/complete"), (Some("summary".into()), false));
+    assert_eq!(facts("resources/read"), (None, true));
+    for method in ["resources/list", "tools/list", "tasks/cancel", "subscriptions/listen", "ping"] {
+        assert_eq!(facts(method), (None, false), "{method}");
     }
 }

@@ -14,6 +14,7 @@ pub fn run(input: &[u8]) {
             assert!(!lower.contains(trap), "{path} holds {trap}");
         }
         assert!(!lower.ends_with("/.") && !lower.ends_with("/.."), "{path}");
+        assert!(!path.contains(['"', '<', '>', '[', ']', '^', '`', '{', '|', '}']), "{path}");
     }
     if uri::is_plain(text) {
         assert!(text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.contains(['\\', '#']));

@@ -26,7 +26,7 @@ fn read(input: &[u8], protocol: Protocol) {
     let target = target(protocol);
     let limits = Limits::default();
     let Ok(reading) = call::read(&request, &target, &limits) else { return };
-    assert!(!reading.calls.is_empty() && reading.calls.len() <= limits.batch_messages);
+    assert!(!reading.calls.is_empty() && reading.calls.len() <= limits.batch_messages + 1);
     for call in &reading.calls {
         let is_tool = matches!(&call.resource, Resource::Tool(name) if call.action == format!("server/{name}"));
         assert!(is_tool || call::actions(protocol).any(|action| action == call.action), "{}", call.action);

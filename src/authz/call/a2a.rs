@@ -77,6 +77,8 @@ const CONFIGURATION: &[&str] =
     &["acceptedOutputModes", "historyLength", "pushNotificationConfig", "taskPushNotificationConfig"];
 /// Members of a message's `configuration` that register a webhook: 0.3 and 1.0.
 const INLINE_PUSH: &[&str] = &["pushNotificationConfig", "taskPushNotificationConfig"];
+/// Members of such a webhook.
+const PUSH: &[&str] = &["authentication", "id", "taskId", "tenant", "token", "url"];
 const REGISTERS_PUSH: &str = "CreateTaskPushNotificationConfig";
 
 /// Reads an A2A request: a JSON-RPC POST, or a GET of the agent card.
@@ -138,6 +140,11 @@ fn text<'a>(object: &Json<'a>, name: &str, detail: &'static str) -> Result<Optio
     }
 }
 
+/// The same of a name that may be missing. An empty one is as good as none: servers after protobuf cannot tell them apart.
+fn named<'a>(object: &Json<'a>, name: &str, detail: &'static str) -> Result<Option<Cow<'a, str>>, Unreadable> {
+    Ok(text(object, name, detail)?.filter(|name| !name.is_empty()))
+}
+
 /// A message that registers a webhook along the way is two calls, and both have to be permitted: whoever
 /// may not send results to an address of the caller's choice may not do it inside another method either.
 fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Vec<Call<'a>>, Unreadable> {
@@ -154,7 +161,7 @@ fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Vec
     }
     let (task, context) = match names {
         Nothing => (None, None),
-        ContextId => (None, text(&params, "contextId", "`params.contextId`: expected a text")?),
+        ContextId => (None, named(&params, "contextId", "`params.contextId`: expected a text")?),
         InMessage => read_message(params.get("message"))?,
         Id => (text(&params, "id", "`params.id`: expected a text")?, None),
         TaskId => (text(&params, "taskId", "`params.taskId`: expected a text")?, None),
@@ -165,7 +172,11 @@ fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Vec
     let configuration = params.get("configuration").unwrap_or(&Json::Null);
     refuse_lookalikes(configuration, CONFIGURATION, true)
         .map_err(lookalike("`params.configuration`: a member looks like another one"))?;
-    let registers_push = INLINE_PUSH.iter().any(|name| configuration.get(name).is_some());
+    let pushes: Vec<_> = INLINE_PUSH.iter().filter_map(|name| configuration.get(name)).collect();
+    for push in &pushes {
+        check_push(push, task.as_deref())?;
+    }
+    let registers_push = !pushes.is_empty();
     let call = |action: &'static str| Call {
         method: Some(Cow::Borrowed(action)),
         facts: ProtocolFacts::A2a { task: task.clone(), context: context.clone() },
@@ -173,6 +184,20 @@ fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Vec
     };
     let actions = [Some(*action), registers_push.then_some(REGISTERS_PUSH)];
     Ok(actions.into_iter().flatten().map(call).collect())
+}
+
+/// A webhook inside a message is one for the message's task, at the tenant that the message is for.
+fn check_push(push: &Json<'_>, task: Option<&str>) -> Result<(), Unreadable> {
+    refuse_lookalikes(push, PUSH, true)
+        .map_err(lookalike("`params.configuration`: a member of the webhook looks like another one"))?;
+    if named(push, "tenant", "`params.configuration`: the webhook's `tenant` is no text")?.is_some() {
+        return Err(malformed("`params.configuration`: the webhook names a tenant, and tenants are not taken"));
+    }
+    let of = named(push, "taskId", "`params.configuration`: the webhook's `taskId` is no text")?;
+    if of.is_some() && of.as_deref() != task {
+        return Err(malformed("`params.configuration`: the webhook is not for the task of the message"));
+    }
+    Ok(())
 }
 
 type TaskAndContext<'a> = (Option<Cow<'a, str>>, Option<Cow<'a, str>>);
@@ -192,6 +217,6 @@ fn read_message<'a>(message: Option<&Json<'a>>) -> Result<TaskAndContext<'a>, Un
         Some(Json::Array(tasks)) if tasks.is_empty() => {}
         Some(_) => return Err(malformed("`params.message.referenceTaskIds`: references to tasks are not taken")),
     }
-    let task = text(message, "taskId", "`params.message.taskId`: expected a text")?;
-    Ok((task, text(message, "contextId", "`params.message.contextId`: expected a text")?))
+    let task = named(message, "taskId", "`params.message.taskId`: expected a text")?;
+    Ok((task, named(message, "contextId", "`params.message.contextId`: expected a text")?))
 }

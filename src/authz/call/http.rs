@@ -59,8 +59,8 @@ pub fn segment_prefix(prefix: &str, path: &str) -> bool {
 ///
 /// # Errors
 /// [`Reason::PathAmbiguous`] for absolute form, fragments, empty or dot segments (also encoded), path
-/// parameters, backslashes, control characters, non-ASCII text, encoded separators and sub-delimiters,
-/// encoded `%`, and bad escapes.
+/// parameters, backslashes, control characters, non-ASCII text, other characters that a path has only encoded
+/// (quotes, brackets, braces and their kind), encoded separators and sub-delimiters, encoded `%`, and bad escapes.
 pub fn canonical_path(target: &str) -> Result<Cow<'_, str>, Reason> {
     let path = target.split('?').next().unwrap_or_default();
     if !path.starts_with('/') || target.contains('#') {
@@ -78,8 +78,11 @@ pub fn canonical_path(target: &str) -> Result<Cow<'_, str>, Reason> {
     Ok(path)
 }
 
+/// In no path of RFC 3986: who reads one all the same encodes them first, or does not.
+const ENCODED: &[u8] = b"\"<>[\\]^`{|}";
+
 fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, Reason> {
-    if !path.bytes().all(|b| matches!(b, 0x21..=0x7e) && !matches!(b, b'\\' | b';')) {
+    if !path.bytes().all(|b| matches!(b, 0x21..=0x7e) && b != b';' && !ENCODED.contains(&b)) {
         return Err(Reason::PathAmbiguous);
     }
     if !path.contains('%') {
@@ -123,6 +126,8 @@ mod tests {
         assert_eq!(canonical_path("/a?x=%2e%2e%2fadmin//;").as_deref(), Ok("/a"));
         assert_eq!(canonical_path("/%61dmin").as_deref(), Ok("/admin"));
         assert_eq!(canonical_path("/a%20b%3f%5b").as_deref(), Ok("/a%20b%3F%5B"));
+        let escaped = "/%22%3C%3E%5B%5D%5E%60%7B%7C%7D";
+        assert_eq!(canonical_path(&escaped.to_ascii_lowercase()).as_deref(), Ok(escaped));
     }
 
     #[test]
@@ -163,6 +168,16 @@ mod tests {
             "/a%+1",
             "/a b",
             "/a\t",
+            "/a\"b",
+            "/<a",
+            "/a>",
+            "/a[",
+            "/a]",
+            "/a^",
+            "/a`",
+            "/{id",
+            "/id}",
+            "/a|b",
         ] {
             assert_eq!(canonical_path(path), Err(Reason::PathAmbiguous), "{path:?}");
         }

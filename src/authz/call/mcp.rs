@@ -73,8 +73,14 @@ const GONE: &[&str] = &[
 /// Methods with `params.name`, and those with `params.uri`; both are required there.
 const NAMED: &[&str] = &["tools/call", "prompts/get"];
 const LOCATED: &[&str] = &["resources/read", "resources/subscribe", "resources/unsubscribe"];
+const LISTEN: &str = "subscriptions/listen";
+/// What each URI in [`LISTEN`] is; before [`MIRRORING_REVISION`] it is a method of its own.
+const SUBSCRIBE: &str = "resources/subscribe";
 /// Members of `params` that decide something; look-alikes of them are refused.
-const PARAMS: &[&str] = &["_meta", "arguments", "name", "taskId", "uri"];
+const PARAMS: &[&str] = &["_meta", "arguments", "name", "notifications", "ref", "taskId", "uri"];
+/// Members of the `ref` of a `completion/complete`, and of the `notifications` of a `subscriptions/listen`.
+const REFERENCE: &[&str] = &["name", "type", "uri"];
+const FILTER: &[&str] = &["promptsListChanged", "resourceSubscriptions", "resourcesListChanged", "toolsListChanged"];
 /// The member of `params._meta` that mirrors the version header.
 pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
@@ -129,7 +135,10 @@ fn read_post<'a>(place: &Place<'a, '_>, version: Option<&str>) -> Result<(Vec<Ca
             let mut calls = Vec::with_capacity(items.len());
             for (at, item) in items.into_iter().enumerate() {
                 match read_message(place, item, version) {
-                    Ok(call) => calls.push(call),
+                    Ok(more) if calls.len() + more.len() > place.limits.batch_messages => {
+                        return Err(Unreadable::from(Reason::BatchRefused).to(reply));
+                    }
+                    Ok(more) => calls.extend(more),
                     // All of them are refused, so all of them are answered.
                     Err(Unreadable { reason, detail, .. }) => {
                         let place = format!("message {}", at + 1);
@@ -141,14 +150,14 @@ fn read_post<'a>(place: &Place<'a, '_>, version: Option<&str>) -> Result<(Vec<Ca
             Ok((calls, reply))
         }
         json => {
-            let call = read_message(place, json, version)?;
-            let reply = call.id.clone().map_or(Reply::None, Reply::One);
-            Ok((vec![call], reply))
+            let calls = read_message(place, json, version)?;
+            let reply = calls.first().and_then(|call| call.id.clone()).map_or(Reply::None, Reply::One);
+            Ok((calls, reply))
         }
     }
 }
 
-fn read_message<'a>(place: &Place<'a, '_>, json: Json<'a>, version: Option<&str>) -> Result<Call<'a>, Unreadable> {
+fn read_message<'a>(place: &Place<'a, '_>, json: Json<'a>, version: Option<&str>) -> Result<Vec<Call<'a>>, Unreadable> {
     let (id, method, params, known) = match Message::read(json)? {
         Message::Request { id, method, params } => (Some(id), method, params, REQUESTS),
         Message::Notification { method, params } => (None, method, params, NOTIFICATIONS),
@@ -158,12 +167,12 @@ fn read_message<'a>(place: &Place<'a, '_>, json: Json<'a>, version: Option<&str>
                 let detail = "`mcp-protocol-version`: this revision has no responses of a client";
                 return Err(Unreadable::because(Reason::McpHeaderMismatch, detail));
             }
-            return Ok(Call::plain("mcp:respond", Resource::Server));
+            return Ok(vec![Call::plain("mcp:respond", Resource::Server)]);
         }
     };
     let reply = id.clone().map_or(Reply::None, Reply::One);
     read_method(place, method, params, version, known)
-        .map(|call| Call { id, ..call })
+        .map(|calls| calls.into_iter().map(|call| Call { id: id.clone(), ..call }).collect())
         .map_err(|unreadable| unreadable.to(reply))
 }
 
@@ -171,13 +180,15 @@ fn malformed(detail: &'static str) -> Unreadable {
     Unreadable::because(Reason::ProtocolParamsMalformed, detail)
 }
 
+/// A stream of the changes of resources is one call, and a subscription to each of them another: whoever may not
+/// subscribe to a resource by itself may not do it inside this method either. All have to be permitted.
 fn read_method<'a>(
     place: &Place<'a, '_>,
     method: Cow<'a, str>,
     params: Option<Json<'a>>,
     version: Option<&str>,
     known: &'static [&'static str],
-) -> Result<Call<'a>, Unreadable> {
+) -> Result<Vec<Call<'a>>, Unreadable> {
     let action = *known.iter().find(|known| **known == method).ok_or(Reason::ProtocolMethodUnknown)?;
     if version == Some(MIRRORING_REVISION) && GONE.contains(&action) {
         return Err(Unreadable::because(Reason::ProtocolMethodUnknown, "`method`: gone in this revision"));
@@ -211,11 +222,18 @@ fn read_method<'a>(
     }
     let facts = |name, uri| ProtocolFacts::Mcp { protocol_version: version.map(str::to_owned), name, uri };
     if action != "tools/call" {
-        return Ok(Call {
+        let (name, uri) = if action == "completion/complete" { completed(&params)? } else { (name, uri) };
+        let call = |action: &'static str, name, uri| Call {
             method: Some(Cow::Borrowed(action)),
             facts: facts(name, uri),
             ..Call::plain(action, Resource::Server)
-        });
+        };
+        let mut calls = vec![call(action, name, uri)];
+        if action == LISTEN {
+            let uris = subscriptions(&params, place.limits.batch_messages)?;
+            calls.extend(uris.into_iter().map(|uri| call(SUBSCRIBE, None, Some(uri))));
+        }
+        return Ok(calls);
     }
     let arguments = match take(params, "arguments") {
         None => Json::Object(Vec::new()),
@@ -223,14 +241,57 @@ fn read_method<'a>(
         Some(_) => return Err(malformed("`params.arguments`: expected an object")),
     };
     let tool = name.unwrap_or_default();
-    Ok(Call {
+    Ok(vec![Call {
         action: Cow::Owned(format!("{}/{tool}", place.target.name)),
         resource: Resource::Tool(tool.clone()),
         method: Some(Cow::Borrowed(action)),
         arguments: Some(arguments),
         facts: facts(Some(tool), uri),
         id: None,
-    })
+    }])
+}
+
+/// What is completed: an argument of the prompt of this name, or of the resource or template of this URI.
+fn completed<'a>(params: &Json<'a>) -> Result<NameAndUri<'a>, Unreadable> {
+    let reference = params.get("ref").filter(|reference| reference.members().is_some());
+    let reference = reference.ok_or_else(|| malformed("`params.ref`: expected an object"))?;
+    refuse_lookalikes(reference, REFERENCE, false)
+        .map_err(|reason| Unreadable::because(reason, "`params.ref`: a member looks like another one"))?;
+    match (reference.get("type").and_then(Json::as_str), reference.get("name"), reference.get("uri")) {
+        (Some("ref/prompt"), Some(Json::String(name)), None) => Ok((Some(name.clone()), None)),
+        (Some("ref/resource"), None, Some(Json::String(uri))) if uri::is_plain_template(uri) => {
+            Ok((None, Some(uri.clone())))
+        }
+        (Some("ref/resource"), None, Some(Json::String(_))) => {
+            Err(malformed("`params.ref.uri`: expected a URI or a template in its one spelling"))
+        }
+        _ => Err(malformed("`params.ref`: expected the name of a prompt or the URI of a resource")),
+    }
+}
+
+type NameAndUri<'a> = (Option<Cow<'a, str>>, Option<Cow<'a, str>>);
+
+/// The resources whose changes a stream is to tell.
+fn subscriptions<'a>(params: &Json<'a>, most: usize) -> Result<Vec<Cow<'a, str>>, Unreadable> {
+    let Some(filter) = params.get("notifications") else { return Ok(Vec::new()) };
+    if filter.members().is_none() {
+        return Err(malformed("`params.notifications`: expected an object"));
+    }
+    refuse_lookalikes(filter, FILTER, false)
+        .map_err(|reason| Unreadable::because(reason, "`params.notifications`: a member looks like another one"))?;
+    let items = match filter.get("resourceSubscriptions") {
+        None => return Ok(Vec::new()),
+        Some(Json::Array(items)) if items.len() <= most => items,
+        Some(Json::Array(_)) => {
+            return Err(malformed("`params.notifications.resourceSubscriptions`: more than `batch_messages`"));
+        }
+        Some(_) => return Err(malformed("`params.notifications.resourceSubscriptions`: expected a list")),
+    };
+    let uri = |item: &Json<'a>| match item {
+        Json::String(uri) if uri::is_plain(uri) => Ok(uri.clone()),
+        _ => Err(malformed("`params.notifications.resourceSubscriptions`: expected URIs in their one spelling")),
+    };
+    items.iter().map(uri).collect()
 }
 
 /// The member of a method's parameters that `mcp-name` mirrors.

@@ -13,6 +13,9 @@ use crate::authz::reason::Reason;
 /// Before the name of a mirrored argument.
 pub const PARAM: &str = "mcp-param-";
 
+/// Each is looked up among all arguments. A tool that mirrors so many routes by hardly any of them.
+const MAX_PARAMS: usize = 32;
+
 /// What the headers say.
 pub struct Mirrors<'a> {
     method: Option<&'a str>,
@@ -34,12 +37,16 @@ pub struct Mirrored<'v> {
 
 impl<'a> Mirrors<'a> {
     /// # Errors
-    /// [`Reason::HeaderDuplicate`] for one that is there twice.
+    /// [`Reason::HeaderDuplicate`] for one that is there twice, [`Reason::McpHeaderMismatch`] for more than
+    /// [`MAX_PARAMS`].
     pub fn of(place: &Place<'a, '_>) -> Result<Self, Unreadable> {
         let mut params = Vec::new();
         for (header, _) in place.http.headers.iter() {
             if let Some(name) = header.strip_prefix(PARAM) {
                 params.extend(single(place, header)?.map(|value| (name, value)));
+                if params.len() > MAX_PARAMS {
+                    return Err(mismatch(format!("`mcp-param-*`: more than {MAX_PARAMS}")));
+                }
             }
         }
         Ok(Self { method: single(place, "mcp-method")?, name: single(place, "mcp-name")?, params })
