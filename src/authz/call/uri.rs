@@ -124,11 +124,14 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
     port_is_fine.then_some((host, port))
 }
 
-/// Whether it is another form of an IPv4 address, where it leads (RFC 4291, section 2.5.5; RFC 6052).
-const fn embeds_ipv4(address: &Ipv6Addr) -> bool {
+/// Whether it is another form of an IPv4 address, where it leads (RFC 4291, section 2.5.5; RFC 6052; 6to4, RFC 3056;
+/// Teredo, RFC 4380; ISATAP, RFC 5214).
+#[must_use]
+pub const fn embeds_ipv4(address: &Ipv6Addr) -> bool {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, ..] => !address.is_loopback() && !address.is_unspecified(),
         [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, ..] => true,
+        [0x2002, ..] | [0x2001, 0, ..] | [.., 0 | 0x0200, 0x5efe, _, _] => true,
         _ => false,
     }
 }

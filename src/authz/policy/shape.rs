@@ -3,11 +3,11 @@
 //! Nothing is coerced: a number is a `Long` only if it is written as an integer, `null` is no value, and
 //! a member that the schema does not know is refused, because the tool would see it and the policies not.
 
-use core::net::Ipv6Addr;
 use std::collections::BTreeMap;
 
 use super::cedar::{Type, Value, extension_value};
 use crate::authz::call::json::Json;
+use crate::authz::call::uri::embeds_ipv4;
 
 /// A Cedar type that JSON can be converted to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,19 +134,11 @@ impl Shape {
     }
 }
 
-/// Whether an address is one of IPv4 inside one of IPv6 (RFC 4291, section 2.5.5; RFC 6052). A tool that connects to
-/// it connects to the inner one, while `isInRange(ip("10.0.0.0/8"))` sees the outer one.
+/// Whether an address is one of IPv4 inside one of IPv6. A tool that connects to it connects to the inner one, while
+/// `isInRange(ip("10.0.0.0/8"))` sees the outer one.
 fn is_embedded(text: &str) -> bool {
     let address = text.split_once('/').map_or(text, |(address, _)| address);
-    let Ok(address) = address.parse::<Ipv6Addr>() else { return false };
-    let is_own = address.is_loopback() || address.is_unspecified();
-    match address.segments() {
-        [0, 0, 0, 0, 0, 0, ..] => !is_own,
-        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, ..] => true,
-        // 6to4 (RFC 3056), Teredo (RFC 4380) and ISATAP (RFC 5214) lead to the inner address as well.
-        [0x2002, ..] | [0x2001, 0, ..] | [.., 0 | 0x0200, 0x5efe, _, _] => true,
-        _ => false,
-    }
+    address.parse().is_ok_and(|address| embeds_ipv4(&address))
 }
 
 type Members<'a> = [(std::borrow::Cow<'a, str>, Json<'a>)];
