@@ -59,6 +59,7 @@ class Component:
         self.name = name
         self.log = log
         with log.open("ab") as output:
+            self._log_begin = output.tell()  # one that was started before may have written to it
             self._process = subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL,
@@ -88,9 +89,9 @@ class Component:
         deadline = time.monotonic() + seconds
         while not ready():
             if not self.running:
-                raise MeshError(f"{self.name} ended with status {self._process.returncode} at start{self._log_hint()}")
+                raise MeshError(f"{self.name} ended with status {self._process.returncode} at start{self.log_hint()}")
             if time.monotonic() > deadline:
-                raise MeshError(f"{self.name} is not ready after {seconds:g} s{self._log_hint()}")
+                raise MeshError(f"{self.name} is not ready after {seconds:g} s{self.log_hint()}")
             time.sleep(0.02)
 
     def suspend(self) -> None:
@@ -118,11 +119,12 @@ class Component:
 
     def tail(self, lines: int = 15) -> str:
         try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+            text = self.log.read_bytes()[self._log_begin :].decode(errors="replace")
+            return "\n".join(text.splitlines()[-lines:])
         except OSError:
             return ""
 
-    def _log_hint(self) -> str:
+    def log_hint(self) -> str:
         tail = self.tail()
         return f"; the end of its log:\n{tail}" if tail else "; its log is empty"
 

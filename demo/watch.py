@@ -13,6 +13,7 @@ from demo.mesh import Mesh
 from demo.processes import MeshError
 
 _LOADED = "bundle loaded"
+_PUT_BACK = "bundle on disk is the one in force again"
 _REFUSED = "bundle refused; the last good one stays in force"
 
 
@@ -38,7 +39,7 @@ class Watch:
             if component.running:
                 continue
             if component.name != "palisade":
-                raise MeshError(f"{component.name} ended by itself; the end of its log:\n{component.tail()}")
+                raise MeshError(f"{component.name} ended by itself{component.log_hint()}")
             if not self._down:
                 self._down = True
                 yield (
@@ -60,6 +61,8 @@ class Watch:
                 yield f"Palisade: {_LOADED}, {said['policies']} policies, {said['digest'][:15]}…"
             elif said.get("message") == _REFUSED:
                 yield f"Palisade: {_REFUSED}: {said['error']}"
+            elif said.get("message") == _PUT_BACK:
+                yield f"Palisade: {_PUT_BACK}"
 
     def _start_again(self) -> None:
         try:

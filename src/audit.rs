@@ -336,7 +336,9 @@ impl<F: FnMut(&Record)> Worker<F> {
         self.shared.reopen.store(false, Ordering::Release);
         let whole = self.lines.bytes.get(..self.lines.written).unwrap_or_default();
         self.lines.written = whole.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        tracing::info!("the record file is opened anew");
+        if matches!(self.sink, Sink::File(_)) {
+            tracing::info!("the record file is opened anew");
+        }
         Ok(())
     }
 

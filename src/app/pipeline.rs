@@ -128,7 +128,8 @@ impl Pipeline {
         metrics.bundle_loads.inc();
         metrics.bundle_policies.set(i64::try_from(policies).unwrap_or(i64::MAX));
         metrics.bundle_loaded_seconds.set(now().as_second() as f64);
-        tracing::info!(digest, policies, targets, "bundle loaded");
+        let path = self.parts.store.directory().display();
+        tracing::info!(%path, digest, policies, targets, "bundle loaded");
     }
 
     /// Loads the bundle on disk; if it is refused, the one in force stays, and readiness, a metric and a log

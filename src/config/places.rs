@@ -61,6 +61,7 @@ impl<'a> Places<'a> {
 
     /// Line and message of what the parser says about a place, with the key unless the message has it.
     pub(super) fn explain(&self, span: Option<Range<usize>>, message: &str) -> (Option<usize>, String) {
+        let message = &in_plain_words(message);
         let Some(span) = span else { return (None, message.to_owned()) };
         let line = line_of(self.text, span.start);
         let holds = |entry: &&Entry| entry.value.as_ref().is_some_and(|value| value.contains(&span.start));
@@ -73,6 +74,24 @@ impl<'a> Places<'a> {
         let message = if known { message.to_owned() } else { format!("`{}`: {message}", names.join(".")) };
         (Some(line), message)
     }
+}
+
+/// What the parsers of Rust say, for who does not write Rust.
+fn in_plain_words(message: &str) -> String {
+    [
+        ("invalid socket address syntax", "no address and port; expected them as in `127.0.0.1:9191`"),
+        (
+            "invalid type: map, expected a sequence",
+            "a table of which there can be several; expected `[[…]]` around its name",
+        ),
+        ("expected usize", "expected a whole number"),
+        ("expected u64", "expected a whole number"),
+        ("expected u32", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("expected a boolean", "expected true or false"),
+    ]
+    .into_iter()
+    .fold(message.to_owned(), |message, (from, to)| message.replace(from, to))
 }
 
 /// A key that is not among the entries, because it is there twice.

@@ -80,7 +80,10 @@ fn mistakes_name_file_line_and_key() {
             "palisade.toml:6: `identity.trust_domains`: invalid type",
         ),
         (format!("{good}[listener]\n"), "palisade.toml:5: `listener`: "),
-        ("[listener]\ntcp = \"127.0.0.1:0\"\n".into(), "palisade.toml:1: `listener`: invalid type"),
+        (
+            "[listener]\ntcp = \"127.0.0.1:0\"\n".into(),
+            "palisade.toml:1: `listener`: a table of which there can be several; expected `[[…]]` around its name",
+        ),
         (format!("{good}[server]\ndeadline_ms =\n"), "palisade.toml:6: `server.deadline_ms`: "),
         (
             format!("{good}[server]\ndeadline_ms = 1\ndeadline_ms = 2\n"),
@@ -88,7 +91,10 @@ fn mistakes_name_file_line_and_key() {
         ),
         (format!("{good}[server]\n[log]\n[server]\n"), "palisade.toml:7: `server`: duplicate key"),
         (format!("{good}[admin]\nlisten = 9192\n"), "palisade.toml:6: `admin.listen`: "),
-        (format!("{good}[admin]\nlisten = \"9192\"\n"), "palisade.toml:6: `admin.listen`: invalid socket address"),
+        (
+            format!("{good}[admin]\nlisten = \"9192\"\n"),
+            "palisade.toml:6: `admin.listen`: no address and port; expected them as in `127.0.0.1:9191`",
+        ),
         (
             format!("{good}[[listener]]\ntcp = \"127.0.0.1:0\"\nidentity = \"header\"\n"),
             "palisade.toml:7: `listener.identity`: unknown variant `header`",
@@ -117,7 +123,10 @@ fn mistakes_name_file_line_and_key() {
         (format!("{good}[telemetry]\npermit_sample_ratio = 2\n"), "palisade.toml:6: `permit_sample_ratio`"),
         ("[[listener]]\ntcp = \"127.0.0.1:0\"\n".into(), "`identity.trust_domains` is empty"),
         ("[[listener]]\ntcp = \"127.0.0.1:0\"\nunix = \"x\"\n".into(), "palisade.toml:1: a `[[listener]]` has either"),
-        ("[[listener]]\ntcp = \"localhost\"\n".into(), "palisade.toml:2: `listener.tcp`: invalid socket address"),
+        (
+            "[[listener]]\ntcp = \"localhost\"\n".into(),
+            "palisade.toml:2: `listener.tcp`: no address and port; expected them as in `127.0.0.1:9191`",
+        ),
         ("x".into(), "palisade.toml:1: "),
         (String::new(), "palisade.toml: there is no `[[listener]]`"),
     ] {

@@ -85,7 +85,8 @@ impl Reading {
                 continue;
             }
             // `metadata` follows links: a Kubernetes volume is made of them.
-            let metadata = fs::metadata(entry.path()).map_err(failed)?;
+            let metadata = fs::metadata(entry.path())
+                .map_err(|error| BundleError::new(&name, format!("cannot be read, or leads nowhere: {error}")))?;
             if let Some(original) = original_of(&base) {
                 if !metadata.is_file() || !path.join(original).is_file() {
                     return Err(BundleError::new(

@@ -187,6 +187,11 @@ fn notes_tests_hidden_files_and_leftovers_of_editors_are_no_part_of_a_bundle() {
     let error = files::read(folder.path()).unwrap_err();
     assert_eq!(error.to_string(), "policies~: is what an editor left of `policies`, which is gone");
     std::fs::rename(folder.path().join("policies~"), folder.path().join("policies")).unwrap();
+    let link = folder.path().join("policies/linked.cedar");
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    let error = files::read(folder.path()).unwrap_err().to_string();
+    assert!(error.starts_with("policies/linked.cedar: cannot be read, or leads nowhere: "), "{error}");
+    std::fs::remove_file(link).unwrap();
     // A lock of emacs is a link to nowhere.
     std::os::unix::fs::symlink("somebody@somewhere.1", folder.path().join("policies/.#everyone.cedar")).unwrap();
     assert_eq!(files::digest(&files::read(folder.path()).unwrap()), before);
