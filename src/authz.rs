@@ -15,6 +15,7 @@ pub mod facts;
 pub mod hex;
 pub mod identity;
 pub mod limits;
+pub mod plain;
 pub mod policy;
 pub mod reason;
 pub mod record;
@@ -28,12 +29,12 @@ use decision::{Decision, Denial, Evaluation, Permit, Verdict};
 use facts::Facts;
 use identity::{Caller, Identity, IdentitySource};
 use limits::Limits;
+use plain::{MAX_NAME_BYTES, bounded};
 use policy::bundle::Server;
 use policy::engine::Answer;
 use policy::query::Parts;
 use policy::{Bundle, Satisfied};
 use reason::Reason;
-use record::{MAX_NAME_BYTES, bounded};
 use request::Request;
 
 /// The bundle in force. Before the first one is loaded there is still one: it denies.

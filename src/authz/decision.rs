@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::call::json_rpc::Reply;
 use super::identity::spiffe::SpiffeId;
+use super::plain::{MAX_NAME_BYTES, bounded, parameters};
 use super::policy::cedar::{EntityUID, id_of, uid};
 use super::policy::{Failure, PolicyInfo, Satisfied};
 use super::reason::Reason;
-use super::record::{MAX_NAME_BYTES, bounded, parameters};
 use super::target::Target;
 
 /// The outcome of one check, with what is known for record, span and answer.

@@ -10,7 +10,7 @@ use crate::authz::call::json::Json;
 use crate::authz::call::{a2a, mcp, uri};
 use crate::authz::identity::xfcc;
 use crate::authz::limits::Limits;
-use crate::authz::record::{parameters, plain_host, plain_path};
+use crate::authz::plain::{parameters, plain_host, plain_path};
 use crate::authz::request::{Body, HttpRequest, drops_headers};
 
 /// What stands for a value that was taken out.
