@@ -8,12 +8,13 @@ use super::actions::Actions;
 use super::cedar::{self, Entity, uid};
 use super::context;
 use super::engine::Engine;
-use super::entities::{self, Store, Types};
+use super::entities;
 use super::load::Texts;
 use super::policies::Policies;
 use super::registry::Registry;
 use super::shape::Shape;
 use super::source::{BundleError, SourceFile};
+use super::store::Store;
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
 use crate::authz::target::{self, Target};
@@ -54,26 +55,33 @@ impl Bundle {
     /// # Errors
     /// [`BundleError`] with the first thing that is wrong.
     pub fn load(files: &[SourceFile], digest: String) -> Result<Self, BundleError> {
+        Self::load_after(files, digest, None)
+    }
+
+    /// The same; entities that `previous` holds already, validated against the same schema, are not read again. The bundle
+    /// is the one that [`Bundle::load`] makes.
+    ///
+    /// # Errors
+    /// As [`Bundle::load`].
+    pub fn load_after(files: &[SourceFile], digest: String, previous: Option<&Self>) -> Result<Self, BundleError> {
         let texts = Texts::sort(files)?;
         let schema = texts.schema()?;
         let targets = texts.targets()?;
         let registries = texts.registries(&targets)?;
         let policies = Policies::read(&texts)?;
         policies.validate(&schema)?;
-        let types = Types::new().ok_or_else(|| BundleError::new("", "entity types"))?;
-        let entities = texts.entities(&schema, &targets, &registries)?;
-        policies.check_literals(&entities, &targets)?;
+        let store = texts.store(&schema, &targets, &registries, previous.map(Self::store))?;
+        policies.check_literals(&store, &targets)?;
 
-        let core: &cedar::Entities = entities.as_ref();
         let validator_schema: &cedar::ValidatorSchema = schema.as_ref();
-        let actions: Vec<Arc<Entity>> =
-            core.iter().filter(|entity| entity.uid().is_action()).cloned().map(Arc::new).collect();
+        let actions = schema.action_entities().map_err(|error| BundleError::new("", error.to_string()))?;
+        let actions: &cedar::Entities = actions.as_ref();
+        let actions: Vec<Arc<Entity>> = actions.iter().cloned().map(Arc::new).collect();
         let checked = Actions::new(&texts, validator_schema, &actions)?;
         let inputs = checked.inputs(&registries)?;
         checked.check_protocols(&targets)?;
         let engine = Engine::new(policies.compiled(), actions)
             .map_err(|id| BundleError::new("", format!("policy `{id}` is a template that is not linked")))?;
-        let store = Store::new(types, core.iter().cloned().collect());
         check_own_entities(&texts, validator_schema)?;
         let servers = servers(&targets, &registries, &store, &engine, inputs)?;
         Ok(Self { digest, targets, servers, engine, store })
@@ -175,7 +183,7 @@ fn servers(
     let missing = |what: &str| BundleError::new("", format!("entity `{what}` is missing"));
     let mut servers = HashMap::new();
     for target in targets {
-        let entity = store.get(&uid(&store.types().server, &target.name)).ok_or_else(|| missing(&target.name))?.clone();
+        let entity = store.get(&uid(&store.types().server, &target.name)).ok_or_else(|| missing(&target.name))?;
         let mut tools = HashMap::new();
         for tool in registries
             .iter()
@@ -183,7 +191,7 @@ fn servers(
             .flat_map(|(_, registry)| &registry.tools)
         {
             let id = entities::tool_id(&target.name, &tool.name);
-            let entity = store.get(&uid(&store.types().tool, &id)).ok_or_else(|| missing(&id))?.clone();
+            let entity = store.get(&uid(&store.types().tool, &id)).ok_or_else(|| missing(&id))?;
             let action = engine.action(&id).ok_or_else(|| missing(&id))?;
             let input = inputs.remove(&id).ok_or_else(|| missing(&id))?;
             tools.insert(tool.name.clone(), Tool { entity, action, input });

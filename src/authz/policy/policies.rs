@@ -1,17 +1,18 @@
 //! The policies of a bundle: parsed, annotated, validated strictly, and checked for names that nothing declares.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use cedar_policy::{Entities, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
-use super::cedar::{self, EntityUID};
+use super::cedar;
 use super::engine::PolicyInfo;
 use super::entities::MAX_ENDPOINT_DEPTH;
 use super::load::Texts;
 use super::nesting;
 use super::source::{BundleError, Kind};
+use super::store::Store;
 use crate::authz::call::http::{canonical_path, segment_prefix};
 use crate::authz::identity::spiffe::{self, SpiffeId};
 use crate::authz::target::{Protocol, Target};
@@ -107,10 +108,7 @@ impl<'f> Policies<'f> {
     }
 
     /// Groups, servers and tools that policies name have to exist; what is made per call has to be what can be made.
-    pub(super) fn check_literals(&self, entities: &Entities, targets: &[Arc<Target>]) -> Result<(), BundleError> {
-        let core: &cedar::Entities = entities.as_ref();
-        let known: HashSet<&EntityUID> =
-            core.iter().flat_map(|entity| std::iter::once(entity.uid()).chain(entity.ancestors())).collect();
+    pub(super) fn check_literals(&self, store: &Store, targets: &[Arc<Target>]) -> Result<(), BundleError> {
         for Place { id, file: name, text, .. } in &self.places {
             let Some(policy) = self.set.policy(id) else { continue };
             let at = offset(policy.as_ref().loc());
@@ -119,7 +117,7 @@ impl<'f> Policies<'f> {
                 let wrong = |what: String| {
                     Err(BundleError::at(name, text, at, format!("policy `{id}` names `{written}`, which {what}")))
                 };
-                if DECLARED_LITERALS.contains(&ty.as_str()) && !known.contains(AsRef::<EntityUID>::as_ref(&literal)) {
+                if DECLARED_LITERALS.contains(&ty.as_str()) && !store.contains(literal.as_ref()) {
                     return wrong("nothing in the bundle declares".into());
                 }
                 if let Err(what) = check_made(&ty, literal.id().unescaped(), targets) {
