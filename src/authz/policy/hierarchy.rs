@@ -277,6 +277,13 @@ impl Hierarchy {
         Ok((ancestors.into(), depth))
     }
 
+    /// How many nodes, sets and ancestors of sets there are.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 3] {
+        assert_eq!((self.nodes.len(), self.sets.len()), (self.by_uid.len(), self.by_parents.len()));
+        [self.nodes.len(), self.sets.len(), self.kept]
+    }
+
     fn add_node(&mut self, edit: &mut Edit, uid: &EntityUID, own: Option<u32>) -> Result<u32, Failure> {
         let number = self.take_number()?;
         let uid = Arc::new(uid.clone());

@@ -321,11 +321,8 @@ pub(super) fn each<'t>(
         return Err(malformed());
     }
     at = skip(at + 1);
-    let mut first = true;
-    while first || byte(at) != Some(b']') {
-        if first && byte(at) == Some(b']') {
-            break;
-        }
+    let mut is_over = byte(at) == Some(b']');
+    while !is_over {
         if byte(at) != Some(b'{') {
             return Err(malformed());
         }
@@ -336,10 +333,9 @@ pub(super) fn each<'t>(
         at = skip(at + length);
         match byte(at) {
             Some(b',') => at = skip(at + 1),
-            Some(b']') => {}
+            Some(b']') => is_over = true,
             _ => return Err(malformed()),
         }
-        first = false;
     }
     if skip(at + 1) < text.len() { Err(malformed()) } else { Ok(()) }
 }
@@ -370,3 +366,6 @@ fn located(source: Source<'_>, raw: &str, at: usize, id: &str, message: String) 
     let line = line_of_id(raw, &quoted(id)) + line_of(source.text, at) - 1;
     BundleError { line: (!source.own).then_some(line), ..BundleError::new(source.name, message) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -255,6 +255,13 @@ impl Store {
         self.hierarchy.settle(edit)
     }
 
+    /// How many rows, nodes, sets and ancestors of sets there are.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 4] {
+        let [nodes, sets, kept] = self.hierarchy.sizes();
+        [self.len(), nodes, sets, kept]
+    }
+
     /// What is wrong, and the entity at which to tell it, if there is one.
     pub(super) fn explain(&self, failure: Failure) -> (Option<EntityUID>, String) {
         match failure {

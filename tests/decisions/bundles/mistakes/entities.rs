@@ -190,6 +190,30 @@ pub const MISTAKES: &[Mistake] = &[
         message: "new.entities.json:3: parent `TrustDomain::\"partner.example\"` of an agent follows from its SPIFFE ID: leave it out",
     },
     Mistake {
+        name: "agent in a namespace that is not its own, in Cedar's other form",
+        edit: |edit| {
+            edit.write("new.entities.json", r#"[
+  { "uid": { "type": "Agent", "id": "spiffe://example.org/ns/tools/sa/x" }, "parents": [{ "__entity": { "type": "Namespace", "id": "example.org/agents" } }] }
+]"#)
+        },
+        message: "new.entities.json:2: every parent needs `{\"type\": …, \"id\": …}` and nothing else",
+    },
+    Mistake {
+        name: "groups too deep",
+        edit: |edit| {
+            let group = |at: usize| {
+                let parents =
+                    if at == 0 { String::new() } else { format!(r#"{{ "type": "AgentGroup", "id": "g{}" }}"#, at - 1) };
+                format!(
+                    r#"{{ "uid": {{ "type": "AgentGroup", "id": "g{at}" }}, "attrs": {{}}, "parents": [{parents}] }}"#
+                )
+            };
+            let groups: Vec<String> = (0..66).map(group).collect();
+            edit.write("new.entities.json", format!("[\n{}\n]", groups.join(",\n")));
+        },
+        message: "new.entities.json:66: what is in `AgentGroup::\"g64\"` has more than 64 levels above it",
+    },
+    Mistake {
         name: "a namespace with parents",
         edit: |edit| {
             edit.write("new.entities.json", r#"[
