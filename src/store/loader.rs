@@ -11,7 +11,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::files;
+use super::{Snapshot, files};
+use crate::authz::Active;
 use crate::authz::policy::source::BundleError;
 use crate::authz::policy::{Bundle, Reference};
 
@@ -30,28 +31,54 @@ pub struct Patience {
 }
 
 impl Patience {
+    /// Time for everything, in seconds, unless configured: 100,000 policies and a million entities on a slow, busy machine.
+    pub const SECONDS: u64 = 300;
     /// For a directory that nobody is expected to be writing: a start, or a command.
-    pub const START: Self = Self { pause: Duration::from_millis(25), time: Duration::from_secs(60) };
+    pub const START: Self = Self { pause: Duration::from_millis(25), time: Duration::from_secs(Self::SECONDS) };
     /// For a directory that has just changed.
-    pub const CHANGED: Self = Self { pause: Duration::from_millis(250), time: Duration::from_secs(60) };
+    pub const CHANGED: Self = Self { pause: Duration::from_millis(250), ..Self::START };
+
+    /// The same with another time for everything.
+    #[must_use]
+    pub const fn within(self, time: Duration) -> Self {
+        Self { time, ..self }
+    }
 }
 
 /// Loads bundles, one at a time.
 #[derive(Debug, Default)]
 pub struct Loader {
     stuck: Arc<AtomicUsize>,
+    /// Whether each bundle comes with what Cedar's own authorizer is asked over.
+    compares: bool,
 }
 
 impl Loader {
-    /// The bundle in `directory`; `None` if its digest is `known`.
+    /// A loader; one that `compares` loads each bundle with its [`Reference`].
+    #[must_use]
+    pub fn new(compares: bool) -> Self {
+        Self { stuck: Arc::default(), compares }
+    }
+
+    /// The bundle in `directory`; `None` if it is the one in force.
     ///
     /// # Errors
     /// [`BundleError`] for whatever is wrong with it, taking too long included.
-    pub fn load(&self, directory: &Path, patience: Patience, known: &str) -> Result<Option<Bundle>, BundleError> {
-        let (path, known) = (directory.to_path_buf(), known.to_owned());
+    pub fn load(
+        &self,
+        directory: &Path,
+        patience: Patience,
+        in_force: &Arc<Snapshot>,
+    ) -> Result<Option<Snapshot>, BundleError> {
+        let (path, in_force, compares) = (directory.to_path_buf(), in_force.clone(), self.compares);
         self.run(patience.time, move || {
             let (files, digest) = files::read_stable(&path, patience.pause)?;
-            if digest == known { Ok(None) } else { Bundle::load(&files, digest).map(Some) }
+            if digest == *in_force.digest {
+                return Ok(None);
+            }
+            let bundle = Bundle::load(&files, digest.clone())?;
+            let reference = compares.then(|| Reference::load_without_entities(&files)).transpose()?;
+            Ok(Some(Snapshot { active: Active::Loaded(Box::new(bundle)), digest: digest.into(), reference }))
         })
     }
 
@@ -128,9 +155,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("targets.toml"), "").unwrap();
         let loader = Loader::default();
+        let nothing = Arc::default();
         let hasty = Patience { pause: Duration::from_millis(300), time: Duration::from_millis(1) };
         let texts: Vec<String> =
-            (0..3).map(|_| loader.load(folder.path(), hasty, "").unwrap_err().to_string()).collect();
+            (0..3).map(|_| loader.load(folder.path(), hasty, &nothing).unwrap_err().to_string()).collect();
         assert_eq!(texts[0], "could not be read and validated within 0 s");
         assert_eq!(texts[1], texts[0]);
         assert!(texts[2].contains("still being read"), "{}", texts[2]);
@@ -138,7 +166,7 @@ mod tests {
         while loader.stuck.load(Ordering::Relaxed) > 0 {
             thread::yield_now();
         }
-        let error = loader.load(folder.path(), Patience::START, "").unwrap_err().to_string();
+        let error = loader.load(folder.path(), Patience::START, &nothing).unwrap_err().to_string();
         assert!(error.contains("schema"), "{error}");
     }
 }

@@ -46,6 +46,12 @@ pub struct Metrics {
     pub admin_connections_refused: IntCounter,
     /// Captures that were dropped.
     pub captures_dropped: IntCounter,
+    /// Checks compared with Cedar's own authorizer.
+    pub comparisons: IntCounter,
+    /// Checks drawn for a comparison that was not made.
+    pub comparisons_dropped: IntCounter,
+    /// Comparisons whose answers differ.
+    pub comparison_differences: IntCounter,
 }
 
 /// What is counted of a decision; the decision itself goes on to its record.
@@ -138,6 +144,12 @@ impl Metrics {
                 "Connections to the admin port closed at once because there were too many.",
             )?,
             captures_dropped: counter("palisade_captures_dropped_total", "Captured checks that were dropped.")?,
+            comparisons: counter("palisade_comparisons_total", "Checks compared with Cedar's own authorizer.")?,
+            comparisons_dropped: counter("palisade_comparisons_dropped_total", "Checks drawn, but never compared.")?,
+            comparison_differences: counter(
+                "palisade_comparison_differences_total",
+                "Comparisons in which Cedar's own authorizer says otherwise; each is a bug.",
+            )?,
             registry,
         })
     }

@@ -89,7 +89,8 @@ pub fn load(all: &Files) -> Result<Bundle, BundleError> {
     Bundle::load(&all, files::digest(&all))
 }
 
-fn sources(all: &Files) -> Vec<SourceFile> {
+/// The same, as the shell hands them to the core.
+pub fn sources(all: &Files) -> Vec<SourceFile> {
     all.iter().map(|(name, bytes)| SourceFile { name: name.clone(), bytes: bytes.clone() }).collect()
 }
 
