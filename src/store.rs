@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub digest: Arc<str>,
     /// Cedar's own authorizer over the same files, where the store was told to compare.
     pub reference: Option<Reference>,
+    /// How long it took to build from its files.
+    pub built_in: Duration,
 }
 
 /// Where the bundle in force is kept. Readers take a snapshot per check and never wait.
@@ -74,6 +76,8 @@ pub struct Summary {
     pub policies: usize,
     /// Targets.
     pub targets: usize,
+    /// How long it took to build from its files.
+    pub built_in: Duration,
 }
 
 impl Summary {
@@ -82,7 +86,7 @@ impl Summary {
             Active::Missing => (0, 0),
             Active::Loaded(bundle) => (bundle.engine().len(), bundle.targets().len()),
         };
-        Self { digest: snapshot.digest.to_string(), policies, targets }
+        Self { digest: snapshot.digest.to_string(), policies, targets, built_in: snapshot.built_in }
     }
 }
 

@@ -310,6 +310,7 @@ mod tests {
             active: Active::Loaded(Box::new(Bundle::load(&all, digest.clone()).unwrap())),
             digest: digest.into(),
             reference: Some(Reference::load_without_entities(&all).unwrap()),
+            built_in: Duration::ZERO,
         })
     }
 

@@ -128,7 +128,7 @@ impl Pipeline {
         let metrics = &self.parts.metrics;
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
         metrics.bundle_stale.set(0);
-        let Reload::Swapped(Summary { digest, policies, targets }, retired) = reload else {
+        let Reload::Swapped(Summary { digest, policies, targets, built_in }, retired) = reload else {
             if refused.is_some() {
                 tracing::info!("bundle on disk is the one in force again");
             }
@@ -136,9 +136,11 @@ impl Pipeline {
         };
         metrics.bundle_loads.inc();
         metrics.bundle_policies.set(i64::try_from(policies).unwrap_or(i64::MAX));
+        let seconds = built_in.as_secs_f64();
+        metrics.bundle_build_seconds.set(seconds);
         metrics.bundle_loaded_seconds.set(now().as_second() as f64);
         let path = self.parts.store.directory().display();
-        tracing::info!(%path, digest, policies, targets, "bundle loaded");
+        tracing::info!(%path, digest, policies, targets, seconds, "bundle loaded");
         let _or_left_to_a_comparison = retired.free(FREE_TIME);
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Snapshot, files};
 use crate::authz::Active;
@@ -76,9 +76,11 @@ impl Loader {
             if digest == *in_force.digest {
                 return Ok(None);
             }
+            let begun = Instant::now();
             let bundle = Bundle::load(&files, digest.clone())?;
             let reference = compares.then(|| Reference::load_without_entities(&files)).transpose()?;
-            Ok(Some(Snapshot { active: Active::Loaded(Box::new(bundle)), digest: digest.into(), reference }))
+            let active = Active::Loaded(Box::new(bundle));
+            Ok(Some(Snapshot { active, digest: digest.into(), reference, built_in: begun.elapsed() }))
         })
     }
 

@@ -59,7 +59,8 @@ fn every_call_agrees_with_cedars_own_authorizer() {
             assert_eq!(app.check(ask).reason, *reason);
         }
     }
-    assert_eq!(settled(&app, rounds * compared.len() as u32), 0.0, "dropped");
+    let calls = rounds * u32::try_from(compared.len()).unwrap();
+    assert_eq!(settled(&app, calls), 0.0, "dropped");
     assert_eq!(app.metric(DIFFERENCES, &[]), 0.0);
 }
 
