@@ -6,14 +6,15 @@ pub mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
 use crate::authz::Active;
-use crate::authz::policy::Reference;
 use crate::authz::policy::source::BundleError;
+use crate::authz::policy::{Bundle, Reference};
 use loader::{Loader, Patience};
 
 /// How often somebody who waits for the last reader of a bundle looks.
@@ -30,6 +31,30 @@ pub struct Snapshot {
     pub reference: Option<Reference>,
     /// How long it took to build from its files.
     pub built_in: Duration,
+    /// Whether whoever still keeps it, long after another one came into force, should let go.
+    abandoned: AtomicBool,
+}
+
+impl Snapshot {
+    /// A bundle with its digest, beside its reference where the store compares.
+    #[must_use]
+    pub fn new(bundle: Bundle, reference: Option<Reference>, built_in: Duration) -> Self {
+        let digest = bundle.digest().into();
+        Self {
+            active: Active::Loaded(Box::new(bundle)),
+            digest,
+            reference,
+            built_in,
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it has not been in force for a while, and nothing should be begun with it: one bundle that is kept
+    /// is memory for two, and without this a queue could keep many.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
 }
 
 /// Where the bundle in force is kept. Readers take a snapshot per check and never wait.
@@ -56,13 +81,14 @@ pub struct Retired(Arc<Snapshot>);
 
 impl Retired {
     /// Frees it on this thread once nobody else reads it, which is as long as a decision takes. Whoever still has it after
-    /// `patience` is no check but a comparison, and frees it then. Says whether it is freed.
+    /// `patience` is no check but a comparison, and frees it then: it is told to. Says whether it is freed.
     pub fn free(self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         // The swap turned every reader's loan into a count, and nobody can begin to read it any more.
         while Arc::strong_count(&self.0) > 1 && Instant::now() < deadline {
             thread::sleep(LOOK);
         }
+        self.0.abandoned.store(true, Ordering::Relaxed);
         Arc::into_inner(self.0).is_some()
     }
 }
@@ -172,7 +198,9 @@ mod tests {
         let (folder, store) = store();
         let kept = Arc::clone(&store.snapshot());
         let retired = swap(folder.path(), &store, "# somebody keeps it");
+        assert!(!kept.is_abandoned());
         assert!(!retired.free(Duration::ZERO));
+        assert!(kept.is_abandoned() && !store.snapshot().is_abandoned());
         assert_eq!(Arc::strong_count(&kept), 1);
     }
 }

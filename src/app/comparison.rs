@@ -150,6 +150,10 @@ impl<C: Fn(&Decided) -> Result<(), Difference>> Worker<C> {
     fn run(mut self, queue: &Receiver<Waiting>) {
         priority::lower();
         for Waiting { decided, place } in queue {
+            if decided.bundle.is_abandoned() {
+                self.metrics.comparisons_dropped.inc();
+                continue;
+            }
             // Neither of the two authorizers may panic, so one that does is a difference as well.
             match catch_unwind(AssertUnwindSafe(|| (self.compare)(&decided))) {
                 Ok(Ok(())) => {}
@@ -157,7 +161,9 @@ impl<C: Fn(&Decided) -> Result<(), Difference>> Worker<C> {
                 Err(_panic) => self.tell(&decided, None),
             }
             self.metrics.comparisons.inc();
-            drop((decided, place));
+            // The room is given back when it is free.
+            drop(decided);
+            drop(place);
         }
     }
 
@@ -201,7 +207,8 @@ mod tests {
     use crate::authz::policy::source::SourceFile;
     use crate::authz::policy::{Bundle, Reference};
     use crate::authz::reason::Reason;
-    use crate::store::files;
+    use crate::store::loader::Patience;
+    use crate::store::{Reload, Store, files};
 
     fn decided(message: usize) -> Decided {
         Decided {
@@ -305,13 +312,8 @@ mod tests {
         let mut all = files::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("cedar")).unwrap();
         let text = format!("@id(\"x\")\n@reason(\"r\")\n{policy}");
         all.push(SourceFile { name: "x.cedar".into(), bytes: text.into_bytes() });
-        let digest = files::digest(&all);
-        Arc::new(Snapshot {
-            active: Active::Loaded(Box::new(Bundle::load(&all, digest.clone()).unwrap())),
-            digest: digest.into(),
-            reference: Some(Reference::load_without_entities(&all).unwrap()),
-            built_in: Duration::ZERO,
-        })
+        let bundle = Bundle::load(&all, files::digest(&all)).unwrap();
+        Arc::new(Snapshot::new(bundle, Some(Reference::load_without_entities(&all).unwrap()), Duration::ZERO))
     }
 
     /// A call of the status page, as it is decided by `bundle`.
@@ -346,6 +348,46 @@ mod tests {
         }
         let confused = Decided { bundle: after, ..decided_by(&before, &settings) };
         assert_eq!(compare(&settings, &TimeZone::UTC, &confused).unwrap_err().part, Part::Decision);
+    }
+
+    /// A queue of slow comparisons must not keep one bundle after the other.
+    #[test]
+    fn a_bundle_that_is_long_replaced_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path().to_path_buf(), false);
+        let put = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        };
+        let default = files::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("cedar")).unwrap();
+        default.iter().for_each(|file| put(&file.name, &file.bytes));
+        let reload = || match store.reload(Patience::START).unwrap() {
+            Reload::Swapped(_, retired) => retired,
+            Reload::Unchanged => panic!("the same"),
+        };
+        reload();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (go, gone) = mpsc::channel::<()>();
+        let comparer = Comparer::start_with(1, metrics.clone(), move |_| {
+            gone.recv().unwrap();
+            Ok(())
+        })
+        .unwrap();
+        let of = |bundle: &Arc<Snapshot>| Decided { bundle: bundle.clone(), ..decided(1) };
+        (0..3).for_each(|_| comparer.take(of(&store.snapshot())));
+        put("more.cedar", b"@id(\"more\") @reason(\"r\") permit (principal, action, resource);");
+        let retired = reload();
+        comparer.take(of(&store.snapshot()));
+        // One more of the old bundle is compared while there is patience with it.
+        go.send(()).unwrap();
+        until(|| metrics.comparisons.get(), 1);
+        assert!(!retired.free(Duration::ZERO));
+        // One is under way at most; the other one is dropped, and the one of the new bundle compared.
+        (0..2).for_each(|_| go.send(()).unwrap());
+        until(|| metrics.comparisons.get() + metrics.comparisons_dropped.get(), 4);
+        assert!(metrics.comparisons_dropped.get() >= 1);
+        assert_eq!(metrics.comparison_differences.get(), 0);
     }
 
     #[test]

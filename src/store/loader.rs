@@ -12,7 +12,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Snapshot, files};
-use crate::authz::Active;
 use crate::authz::policy::source::BundleError;
 use crate::authz::policy::{Bundle, Reference};
 
@@ -77,10 +76,9 @@ impl Loader {
                 return Ok(None);
             }
             let begun = Instant::now();
-            let bundle = Bundle::load(&files, digest.clone())?;
+            let bundle = Bundle::load(&files, digest)?;
             let reference = compares.then(|| Reference::load_without_entities(&files)).transpose()?;
-            let active = Active::Loaded(Box::new(bundle));
-            Ok(Some(Snapshot { active, digest: digest.into(), reference, built_in: begun.elapsed() }))
+            Ok(Some(Snapshot::new(bundle, reference, begun.elapsed())))
         })
     }
 

@@ -157,16 +157,16 @@ def test_ten_thousand_policies_come_and_go_under_load(start_mesh: Callable[..., 
     decided_by = {in_force(mesh): FEW}
     with Caller(mesh) as support_bot, Caller(mesh, "analyst") as analyst:
         analyst.wait_for(200)
-        for version, status, policies in [(many, 403, 10_000), (few, 200, 15), (many, 403, 10_000)]:
+        for version, status, policies in [(many, 403, 10_000), (few, 200, 15)]:
             volume.swap(version)
             analyst.wait_for(status, seconds=LOADED_SECONDS)
             support_bot.wait_for(200)
             wait_until(lambda: metric(mesh, "palisade_bundle_policies") == policies, f"{policies} policies", 20)  # noqa: B023
             decided_by.setdefault(in_force(mesh), MANY)
-    assert len(decided_by) == 2, "the same content has the same digest"
+    assert len(decided_by) == 2, "what is back has the digest it had"
     # No call failed, and each change was taken once.
     assert support_bot.changes() == [200]
-    assert analyst.changes() == [200, 403, 200, 403]
+    assert analyst.changes() == [200, 403, 200]
     assert metric(mesh, "palisade_bundle_load_failures_total") == 0
     # Each answer is the one of the bundle that its record names, decided by all of that bundle's policies.
     for caller, agent in [(support_bot, "support-bot"), (analyst, "analyst")]:

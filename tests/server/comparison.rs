@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::ask::Ask;
-use crate::support::{App, FORBIDS_SUPPORT_BOT, Setup, eventually, replace};
+use crate::support::{App, FORBIDS_SUPPORT_BOT, Setup, eventually, niceness, replace};
 
 const MADE: &str = "palisade_comparisons_total";
 const DROPPED: &str = "palisade_comparisons_dropped_total";
@@ -95,4 +95,14 @@ fn nothing_is_compared_unless_configured() {
     for name in [MADE, DROPPED, DIFFERENCES] {
         assert_eq!(app.metric(name, &[]), 0.0, "{name}");
     }
+}
+
+#[test]
+fn comparing_leaves_the_cores_to_calls() {
+    let _app = Setup::new().set("comparison", "one_in", 1).start();
+    // Those of other tests are no different.
+    eventually("low priority", || {
+        let all = niceness("comparison");
+        (!all.is_empty() && all.iter().all(|nice| *nice > 0)).then_some(())
+    });
 }
