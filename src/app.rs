@@ -3,8 +3,10 @@
 
 mod accept;
 mod admin_port;
+pub mod comparison;
 pub mod listen;
 pub mod pipeline;
+mod priority;
 pub mod reload;
 
 use std::io;
@@ -25,8 +27,10 @@ use crate::capture::Capturer;
 use crate::config::{self, Config};
 use crate::envoy::service::Bounds;
 use crate::store::Store;
+use crate::store::loader::Loader;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{logs, spans::Spans};
+use comparison::Comparer;
 use listen::{Bound, Serving};
 use pipeline::Pipeline;
 
@@ -99,8 +103,7 @@ pub struct Drained {
 /// # Errors
 /// [`StartError`]; nothing is left running.
 pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, StartError> {
-    let bound: Result<Vec<Bound>, StartError> = config.listener.iter().map(listen::bind).collect();
-    let bound = bound?;
+    let bound = config.listener.iter().map(listen::bind).collect::<Result<Vec<Bound>, StartError>>()?;
     let admin_listener = listen::bind_tcp(config.admin.listen)?;
     let admin = admin_listener.local_addr()?;
     let tcp = bound.iter().filter_map(Bound::tcp_address).collect();
@@ -116,9 +119,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         Spans::new(&config.telemetry).map_err(StartError::Telemetry)?
     };
     logs::install(config.log, spans.as_ref());
-    for address in config.listener.iter().filter_map(config::Listener::takes_callers_from_the_network) {
-        tracing::warn!(%address, "a listener with identity \"xfcc\" is not on loopback: whoever reaches it can assert any caller");
-    }
+    warn_of_asserted_callers(config);
 
     let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Telemetry(error.to_string()))?);
     capture.iter().for_each(|capture| capture.count_dropped(metrics.captures_dropped.clone()));
@@ -128,8 +129,10 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
             spans.observe(record);
         }
     })?;
-    let store = Arc::new(Store::new(config.bundle.path.clone()));
+    let loader = Loader::new(config.comparison.one_in > 0, config.bundle.max_unindexed_policies);
+    let store = Arc::new(Store::new(config.bundle.path.clone(), loader));
     let settings = Settings { trust_domains: config.identity.trust_domains.clone(), limits: config.limits.clone() };
+    let comparer = Comparer::start(config.comparison.one_in, settings.clone(), config.zone(), metrics.clone())?;
     let in_flight = Arc::new(AtomicUsize::new(0));
     let pipeline = Arc::new(Pipeline::new(pipeline::Parts {
         store: store.clone(),
@@ -141,6 +144,8 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         metrics,
         in_flight: in_flight.clone(),
         capture,
+        comparer,
+        load_time: Duration::from_secs(config.bundle.load_seconds),
     }));
     let (stop, stopped) = watch::channel(false);
     let serving = Serving {
@@ -173,6 +178,12 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     tracing::info!(?tcp, ?unix, %admin, "ready");
     let drain = Duration::from_secs(config.server.drain_seconds);
     Ok(Running { tcp, unix, admin, stop, deciding, background, pipeline, writer, spans, drain })
+}
+
+fn warn_of_asserted_callers(config: &Config) {
+    for address in config.listener.iter().filter_map(config::Listener::takes_callers_from_the_network) {
+        tracing::warn!(%address, "a listener with identity \"xfcc\" is not on loopback: whoever reaches it can assert any caller");
+    }
 }
 
 /// The threads that decide. One worker needs no scheduler between threads.

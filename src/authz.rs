@@ -10,6 +10,7 @@
 //! Each stage can only refuse or hand on; nothing but satisfied policies makes a [`decision::Permit`].
 
 pub mod call;
+pub mod comparison;
 pub mod decision;
 pub mod facts;
 pub mod hex;

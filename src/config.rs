@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::authz::identity::IdentitySource;
 use crate::authz::limits::Limits;
+use crate::authz::policy::bundle::MAX_UNINDEXED_POLICIES;
 use crate::{audit, telemetry};
 use places::Places;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub server: Server,
     /// Threads.
     pub runtime: Runtime,
+    /// Comparison with Cedar's own authorizer.
+    pub comparison: Comparison,
     /// Log lines.
     pub log: telemetry::logs::Config,
 }
@@ -94,11 +97,21 @@ pub struct Bundle {
     pub watch: bool,
     /// How often to look in case the system does not tell, in seconds.
     pub poll_seconds: u64,
+    /// Time to read and validate a bundle, in seconds.
+    pub load_seconds: u64,
+    /// Most policies that a call evaluates whatever its principal and resource.
+    pub max_unindexed_policies: usize,
 }
 
 impl Default for Bundle {
     fn default() -> Self {
-        Self { path: PathBuf::from("cedar"), watch: true, poll_seconds: 30 }
+        Self {
+            path: PathBuf::from("cedar"),
+            watch: true,
+            poll_seconds: 30,
+            load_seconds: 300,
+            max_unindexed_policies: MAX_UNINDEXED_POLICIES,
+        }
     }
 }
 
@@ -171,6 +184,14 @@ impl Default for Runtime {
     fn default() -> Self {
         Self { worker_threads: 1 }
     }
+}
+
+/// Comparison with Cedar's own authorizer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Comparison {
+    /// One call in so many is compared; 0 for none.
+    pub one_in: u32,
 }
 
 /// Why a configuration was refused.

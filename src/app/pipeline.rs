@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use http::HeaderValue;
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ use tonic_health::server::HealthReporter;
 use uuid::Uuid;
 
 use super::StartError;
+use super::comparison::{Comparer, Decided};
 use crate::admin::Status;
 use crate::audit::{Recorder, Unavailable};
 use crate::authz::decision::Decision;
@@ -53,10 +55,17 @@ pub struct Parts {
     pub in_flight: Arc<AtomicUsize>,
     /// Where checks are captured to.
     pub capture: Option<Capturer>,
+    /// Where checks are compared with Cedar's own authorizer.
+    pub comparer: Option<Comparer>,
+    /// Time to read and validate a bundle.
+    pub load_time: Duration,
 }
 
 /// Largest question to the health service, in bytes: the name of a service.
 const MAX_HEALTH_BYTES: usize = 1024;
+
+/// How long the thread that reloads waits to free the bundle before; long for any decision, short between two changes.
+const FREE_TIME: Duration = Duration::from_secs(2);
 
 /// The way of one check.
 pub struct Pipeline {
@@ -106,7 +115,7 @@ impl Pipeline {
     pub fn load_first(&self) -> Result<(), StartError> {
         let span = tracing::info_span!("bundle.load");
         let _entered = span.enter();
-        match self.parts.store.reload(Patience::START) {
+        match self.parts.store.reload(Patience::START.within(self.parts.load_time)) {
             Ok(reload) => {
                 self.loaded(reload);
                 Ok(())
@@ -119,17 +128,40 @@ impl Pipeline {
         let metrics = &self.parts.metrics;
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
         metrics.bundle_stale.set(0);
-        let Reload::Swapped(Summary { digest, policies, targets }) = reload else {
+        let Reload::Swapped(summary, retired) = reload else {
             if refused.is_some() {
                 tracing::info!("bundle on disk is the one in force again");
             }
             return;
         };
         metrics.bundle_loads.inc();
-        metrics.bundle_policies.set(i64::try_from(policies).unwrap_or(i64::MAX));
+        let Summary {
+            digest,
+            policies,
+            targets,
+            entities,
+            unindexed,
+            unindexed_per_call,
+            unlinked_templates,
+            built_in,
+        } = summary;
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        metrics.bundle_policies.set(count(policies));
+        metrics.bundle_entities.set(count(entities));
+        metrics.bundle_unindexed.set(count(unindexed_per_call));
+        let seconds = built_in.as_secs_f64();
+        metrics.bundle_build_seconds.set(seconds);
         metrics.bundle_loaded_seconds.set(now().as_second() as f64);
         let path = self.parts.store.directory().display();
-        tracing::info!(%path, digest, policies, targets, "bundle loaded");
+        let unindexed = listed(unindexed.iter().map(|(id, actions)| format!("{id} ({actions} actions)")));
+        tracing::info!(
+            %path, digest, policies, targets, entities, unindexed_per_call, unindexed, seconds, "bundle loaded"
+        );
+        if !unlinked_templates.is_empty() {
+            let templates = listed(unlinked_templates.into_iter());
+            tracing::warn!(templates, "templates that nothing links do nothing");
+        }
+        let _or_left_to_a_comparison = retired.free(FREE_TIME);
     }
 
     /// Loads the bundle on disk; if it is refused, the one in force stays, and readiness, a metric and a log
@@ -137,7 +169,7 @@ impl Pipeline {
     pub fn reload(&self) {
         let span = tracing::info_span!("bundle.load");
         let _entered = span.enter();
-        match self.parts.store.reload(Patience::CHANGED) {
+        match self.parts.store.reload(Patience::CHANGED.within(self.parts.load_time)) {
             Ok(reload) => self.loaded(reload),
             Err(error) => {
                 let text = error.to_string();
@@ -177,7 +209,7 @@ impl Pipeline {
     fn decide_request(
         &self,
         check: &Check,
-        snapshot: &Snapshot,
+        snapshot: &Arc<Snapshot>,
         request: Result<Request<'_>, Reason>,
         known: Known,
     ) -> CheckResponse {
@@ -191,12 +223,32 @@ impl Pipeline {
                 let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
                 let facts = Facts { now: known.now, zone: self.parts.zone.clone(), body_sha256 };
                 let decision = authorize(&snapshot.active, &self.parts.settings, check.identity, &request, &facts);
+                self.compare(check, snapshot, &known, &decision);
                 (decision, RequestSummary::of(&request, facts.body_sha256))
             }
         };
         let took = check.arrived.elapsed();
         let decision = if took > check.time { decision.overruled(Reason::DeadlineMissed) } else { decision };
         self.conclude(decision, summary, snapshot, known, trace_context::begin(parent), took)
+    }
+
+    /// Hands a decision of the policies over to be compared, if it is drawn.
+    fn compare(&self, check: &Check, bundle: &Arc<Snapshot>, known: &Known, decision: &Decision) {
+        let Some(comparer) = self.parts.comparer.as_ref().filter(|comparer| comparer.draws(known.random)) else {
+            return;
+        };
+        if decision.evaluations.is_empty() {
+            return;
+        }
+        comparer.take(Decided {
+            // A copy: the bytes of the check may be a part of a larger buffer, which would stay as long.
+            message: Bytes::copy_from_slice(&check.message),
+            identity: check.identity,
+            now: known.now,
+            decision: decision.clone(),
+            decision_id: known.decision_id.clone(),
+            bundle: bundle.clone(),
+        });
     }
 
     /// Records, counts and answers.
@@ -244,15 +296,30 @@ fn bring_to(counter: &IntCounter, value: u64) {
     counter.inc_by(value.saturating_sub(counter.get()));
 }
 
+/// Most names in a log line.
+const MAX_NAMES: usize = 10;
+
+/// Names for a log line, and how many more there are.
+fn listed(mut names: impl ExactSizeIterator<Item = String>) -> String {
+    let first: Vec<String> = names.by_ref().take(MAX_NAMES).collect();
+    let more = if names.len() > 0 { format!(" and {} more", names.len()) } else { String::new() };
+    first.join(", ") + &more
+}
+
 /// The moment and the id of one decision.
 struct Known {
     now: Timestamp,
     decision_id: String,
+    /// A random number of the id.
+    random: u32,
 }
 
 impl Known {
     fn new() -> Self {
-        Self { now: now(), decision_id: Uuid::now_v7().to_string() }
+        let id = Uuid::now_v7();
+        // The first bits are the time, the middle ones may count, the last 32 are random.
+        let [.., a, b, c, d] = id.into_bytes();
+        Self { now: now(), decision_id: id.to_string(), random: u32::from_ne_bytes([a, b, c, d]) }
     }
 }
 
@@ -331,5 +398,17 @@ impl Status for Pipeline {
             bring_to(&metrics.span_export_failures, spans.export_failures());
         }
         metrics.text()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is drawn by the id is drawn by chance: one call in ten is about one in ten.
+    #[test]
+    fn ids_are_random_where_they_are_drawn_by() {
+        let drawn = (0..10_000).filter(|_| Known::new().random.is_multiple_of(10)).count();
+        assert!((700..1_300).contains(&drawn), "{drawn}");
     }
 }

@@ -1,10 +1,14 @@
-//! Following the bundle directory: what changes there is loaded aside, on a thread where it may block.
+//! Following the bundle directory: what changes there is loaded aside, on a thread that may block and is in
+//! nobody's way.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use super::StartError;
+use tokio::sync::oneshot;
+
 use super::pipeline::Pipeline;
+use super::{StartError, priority};
 use crate::authz::policy::source::BundleError;
 use crate::store::Store;
 use crate::store::watch::Watch;
@@ -28,7 +32,18 @@ pub async fn follow(pipeline: Arc<Pipeline>, mut watch: Watch) {
     loop {
         watch.changed().await;
         let pipeline = pipeline.clone();
-        // What is wrong with the bundle is in log, metrics and readiness already, taking too long included.
-        let _panicked = tokio::task::spawn_blocking(move || pipeline.reload()).await;
+        let (running, ended) = oneshot::channel::<()>();
+        // A thread of its own, because its priority is lowered for good: it reads, has the bundle built by a thread that
+        // inherits the priority, and frees the one before.
+        let started = thread::Builder::new().name("reload".into()).spawn(move || {
+            let _until_the_end = running;
+            priority::lower();
+            pipeline.reload();
+        });
+        match started {
+            // What is wrong with the bundle is in log, metrics and readiness already, taking too long included.
+            Ok(_) => drop(ended.await),
+            Err(error) => tracing::error!(%error, "cannot start a thread to reload; trying at the next look"),
+        }
     }
 }

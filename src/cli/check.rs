@@ -40,9 +40,9 @@ pub struct Arguments {
     /// The bundle directory
     #[arg(long, value_name = "DIR")]
     bundle: PathBuf,
-    /// Take trust domains, limits and zone from this configuration; without it the caller's trust domain is
-    /// taken as configured
-    #[arg(long, value_name = "FILE", requires = "request")]
+    /// Take trust domains, limits, zone and the budget of the bundle from this configuration; without it the caller's
+    /// trust domain is taken as configured
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Take the identity from x-forwarded-client-cert, as a listener with identity = "xfcc" does; a capture of
     /// such a listener says so itself
@@ -64,7 +64,7 @@ const MAX_OTHERS: usize = 20;
 pub fn run(arguments: &Arguments) -> u8 {
     let checked = match &arguments.request {
         Some(request) => check(arguments, request),
-        None => load_bundle(&arguments.bundle).map(|(bundle, reference)| (summary::of(&bundle, &reference), exit::OK)),
+        None => load_bundle(arguments).map(|(bundle, reference)| (summary::of(&bundle, &reference), exit::OK)),
     };
     match checked {
         Ok((text, code)) => print(&text, code),
@@ -77,7 +77,7 @@ pub fn run(arguments: &Arguments) -> u8 {
 
 fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> {
     let (captured, request) = read_request(request)?;
-    let (bundle, reference) = load_bundle(&arguments.bundle)?;
+    let (bundle, reference) = load_bundle(arguments)?;
     let identity = if arguments.xfcc { IdentitySource::Xfcc } else { captured.identity.unwrap_or_default() };
     let (settings, zone) = settings(arguments, identity, &request)?;
     #[expect(clippy::disallowed_methods, reason = "a command decides as of now unless told otherwise")]
@@ -120,8 +120,11 @@ fn read_request(path: &Path) -> Result<(Captured, Request<'static>), String> {
     Ok((captured, capture.request().map_err(at)?))
 }
 
-fn load_bundle(directory: &Path) -> Result<(Bundle, Reference), String> {
-    let loaded = Loader::default().load_with_reference(directory, Patience::START);
+fn load_bundle(arguments: &Arguments) -> Result<(Bundle, Reference), String> {
+    let directory = arguments.bundle.as_path();
+    let config = arguments.config.as_deref().map(Config::load).transpose().map_err(|error| error.to_string())?;
+    let loader = config.map_or_else(Loader::default, |config| Loader::new(false, config.bundle.max_unindexed_policies));
+    let loaded = loader.load_with_reference(directory, Patience::START);
     loaded.map_err(|error| format!("bundle {}: {error}", directory.display()))
 }
 

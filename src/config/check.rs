@@ -102,8 +102,10 @@ impl Config {
             return Err(mistake(&["telemetry.permit_sample_ratio"], "`permit_sample_ratio` is a share: 0 to 1"));
         }
         let (limits, server) = (&self.limits, &self.server);
-        let ranges: [(&str, &str, u64, u64, u64); 22] = [
+        let ranges: [(&str, &str, u64, u64, u64); 25] = [
             ("bundle", "poll_seconds", self.bundle.poll_seconds, 1, 86_400),
+            ("bundle", "load_seconds", self.bundle.load_seconds, 1, 3_600),
+            ("bundle", "max_unindexed_policies", self.bundle.max_unindexed_policies as u64, 1, 100_000),
             ("record", "queue_records", self.record.queue_records as u64, 1, 100_000),
             ("telemetry", "queue_spans", self.telemetry.queue_spans as u64, 1, 100_000),
             ("telemetry", "export_timeout_ms", self.telemetry.export_timeout_ms, 1, 60_000),
@@ -126,6 +128,7 @@ impl Config {
             ("server", "http2_local_reset_streams", server.http2_local_reset_streams as u64, 1, 65_536),
             ("server", "keepalive_seconds", server.keepalive_seconds, 1, 3_600),
             ("server", "drain_seconds", server.drain_seconds, 1, 3_600),
+            ("comparison", "one_in", self.comparison.one_in.into(), 0, 1_000_000_000),
             ("runtime", "worker_threads", self.runtime.worker_threads as u64, 1, 256),
         ];
         for (table, key, value, least, most) in ranges {

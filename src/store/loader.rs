@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::files;
+use super::{Snapshot, files};
+use crate::authz::Active;
+use crate::authz::policy::bundle::MAX_UNINDEXED_POLICIES;
 use crate::authz::policy::source::BundleError;
 use crate::authz::policy::{Bundle, Reference};
 
@@ -30,28 +32,70 @@ pub struct Patience {
 }
 
 impl Patience {
+    /// Time for everything, in seconds, unless configured: 100,000 policies and a million entities on a slow, busy machine.
+    pub const SECONDS: u64 = 300;
     /// For a directory that nobody is expected to be writing: a start, or a command.
-    pub const START: Self = Self { pause: Duration::from_millis(25), time: Duration::from_secs(60) };
+    pub const START: Self = Self { pause: Duration::from_millis(25), time: Duration::from_secs(Self::SECONDS) };
     /// For a directory that has just changed.
-    pub const CHANGED: Self = Self { pause: Duration::from_millis(250), time: Duration::from_secs(60) };
+    pub const CHANGED: Self = Self { pause: Duration::from_millis(250), ..Self::START };
+
+    /// The same with another time for everything.
+    #[must_use]
+    pub const fn within(self, time: Duration) -> Self {
+        Self { time, ..self }
+    }
 }
 
 /// Loads bundles, one at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Loader {
     stuck: Arc<AtomicUsize>,
+    /// Whether each bundle comes with what Cedar's own authorizer is asked over.
+    compares: bool,
+    /// The budget of [`Bundle::check_budget`].
+    max_unindexed: usize,
+}
+
+impl Default for Loader {
+    fn default() -> Self {
+        Self::new(false, MAX_UNINDEXED_POLICIES)
+    }
 }
 
 impl Loader {
-    /// The bundle in `directory`; `None` if its digest is `known`.
+    /// A loader; one that `compares` loads each bundle with its [`Reference`]. `max_unindexed` is the budget of
+    /// [`Bundle::check_budget`].
+    #[must_use]
+    pub fn new(compares: bool, max_unindexed: usize) -> Self {
+        Self { stuck: Arc::default(), compares, max_unindexed }
+    }
+
+    /// The bundle in `directory`; `None` if it is the one in force.
     ///
     /// # Errors
     /// [`BundleError`] for whatever is wrong with it, taking too long included.
-    pub fn load(&self, directory: &Path, patience: Patience, known: &str) -> Result<Option<Bundle>, BundleError> {
-        let (path, known) = (directory.to_path_buf(), known.to_owned());
+    pub fn load(
+        &self,
+        directory: &Path,
+        patience: Patience,
+        in_force: &Arc<Snapshot>,
+    ) -> Result<Option<Snapshot>, BundleError> {
+        let (path, in_force) = (directory.to_path_buf(), in_force.clone());
+        let (compares, max_unindexed) = (self.compares, self.max_unindexed);
         self.run(patience.time, move || {
             let (files, digest) = files::read_stable(&path, patience.pause)?;
-            if digest == known { Ok(None) } else { Bundle::load(&files, digest).map(Some) }
+            if digest == *in_force.digest {
+                return Ok(None);
+            }
+            let begun = Instant::now();
+            let previous = match &in_force.active {
+                Active::Missing => None,
+                Active::Loaded(bundle) => Some(&**bundle),
+            };
+            let bundle = Bundle::load_after(&files, digest, previous)?;
+            bundle.check_budget(max_unindexed)?;
+            let reference = compares.then(|| Reference::load_without_entities(&files)).transpose()?;
+            Ok(Some(Snapshot::new(bundle, reference, begun.elapsed())))
         })
     }
 
@@ -64,10 +108,12 @@ impl Loader {
         directory: &Path,
         patience: Patience,
     ) -> Result<(Bundle, Reference), BundleError> {
-        let path = directory.to_path_buf();
+        let (path, max_unindexed) = (directory.to_path_buf(), self.max_unindexed);
         self.run(patience.time, move || {
             let (files, digest) = files::read_stable(&path, patience.pause)?;
-            Ok((Bundle::load(&files, digest)?, Reference::load(&files)?))
+            let bundle = Bundle::load(&files, digest)?;
+            bundle.check_budget(max_unindexed)?;
+            Ok((bundle, Reference::load_without_entities(&files)?))
         })
     }
 
@@ -128,9 +174,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("targets.toml"), "").unwrap();
         let loader = Loader::default();
+        let nothing = Arc::default();
         let hasty = Patience { pause: Duration::from_millis(300), time: Duration::from_millis(1) };
         let texts: Vec<String> =
-            (0..3).map(|_| loader.load(folder.path(), hasty, "").unwrap_err().to_string()).collect();
+            (0..3).map(|_| loader.load(folder.path(), hasty, &nothing).unwrap_err().to_string()).collect();
         assert_eq!(texts[0], "could not be read and validated within 0 s");
         assert_eq!(texts[1], texts[0]);
         assert!(texts[2].contains("still being read"), "{}", texts[2]);
@@ -138,7 +185,7 @@ mod tests {
         while loader.stuck.load(Ordering::Relaxed) > 0 {
             thread::yield_now();
         }
-        let error = loader.load(folder.path(), Patience::START, "").unwrap_err().to_string();
+        let error = loader.load(folder.path(), Patience::START, &nothing).unwrap_err().to_string();
         assert!(error.contains("schema"), "{error}");
     }
 }

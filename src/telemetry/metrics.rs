@@ -20,6 +20,8 @@ pub struct Metrics {
     pub policy_errors: IntCounter,
     /// When the bundle in force was swapped in, as Unix time.
     pub bundle_loaded_seconds: Gauge,
+    /// How long it took to build the bundle in force, in seconds.
+    pub bundle_build_seconds: Gauge,
     /// Swaps of the bundle.
     pub bundle_loads: IntCounter,
     /// Bundles on disk that were refused.
@@ -28,6 +30,10 @@ pub struct Metrics {
     pub bundle_stale: IntGauge,
     /// Policies in force.
     pub bundle_policies: IntGauge,
+    /// Entities in force.
+    pub bundle_entities: IntGauge,
+    /// The most policies that a call evaluates whatever its principal and resource.
+    pub bundle_unindexed: IntGauge,
     /// Checks being decided.
     pub in_flight: IntGauge,
     /// Records taken and not yet written.
@@ -46,6 +52,12 @@ pub struct Metrics {
     pub admin_connections_refused: IntCounter,
     /// Captures that were dropped.
     pub captures_dropped: IntCounter,
+    /// Checks compared with Cedar's own authorizer.
+    pub comparisons: IntCounter,
+    /// Checks drawn for a comparison that was not made.
+    pub comparisons_dropped: IntCounter,
+    /// Comparisons whose answers differ.
+    pub comparison_differences: IntCounter,
 }
 
 /// What is counted of a decision; the decision itself goes on to its record.
@@ -79,33 +91,24 @@ impl Metrics {
     /// If a name is there twice.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let decisions = IntCounterVec::new(
-            Opts::new("palisade_decisions_total", "Decisions by verdict, reason and protocol."),
-            &["verdict", "reason", "protocol"],
-        )?;
-        register(&registry, &decisions)?;
-        let protocols = Protocol::ALL.iter().map(|protocol| protocol.as_str()).chain(["none"]);
-        let handles = protocols
-            .map(|protocol| {
-                let denials =
-                    Reason::ALL.iter().map(|reason| decisions.with_label_values(&["denial", reason.code(), protocol]));
-                let permit = decisions.with_label_values(&["permit", "", protocol]);
-                denials.chain([permit]).collect()
-            })
-            .collect();
         let counter = |name, help| register(&registry, &IntCounter::new(name, help)?);
         let gauge = |name, help| register(&registry, &IntGauge::new(name, help)?);
+        let seconds = |name, help| register(&registry, &Gauge::new(name, help)?);
         let histogram = HistogramOpts::new("palisade_decision_seconds", "From the arrival of a check to its decision.");
         Ok(Self {
-            decisions: handles,
+            decisions: decisions(&registry)?,
             decision_seconds: register(&registry, &Histogram::with_opts(histogram.buckets(BUCKETS.to_vec()))?)?,
             policy_errors: counter(
                 "palisade_policy_errors_total",
                 "Policies that failed to evaluate; each denies its call.",
             )?,
-            bundle_loaded_seconds: register(
-                &registry,
-                &Gauge::new("palisade_bundle_loaded_timestamp_seconds", "When the bundle in force was swapped in.")?,
+            bundle_loaded_seconds: seconds(
+                "palisade_bundle_loaded_timestamp_seconds",
+                "When the bundle in force was swapped in.",
+            )?,
+            bundle_build_seconds: seconds(
+                "palisade_bundle_build_seconds",
+                "How long it took to build the bundle in force from its files.",
             )?,
             bundle_loads: counter("palisade_bundle_loads_total", "Bundles swapped in.")?,
             bundle_load_failures: counter("palisade_bundle_load_failures_total", "Bundles on disk that were refused.")?,
@@ -114,6 +117,11 @@ impl Metrics {
                 "1 while the bundle on disk is refused and the last good one in force.",
             )?,
             bundle_policies: gauge("palisade_bundle_policies", "Policies in force.")?,
+            bundle_entities: gauge("palisade_bundle_entities", "Entities in force, actions apart.")?,
+            bundle_unindexed: gauge(
+                "palisade_bundle_unindexed_policies",
+                "Policies that name neither principal nor resource, the most that one call evaluates.",
+            )?,
             in_flight: gauge("palisade_checks_in_flight", "Checks being decided.")?,
             record_queue: gauge("palisade_record_queue", "Records taken and not yet written.")?,
             records_lost: counter("palisade_records_lost_total", "Decisions whose record could not be kept.")?,
@@ -138,6 +146,12 @@ impl Metrics {
                 "Connections to the admin port closed at once because there were too many.",
             )?,
             captures_dropped: counter("palisade_captures_dropped_total", "Captured checks that were dropped.")?,
+            comparisons: counter("palisade_comparisons_total", "Checks compared with Cedar's own authorizer.")?,
+            comparisons_dropped: counter("palisade_comparisons_dropped_total", "Checks drawn, but never compared.")?,
+            comparison_differences: counter(
+                "palisade_comparison_differences_total",
+                "Comparisons in which Cedar's own authorizer says otherwise; each is a bug.",
+            )?,
             registry,
         })
     }
@@ -170,6 +184,22 @@ impl Metrics {
         let _encoded = TextEncoder::new().encode(&families, &mut text);
         String::from_utf8(text).unwrap_or_default()
     }
+}
+
+/// A counter for each protocol and each reason, so that none is looked up while deciding.
+fn decisions(registry: &Registry) -> Result<Vec<Vec<IntCounter>>, prometheus::Error> {
+    let decisions = IntCounterVec::new(
+        Opts::new("palisade_decisions_total", "Decisions by verdict, reason and protocol."),
+        &["verdict", "reason", "protocol"],
+    )?;
+    register(registry, &decisions)?;
+    let protocols = Protocol::ALL.iter().map(|protocol| protocol.as_str()).chain(["none"]);
+    let of_protocol = |protocol| {
+        let denials =
+            Reason::ALL.iter().map(|reason| decisions.with_label_values(&["denial", reason.code(), protocol]));
+        denials.chain([decisions.with_label_values(&["permit", "", protocol])]).collect()
+    };
+    Ok(protocols.map(of_protocol).collect())
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: &C) -> Result<C, prometheus::Error> {

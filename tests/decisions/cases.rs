@@ -191,6 +191,15 @@ fn all_cases() -> Vec<(String, Case)> {
     support::walk(&root, ".json").iter().map(|path| (name(path), Case::read(path))).collect()
 }
 
+/// Visits every case that is a request: its name, bundle, identity source and moment, and the request.
+pub fn for_each(mut visit: impl FnMut(&str, Option<&str>, IdentitySource, &str, &Request)) {
+    for (name, case) in all_cases() {
+        if let Some(request) = case.request() {
+            visit(&name, case.bundle.as_deref(), case.identity, case.now.as_deref().unwrap_or(OFFICE), &request);
+        }
+    }
+}
+
 /// Collects what is wrong with one answer, so that one run shows everything.
 #[derive(Default)]
 struct Findings(Vec<String>);

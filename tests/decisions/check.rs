@@ -124,6 +124,14 @@ fn a_bundle_alone_is_summed_up_or_refused() {
     assert!(rest.contains("\n           namespaces: example.org/agents\n"), "{text}");
     assert!(rest.ends_with("\nthe bundle is valid\n"), "{text}");
 
+    // The budget is the configuration's.
+    let config = folder.path().join("palisade.md");
+    let budget = "[bundle]\nmax_unindexed_policies = 2\n[identity]\ntrust_domains = [\"example.org\"]\n";
+    std::fs::write(&config, budget).unwrap();
+    let (code, _, error) = alone(folder.path(), &["--config", config.to_str().unwrap()]);
+    assert_eq!(code, 1);
+    assert!(error.contains("evaluates 3 policies that name no principal and no resource"), "{error}");
+
     std::fs::write(folder.path().join("policies/new.cedar"), "\npermit (principal, action, resource);\n").unwrap();
     let (code, text, error) = alone(folder.path(), &[]);
     assert_eq!((code, text.as_str()), (1, ""));
@@ -134,7 +142,7 @@ fn a_bundle_alone_is_summed_up_or_refused() {
     assert_eq!(error, said);
 
     // What is about a request is not ignored where there is none.
-    for more in [&["--xfcc"][..], &["--now", support::OFFICE], &["--config", "palisade.toml"]] {
+    for more in [&["--xfcc"][..], &["--now", support::OFFICE], &["--all"]] {
         assert_eq!(alone(folder.path(), more).0, 2, "{more:?}");
     }
 }

@@ -10,6 +10,8 @@ mod cases;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod comparison;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod entities;

@@ -95,7 +95,8 @@ pub fn load_after(all: &Files, previous: &Bundle) -> Result<Bundle, BundleError>
     Bundle::load_after(&all, files::digest(&all), Some(previous))
 }
 
-fn sources(all: &Files) -> Vec<SourceFile> {
+/// The same, as the shell hands them to the core.
+pub fn sources(all: &Files) -> Vec<SourceFile> {
     all.iter().map(|(name, bytes)| SourceFile { name: name.clone(), bytes: bytes.clone() }).collect()
 }
 

@@ -14,7 +14,7 @@ use crate::support::ask::Ask;
 use crate::support::client::{Answer, Client};
 use crate::support::process::make_fifo;
 use crate::support::wire::{CHECK, Wire};
-use crate::support::{App, FORBIDS_SUPPORT_BOT, Setup, eventually, replace};
+use crate::support::{App, FORBIDS_SUPPORT_BOT, Setup, eventually, niceness, replace};
 
 fn digest(app: &App) -> String {
     let text = app.get("/readyz").1;
@@ -221,6 +221,26 @@ fn without_watching_nothing_is_reloaded() {
     }
     digest_after(&watching, &before);
     assert_eq!(digest(&app), before);
+}
+
+/// A thread that reads twice, with a pause, can be seen; if it was not, there is another change.
+#[test]
+fn reloading_leaves_the_cores_to_calls() {
+    let app = App::start();
+    let file = app.setup.bundle().join("policies/more.cedar");
+    let mut before = String::new();
+    eventually("a load at low priority", || {
+        let now = digest(&app);
+        if now != before {
+            let text =
+                if file.exists() { format!("{}\n", std::fs::read_to_string(&file).unwrap()) } else { HARMLESS.into() };
+            replace(&file, &text);
+            before = now;
+        }
+        niceness("bundle-load").iter().any(|nice| *nice > 0).then_some(())
+    });
+    let deciding = niceness("decide");
+    assert!(!deciding.is_empty() && deciding.iter().all(|nice| *nice == 0), "{deciding:?}");
 }
 
 /// Files that are not the bundle's: an editor's leftovers, tests, documents.

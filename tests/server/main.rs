@@ -11,6 +11,8 @@ mod bundles;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod comparison;
+#[cfg(test)]
 mod crowd;
 #[cfg(test)]
 mod draining;

@@ -261,6 +261,19 @@ pub fn replace(path: &Path, text: &str) {
     std::fs::rename(aside, path).unwrap();
 }
 
+/// What is added to the niceness of this process's threads of a name, each.
+pub fn niceness(thread: &str) -> Vec<i64> {
+    let nice = |stat: &str| stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse::<i64>().ok();
+    let usual = nice(&std::fs::read_to_string("/proc/self/stat").unwrap()).unwrap();
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    // One that ends while it is looked at is none.
+    let of = |path: PathBuf| {
+        let name = std::fs::read_to_string(path.join("comm")).ok()?;
+        (name.trim_end() == thread).then_some(nice(&std::fs::read_to_string(path.join("stat")).ok()?)? - usual)
+    };
+    tasks.filter_map(|task| of(task.unwrap().path())).collect()
+}
+
 /// A policy on top of the default ones, in a file of its own: it forbids the support bot everything.
 pub const FORBIDS_SUPPORT_BOT: &str = r#"
 @id("no-support-bot")

@@ -1,14 +1,16 @@
 //! Cedar's own authorizer over a whole bundle: the yardstick for [`Engine::decide`](super::engine::Engine::decide).
 //!
-//! It holds every policy, the schema and all entities a second time, so it is built from the files when somebody wants to
-//! compare (`palisade check`, tests, fuzzing); a sidecar that serves has none.
+//! It holds every policy and the schema a second time, so it is built from the files when somebody wants to compare:
+//! `palisade check`, tests and fuzzing over all entities, as Cedar itself parsed them; a server with `[comparison]` over those of
+//! each query, because a second copy of a million entities would cost gigabytes. A server without it has none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use cedar_policy::{Authorizer, Entities, PolicySet, Response, Schema};
 
 use super::bundle::Bundle;
-use super::cedar::{self, EntityUID};
+use super::cedar::{self, Context, Entity, EntityUID};
 use super::engine::Query;
 use super::load::Texts;
 use super::policies::Policies;
@@ -19,7 +21,16 @@ use super::source::{BundleError, SourceFile};
 pub struct Reference {
     policies: PolicySet,
     schema: Schema,
-    entities: Entities,
+    known: Known,
+}
+
+/// The entities over which Cedar decides, besides principal and resource.
+#[derive(Debug)]
+enum Known {
+    /// All of the bundle's.
+    All(Entities),
+    /// These actions, and what the query names, from the bundle.
+    OfTheQuery(Entities),
 }
 
 impl Reference {
@@ -34,11 +45,24 @@ impl Reference {
         let registries = texts.registries(&targets)?;
         let policies = Policies::read(&texts)?.set()?;
         let entities = texts.entities(&schema, &targets, &registries)?;
-        Ok(Self { policies, schema, entities })
+        Ok(Self { policies, schema, known: Known::All(entities) })
     }
 
-    /// What Cedar's own authorizer says over all policies and entities, with the request validated against the schema:
-    /// slow. `query` is one of `bundle`, made of the same files, and has to hold the whole context.
+    /// The same without a copy of the entities: each query brings its own, with all that they are in. Policies can read no
+    /// others, for they are validated at level 1.
+    ///
+    /// # Errors
+    /// [`BundleError`] for what cannot be read.
+    pub fn load_without_entities(files: &[SourceFile]) -> Result<Self, BundleError> {
+        let texts = Texts::sort(files)?;
+        let schema = texts.schema()?;
+        let policies = Policies::read(&texts)?.set()?;
+        let actions = schema.action_entities().map_err(|error| BundleError::new("*.cedarschema", error.to_string()))?;
+        Ok(Self { policies, schema, known: Known::OfTheQuery(actions) })
+    }
+
+    /// What Cedar's own authorizer says over all policies, with the request validated against the schema: slow. `query` is
+    /// one of `bundle`, made of the same files, and has to hold the whole context.
     ///
     /// # Errors
     /// What Cedar says if the request does not fit the schema.
@@ -46,6 +70,13 @@ impl Reference {
         let action = bundle.engine().action_uid(query.action).ok_or("no such action")?;
         let known = |uid: &EntityUID| (uid.clone(), None);
         let schema: &cedar::ValidatorSchema = self.schema.as_ref();
+        let (entities, above) = match &self.known {
+            Known::All(entities) => (entities, Vec::new()),
+            Known::OfTheQuery(actions) => (actions, others(bundle, &query)),
+        };
+        // The last one of a uid counts, and no file knows principal and resource better than the query.
+        let own = above.into_iter().chain([query.principal.entity().clone(), query.resource.entity().clone()]);
+        let own: Vec<_> = own.map(|entity| cedar_policy::Entity::from((*entity).clone())).collect();
         let request = cedar::Request::new(
             known(query.principal.uid()),
             known(action),
@@ -55,9 +86,7 @@ impl Reference {
             cedar::Extensions::all_available(),
         )
         .map_err(|error| error.to_string())?;
-        let own = [query.principal, query.resource].map(|known| cedar_policy::Entity::from((**known.entity()).clone()));
-        let entities =
-            self.entities.clone().upsert_entities(own, Some(&self.schema)).map_err(|error| error.to_string())?;
+        let entities = entities.clone().upsert_entities(own, Some(&self.schema)).map_err(|error| error.to_string())?;
         Ok(Authorizer::new().is_authorized(&request.into(), &self.policies, &entities))
     }
 
@@ -67,4 +96,18 @@ impl Reference {
         let literals = self.policies.policies().flat_map(cedar_policy::Policy::entity_literals);
         literals.filter(|uid| uid.type_name().to_string() == ty).map(|uid| uid.id().unescaped().to_owned()).collect()
     }
+}
+
+/// The entities that the context of a query names, and whatever they, the principal and the resource are in.
+fn others(bundle: &Bundle, query: &Query) -> Vec<Arc<Entity>> {
+    let get = |uid: &EntityUID| bundle.store().get(uid);
+    let named: HashSet<EntityUID> = match &query.context {
+        Context::Value(attributes) => attributes.values().flat_map(cedar::Value::all_literal_uids).collect(),
+        // Palisade makes no context with unknowns in it.
+        Context::RestrictedResidual(_) => HashSet::new(),
+    };
+    let named: Vec<Arc<Entity>> = named.iter().filter_map(get).collect();
+    let roots = named.iter().chain([query.principal.entity(), query.resource.entity()]);
+    let above: HashSet<&EntityUID> = roots.flat_map(|entity| entity.ancestors()).collect();
+    above.into_iter().filter_map(get).chain(named.iter().cloned()).collect()
 }
