@@ -2,6 +2,7 @@
 
 mod bytes;
 mod chance;
+mod worlds;
 
 use std::collections::BTreeSet;
 
