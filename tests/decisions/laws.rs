@@ -2,6 +2,7 @@
 
 mod bytes;
 mod chance;
+mod stacks;
 mod worlds;
 
 use std::collections::BTreeSet;
