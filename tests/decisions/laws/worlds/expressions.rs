@@ -326,6 +326,9 @@ impl<'w> Writer<'w> {
     /// Somebody of this type, or of any.
     pub fn uid(&mut self, ty: Option<&str>) -> Uid {
         let ty = ty.filter(|_| !self.dice.percent(self.wild / 4));
+        if self.dice.percent(self.wild / 8) {
+            return Uid { ty: "Ghost", id: "of no type that is declared".to_owned() };
+        }
         let fitting: Vec<&Uid> = self.named.iter().filter(|uid| ty.is_none_or(|ty| uid.ty == ty)).collect();
         self.dice.one_of(&fitting).clone()
     }

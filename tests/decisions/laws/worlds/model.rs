@@ -78,7 +78,7 @@ pub struct Model {
 
 const PRINCIPALS: &[&str] = &["Agent", "Person", "Ops::Bot"];
 const RESOURCES: &[&str] = &["Tool", "Doc", "Net::Node"];
-const GROUPS: &[&str] = &["Team", "Ops::Unit"];
+const GROUPS: &[&str] = &["Team", "Fleet::Unit"];
 const ACTION_GROUPS: &[&str] = &["any kind", "reads", "writes"];
 const ACTIONS: &[&str] = &["read", "tools/call", "write", "delete", "lab/run"];
 pub const NAMES: &[&str] =
