@@ -39,44 +39,51 @@ fn ask_all(world: &World, coverage: &mut Coverage, build: fn(&World) -> Asked) -
     Ok(())
 }
 
-/// Asks all questions of as many worlds as it takes, on all processors. The seed of a world is the first seed and its
-/// number, so that one world alone can be had again.
-fn ask_worlds(first: u64, cases: u64, build: fn(&World) -> Asked) -> Result<Coverage, String> {
-    let worlds = cases.div_ceil(ASKS as u64);
-    let (next, all) = (AtomicU64::new(0), Mutex::new((Coverage::default(), None::<(u64, World)>)));
-    let work = || loop {
-        let number = next.fetch_add(1, Ordering::Relaxed);
-        if number >= worlds {
-            return;
-        }
-        let (mut coverage, world) = (Coverage::default(), World::by_chance(first + number, ASKS));
-        let failed = ask_all(&world, &mut coverage, build).is_err();
-        let mut all = all.lock().unwrap();
-        all.0.add(&coverage);
-        if all.0.cases() / PROGRESS > (all.0.cases() - coverage.cases()) / PROGRESS {
-            println!("{} questions, world {}", all.0.cases(), first + number);
-        }
-        if failed && all.1.as_ref().is_none_or(|(seed, _)| *seed > first + number) {
-            all.1 = Some((first + number, world));
-            next.store(worlds, Ordering::Relaxed);
+/// Does something for each number below `count`, on all processors.
+fn in_parallel(count: u64, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(0);
+    let work_on = || {
+        while let Some(number) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < count) {
+            work(number);
         }
     };
     std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let spawn = |_| std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work).unwrap();
+        let spawn = |_| std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work_on).unwrap();
         let threads: Vec<_> = (0..threads).map(spawn).collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
-    let (coverage, failed) = all.into_inner().unwrap();
-    match failed {
-        None => Ok(coverage),
-        Some((seed, world)) => Err(tell(seed, world, build)),
+}
+
+/// Asks all questions of as many worlds as it takes. The seed of a world is the first seed and its number, so that one
+/// world alone can be had again.
+fn ask_worlds(first: u64, cases: u64, build: fn(&World) -> Asked) -> Result<Coverage, String> {
+    let (all, failed) = (Mutex::new(Coverage::default()), Mutex::new(None::<u64>));
+    in_parallel(cases.div_ceil(ASKS as u64), |number| {
+        if failed.lock().unwrap().is_some() {
+            return;
+        }
+        let (seed, mut coverage) = (first + number, Coverage::default());
+        if ask_all(&World::by_chance(seed, ASKS), &mut coverage, build).is_err() {
+            let mut failed = failed.lock().unwrap();
+            *failed = Some(failed.map_or(seed, |earlier| earlier.min(seed)));
+        }
+        let mut all = all.lock().unwrap();
+        all.add(&coverage);
+        if all.cases() / PROGRESS > (all.cases() - coverage.cases()) / PROGRESS {
+            println!("{} questions, world {seed}", all.cases());
+        }
+    });
+    match failed.into_inner().unwrap() {
+        None => Ok(all.into_inner().unwrap()),
+        Some(seed) => Err(tell(seed, build)),
     }
 }
 
 /// The smallest world in which the law does not hold, in words.
-fn tell(seed: u64, world: World, build: fn(&World) -> Asked) -> String {
-    let world = smallest(world, |world| ask_all(world, &mut Coverage::default(), build).is_err());
+fn tell(seed: u64, build: fn(&World) -> Asked) -> String {
+    let world =
+        smallest(World::by_chance(seed, ASKS), |world| ask_all(world, &mut Coverage::default(), build).is_err());
     let difference = ask_all(&world, &mut Coverage::default(), build).unwrap_err();
     let mut text =
         format!("world {seed}, cut down (LAWS_SEED={seed} LAWS_CASES=1 asks it again):\n{}", world.model.text());

@@ -21,6 +21,9 @@ pub struct Writer<'w> {
     /// How often, in percent, something is written that may fail.
     pub wild: usize,
     pub dice: &'w mut Dice,
+    /// Whether entities are looked into that are neither principal nor resource: strict validation at level 1 refuses
+    /// that, and what the engine would say is not asked.
+    pub deep: bool,
     /// What has to be tested before the part that is being written.
     guards: Vec<String>,
 }
@@ -28,8 +31,12 @@ pub struct Writer<'w> {
 const TYPES: &[Ty] = &[Ty::Bool, Ty::Long, Ty::Text, Ty::Texts, Ty::Decimal, Ty::Ip, Ty::Moment, Ty::Span, Ty::Card];
 
 impl<'w> Writer<'w> {
-    pub const fn new(model: &'w Model, named: &'w [Uid], about: About, wild: usize, dice: &'w mut Dice) -> Self {
-        Self { model, named, about, wild, dice, guards: Vec::new() }
+    /// A writer about one action, chosen by chance.
+    pub fn new(model: &'w Model, named: &'w [Uid], wild: usize, dice: &'w mut Dice) -> Self {
+        let leaf = dice.one_of(&model.leaves());
+        let (principal, resource) = (dice.one_of(&leaf.principals), dice.one_of(&leaf.resources));
+        let about = About { principal, action: leaf.name, resource };
+        Self { model, named, about, wild, dice, deep: false, guards: Vec::new() }
     }
 
     /// A whole condition: operands of `&&`, of which the first can be such that they tell the policy apart.
@@ -93,8 +100,9 @@ impl<'w> Writer<'w> {
     fn has(&mut self) -> String {
         let of = self.dice.one_of(&["principal", "resource", "context", "context", "action"]);
         let name = self.dice.one_of(NAMES);
-        match self.dice.below(8) {
+        match self.dice.below(9) {
             0 => format!("context has {name}.x"),
+            8 => "context has input.x".into(),
             1 => format!("{of} has {name:?}"),
             _ => format!("{of} has {name}"),
         }
@@ -123,6 +131,9 @@ impl<'w> Writer<'w> {
 
     /// One test of one value.
     fn test(&mut self) -> String {
+        if self.deep && self.dice.percent(12) {
+            return self.deep_test();
+        }
         match self.dice.below(22) {
             0..=3 => {
                 let operator = self.dice.one_of(&["<", "<=", ">", ">=", "==", "!="]);
@@ -155,7 +166,33 @@ impl<'w> Writer<'w> {
             18 => self.whole_record(),
             19 if self.dice.percent(self.wild) => format!("({} == {})", self.anything(), self.anything()),
             20 if self.dice.percent(self.wild) => format!("({} < {})", self.anything(), self.anything()),
+            21 if self.dice.percent(self.wild) => format!("({} * 9223372036854775807 > 0)", self.long(1)),
             _ => self.read(Ty::Bool).unwrap_or_else(|| "true".to_owned()),
+        }
+    }
+
+    /// A look into an entity of an entity, into one of the context, or into one that is written out.
+    fn deep_test(&mut self) -> String {
+        let of = self.dice.one_of(&self.model.types).name;
+        let entity = match self.dice.below(6) {
+            0 => self.uid(Some(of)).to_string(),
+            1 => "(if principal is Agent then principal else principal)".into(),
+            _ => self.read(Ty::Entity(of)).unwrap_or_else(|| self.uid(Some(of)).to_string()),
+        };
+        let attributes = self.model.entity_type(of).map_or(&[][..], |ty| &ty.attributes[..]);
+        match self.dice.below(4) {
+            0 => format!("({entity} in {})", self.uid_above(of)),
+            1 => format!("{entity}.hasTag(\"team\")"),
+            _ if attributes.is_empty() => format!("({entity} has level)"),
+            _ => {
+                let attribute = self.dice.one_of(attributes);
+                let name = attribute.name;
+                match attribute.ty {
+                    Ty::Long => format!("({entity} has {name} && {entity}.{name} < 3)"),
+                    Ty::Bool => format!("({entity} has {name} && {entity}.{name})"),
+                    _ => format!("({entity} has {name} && {entity}.{name} == {entity}.{name})"),
+                }
+            }
         }
     }
 
@@ -249,7 +286,10 @@ impl<'w> Writer<'w> {
     }
 
     fn text(&mut self) -> String {
-        let literal = self.dice.one_of(&["\"\"", "\"a\"", "\"secret\"", "\"x*y\"", "\"été\""]).to_owned();
+        let literals = ["\"\"", "\"a\"", "\"secret\"", "\"x*y\"", "\"été\"", "\"two\u{a0}words\"", "\"s\u{435}cret\""];
+        // The last two draw warnings.
+        let sane = if self.dice.percent(self.wild / 4) { literals.len() } else { 5 };
+        let literal = self.dice.one_of(&literals[..sane]).to_owned();
         if self.dice.percent(60) { self.read(Ty::Text).unwrap_or(literal) } else { literal }
     }
 
@@ -281,8 +321,8 @@ impl<'w> Writer<'w> {
         let literal = format!("{constructor}(\"{}\")", self.dice.one_of(good));
         match self.dice.below(10) {
             0..=4 => self.read(ty).unwrap_or(literal),
-            5 if self.dice.percent(self.wild) => format!("{constructor}(\"{}\")", self.dice.one_of(bad)),
-            6 if self.dice.percent(self.wild) => format!("{constructor}({})", self.text()),
+            5 | 6 if self.dice.percent(self.wild) => format!("{constructor}(\"{}\")", self.dice.one_of(bad)),
+            7 if self.dice.percent(self.wild) => format!("{constructor}({})", self.text()),
             _ => literal,
         }
     }
@@ -292,7 +332,8 @@ impl<'w> Writer<'w> {
     fn read(&mut self, ty: Ty) -> Option<String> {
         if self.dice.percent(self.wild / 2) {
             let of = self.dice.one_of(&["principal", "resource", "context"]);
-            return Some(format!("{of}.{}", self.dice.one_of(NAMES)));
+            let name = if self.dice.percent(20) { "input" } else { self.dice.one_of(NAMES) };
+            return Some(format!("{of}.{name}"));
         }
         let model = self.model;
         let of_type = |name: &str| model.entity_type(name).map_or(&[][..], |ty| &ty.attributes[..]);
@@ -311,7 +352,13 @@ impl<'w> Writer<'w> {
         if !attribute.required && !self.dice.percent(self.wild) {
             self.guards.push(format!("{side} has {}", attribute.name));
         }
-        Some(format!("{side}.{}", attribute.name))
+        // Now and then written so that one has to look twice.
+        Some(match self.dice.below(20) {
+            0 => format!("{side}[\"{}\"]", attribute.name),
+            1 => format!("{{it: {side}}}.it.{}", attribute.name),
+            2 => format!("(if context has on then {side} else {side}).{}", attribute.name),
+            _ => format!("{side}.{}", attribute.name),
+        })
     }
 
     fn type_of(&self, side: &str) -> &'static str {

@@ -109,7 +109,12 @@ impl Model {
         for name in dice.some_of(ACTIONS) {
             let groups = above.iter().copied().filter(|_| dice.percent(50)).collect();
             let (principals, resources) = (dice.some_of(&model.principals), dice.some_of(&model.resources));
-            let context = attributes(dice, &all, 6);
+            let mut context = attributes(dice, &all, 6);
+            // What is most often different from one action to another.
+            if dice.percent(60) {
+                let ty = [Ty::Card, Ty::Card, Ty::Long, Ty::Text, Ty::Texts, Ty::Bool][dice.below(6)];
+                context.push(Attribute { name: "input", ty, required: dice.percent(70) });
+            }
             model.actions.push(Action { name, groups, principals, resources, context });
         }
         model

@@ -13,23 +13,23 @@ pub fn by_chance(model: &Model, named: &[Uid], dice: &mut Dice) -> Vec<Source> {
     let mut sources = Vec::new();
     for at in 0..policies {
         let id = format!("p{:02}", (at * 7 + 5) % 100);
-        let (text, _) = policy(model, named, wild, None, dice);
+        let text = policy(&mut Writer::new(model, named, wild, dice), Slots::default());
         sources.push(Source::Policy { id, text });
     }
     for at in 0..dice.below(4) {
         let slots = [(true, false), (false, true), (true, true)][dice.below(3)];
         let slots = Slots { principal: slots.0, resource: slots.1 };
         let template = format!("t{at}");
-        let (text, about) = policy(model, named, wild, Some(slots), dice);
+        let mut writer = Writer::new(model, named, wild, dice);
+        let text = policy(&mut writer, slots);
         let mut linked = vec![Source::Template { id: template.clone(), text }];
-        for link in 0..dice.between(1, 6) {
-            let mut writer = Writer::new(model, named, about.clone(), wild, dice);
-            let principal = slots.principal.then(|| filling(&mut writer, about.principal));
-            let resource = slots.resource.then(|| filling(&mut writer, about.resource));
-            let id = format!("{}link{at}{link}", ["", "a", "z"][dice.below(3)]);
+        for link in 0..writer.dice.between(1, 6) {
+            let principal = slots.principal.then(|| filling(&mut writer, |about| about.principal));
+            let resource = slots.resource.then(|| filling(&mut writer, |about| about.resource));
+            let id = format!("{}link{at}{link}", ["", "a", "z"][writer.dice.below(3)]);
             linked.push(Source::Link { id, template: template.clone(), principal, resource });
             // The same link once more, but for its id.
-            if dice.percent(15) {
+            if writer.dice.percent(15) {
                 let mut again = linked.last().unwrap().clone();
                 if let Source::Link { id, .. } = &mut again {
                     id.push_str("again");
@@ -47,21 +47,18 @@ pub fn by_chance(model: &Model, named: &[Uid], dice: &mut Dice) -> Vec<Source> {
     sources
 }
 
-fn filling(writer: &mut Writer<'_>, ty: &str) -> Uid {
+fn filling(writer: &mut Writer<'_>, side: fn(&About) -> &'static str) -> Uid {
+    let ty = side(&writer.about);
     if writer.dice.percent(50) { writer.uid(Some(ty)) } else { writer.uid_above(ty) }
 }
 
-/// One policy or template, and what it is mostly about.
-pub fn policy(model: &Model, named: &[Uid], wild: usize, slots: Option<Slots>, dice: &mut Dice) -> (String, About) {
-    let leaves = model.leaves();
-    let leaf = dice.one_of(&leaves);
-    let about =
-        About { principal: dice.one_of(&leaf.principals), action: leaf.name, resource: dice.one_of(&leaf.resources) };
-    let mut writer = Writer::new(model, named, about.clone(), wild, dice);
-    let slots = slots.unwrap_or_default();
-    let principal = scope("principal", about.principal, leaf.principals.len(), slots.principal, &mut writer);
-    let resource = scope("resource", about.resource, leaf.resources.len(), slots.resource, &mut writer);
-    let action = action(&mut writer);
+/// One policy, or a template with these slots.
+pub fn policy(writer: &mut Writer<'_>, slots: Slots) -> String {
+    let (about, own) = (writer.about.clone(), writer.about.action);
+    let leaf = writer.model.actions.iter().find(|action| action.name == own).unwrap();
+    let principal = scope("principal", about.principal, leaf.principals.len(), slots.principal, writer);
+    let resource = scope("resource", about.resource, leaf.resources.len(), slots.resource, writer);
+    let action = action(writer);
     let effect = if writer.dice.percent(35) { "forbid" } else { "permit" };
     let mut text = format!("{effect} ({principal}, {action}, {resource})");
     let clauses = [0, 1, 1, 1, 1, 2, 2, 3][writer.dice.below(8)];
@@ -70,7 +67,7 @@ pub fn policy(model: &Model, named: &[Uid], wild: usize, slots: Option<Slots>, d
         text += &format!("\n{keyword} {{ {} }}", writer.condition());
     }
     text.push(';');
-    (text, about)
+    text
 }
 
 /// The scope of a side; a tame one leaves no doubt about the type.
