@@ -9,6 +9,8 @@
     reason = "a benchmark talks to its terminal and stops at the first surprise"
 )]
 
+mod crowd;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -50,8 +52,38 @@ fn main() {
     measure("decision: MCP tools/call, forbidden", || decide(&denied));
     let decision = decide(&call);
     measure("answer: CheckResponse of a permit", || response::build(&decision, "019b0000-0000-7000-8000-000000000000"));
+    among_many(&settings, &facts);
     let body = call.http.as_ref().and_then(|http| http.body.bytes()).unwrap_or_default();
     measure("digest: SHA-256 of the body", || files::sha256(body));
+}
+
+/// The same call with 20 policies that apply to it, among more and more that do not.
+fn among_many(settings: &Settings, facts: &Facts) {
+    let call = tools_call("support-bot", "query_customers", r#"{"segment":"startup","limit":20}"#);
+    for others in [10, 1_000, 10_000, 100_000] {
+        let (before, start) = (resident(), Instant::now());
+        let sources = crowd::bundle(others);
+        let bundle = Bundle::load(&sources, files::digest(&sources)).expect("the crowd is valid");
+        let (seconds, policies) = (start.elapsed().as_secs_f64(), bundle.engine().len());
+        drop(sources);
+        let active = Active::Loaded(Box::new(bundle));
+        let decide = || authorize(&active, settings, IdentitySource::SourcePrincipal, &call, facts);
+        let decision = decide();
+        let evaluation = &decision.evaluations[0];
+        assert!(decision.reason().is_none() && evaluation.evaluated.len() == crowd::MATCHING, "{decision:?}");
+        measure(&format!("decision: {} policies apply, among {others}", crowd::MATCHING), decide);
+        println!(
+            "  {policies} policies loaded in {seconds:.2} s, {} MB more in use",
+            resident().saturating_sub(before)
+        );
+    }
+}
+
+/// The memory of this process, in MB.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<usize>().map_or(0, |kilobytes| kilobytes / 1024)
 }
 
 fn measure<T>(name: &str, mut run: impl FnMut() -> T) {

@@ -33,7 +33,7 @@ use plain::{MAX_NAME_BYTES, bounded};
 use policy::bundle::Server;
 use policy::engine::Answer;
 use policy::query::Parts;
-use policy::{Bundle, Satisfied};
+use policy::{Bundle, Evaluated, Satisfied};
 use reason::Reason;
 use request::Request;
 
@@ -144,15 +144,15 @@ fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Sa
         }
     };
     evaluation.resource = Some(query.resource.uid().clone());
-    let (answer, candidates) = bundle.engine().decide(query);
-    evaluation.candidates = candidates;
+    let answer = bundle.engine().decide(&query);
+    evaluation.evaluated = Evaluated::new(bundle.engine().clone(), query.candidates);
     let outcome = match answer {
         Answer::Permitted(satisfied) => {
             evaluation.policies = satisfied.permits().to_vec();
             Ok(satisfied)
         }
         Answer::Forbidden(forbids, failures) => {
-            let message = forbids.iter().find_map(|policy| policy.message.clone());
+            let message = forbids.iter().find_map(|policy| policy.message.as_deref().map(str::to_owned));
             evaluation.policies = forbids;
             evaluation.failures = failures;
             Err(Denial { message, ..Reason::PolicyForbids.into() })
@@ -183,7 +183,7 @@ fn describe(call: &Call<'_>) -> Evaluation {
         id: call.id.clone(),
         policies: Vec::new(),
         failures: Vec::new(),
-        candidates: 0,
+        evaluated: Evaluated::default(),
     }
 }
 

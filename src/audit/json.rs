@@ -7,6 +7,9 @@ use crate::authz::hex;
 use crate::authz::record::Record;
 use crate::proto;
 
+/// Most policies that a record says of that they were evaluated, and why; their number is whole.
+const MAX_EVALUATED: usize = 64;
+
 /// Appends one record as a line; `false` if it has no JSON form, and nothing was appended.
 #[must_use]
 pub fn line(lines: &mut Vec<u8>, record: Record) -> bool {
@@ -78,8 +81,8 @@ fn call(evaluation: Evaluation) -> proto::CallRecord {
             .iter()
             .map(|policy| proto::PolicyRecord {
                 id: policy.id.clone(),
-                reason: policy.reason.clone(),
-                control: policy.control.clone().unwrap_or_default(),
+                reason: policy.reason.to_string(),
+                control: policy.control.as_deref().unwrap_or_default().to_owned(),
             })
             .collect(),
         errors: evaluation
@@ -87,6 +90,12 @@ fn call(evaluation: Evaluation) -> proto::CallRecord {
             .iter()
             .map(|failure| proto::PolicyError { id: failure.policy.id.clone(), error: failure.error.to_owned() })
             .collect(),
-        candidates: u32::try_from(evaluation.candidates).unwrap_or(u32::MAX),
+        candidates: u32::try_from(evaluation.evaluated.len()).unwrap_or(u32::MAX),
+        evaluated: evaluation
+            .evaluated
+            .iter()
+            .take(MAX_EVALUATED)
+            .map(|(policy, why)| proto::CandidateRecord { id: policy.id.clone(), why })
+            .collect(),
     }
 }

@@ -7,7 +7,7 @@ use super::call::json_rpc::Reply;
 use super::identity::spiffe::SpiffeId;
 use super::plain::{MAX_NAME_BYTES, bounded, parameters};
 use super::policy::cedar::{EntityUID, id_of, uid};
-use super::policy::{Failure, PolicyInfo, Satisfied};
+use super::policy::{Evaluated, Failure, PolicyInfo, Satisfied};
 use super::reason::Reason;
 use super::target::Target;
 
@@ -91,8 +91,8 @@ pub struct Evaluation {
     pub policies: Vec<Arc<PolicyInfo>>,
     /// Policies that failed.
     pub failures: Vec<Failure>,
-    /// How many policies were evaluated.
-    pub candidates: usize,
+    /// The policies that were evaluated.
+    pub evaluated: Evaluated,
 }
 
 impl Evaluation {

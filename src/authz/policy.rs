@@ -1,6 +1,7 @@
 //! The bundle and the engine: what the policies say about a call.
 
 pub mod actions;
+pub mod agents;
 pub mod bundle;
 pub mod cedar;
 pub mod context;
@@ -8,15 +9,19 @@ pub mod engine;
 pub mod entities;
 mod expansion;
 pub mod index;
+pub mod links;
+pub mod literals;
 pub mod load;
 pub mod nesting;
 pub mod policies;
 pub mod query;
 pub mod reference;
 pub mod registry;
+pub mod scope;
 pub mod shape;
 pub mod source;
+pub mod validation;
 
 pub use bundle::Bundle;
-pub use engine::{Failure, PolicyInfo, Satisfied};
+pub use engine::{Evaluated, Failure, PolicyInfo, Satisfied};
 pub use reference::Reference;

@@ -1,7 +1,9 @@
 //! `palisade check`: decide one recorded check offline, and explain; or check a bundle alone.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -49,7 +51,13 @@ pub struct Arguments {
     /// Decide as of this moment, e.g. 2026-03-04T10:15:00Z [default: the capture's, else now]
     #[arg(long, value_name = "TIME", requires = "request")]
     now: Option<Timestamp>,
+    /// List every policy of the bundle, also where many are not asked for the same reason
+    #[arg(long, requires = "request")]
+    all: bool,
 }
+
+/// Most policies that are listed for one reason why they were not asked.
+const MAX_OTHERS: usize = 20;
 
 /// Runs the command.
 #[must_use]
@@ -85,7 +93,7 @@ fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> 
         text.push_str("note: values were taken out of this capture; with them it may decide otherwise\n");
     }
     describe(&mut text, &decision, bundle, &facts);
-    let asked = Asked { settings: &settings, identity, request: &request, facts: &facts };
+    let asked = Asked { settings: &settings, identity, request: &request, facts: &facts, all: arguments.all };
     explain_policies(&mut text, bundle, &reference, &asked)?;
     describe_answer(&mut text, &decision);
     let code = match decision.reason() {
@@ -170,6 +178,8 @@ struct Asked<'a> {
     identity: IdentitySource,
     request: &'a Request<'a>,
     facts: &'a Facts,
+    /// Whether every policy is listed.
+    all: bool,
 }
 
 /// Every call with every policy's part in it, and what Cedar's own authorizer says over all policies.
@@ -179,7 +189,7 @@ fn explain_policies(
     reference: &Reference,
     asked: &Asked<'_>,
 ) -> Result<(), String> {
-    let Asked { settings, identity, request, facts } = *asked;
+    let Asked { settings, identity, request, facts, all } = *asked;
     let Ok((caller, server, reading)) = authz::read(bundle, settings, identity, request) else { return Ok(()) };
     let parts = Parts { request, reading: &reading, caller: &caller, server, facts };
     for (at, call) in reading.calls.iter().enumerate() {
@@ -191,16 +201,7 @@ fn explain_policies(
             continue;
         };
         let _ = writeln!(text, "resource   {}", query.resource.uid());
-        let explained = bundle.engine().explain(query);
-        let (others, candidates): (Vec<_>, Vec<_>) =
-            explained.iter().partition(|(_, part)| matches!(part, Part::OutOfScope(_)));
-        let _ = writeln!(text, "candidates {} of {} policies", candidates.len(), explained.len());
-        for (policy, part) in candidates {
-            describe_part(text, policy, part);
-        }
-        for (policy, part) in others {
-            describe_part(text, policy, part);
-        }
+        describe_parts(text, &bundle.engine().explain(&query), all);
         match reference.decide(bundle, for_reference) {
             Ok(response) => {
                 let reasons: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
@@ -218,15 +219,37 @@ fn explain_policies(
     Ok(())
 }
 
-fn describe_part(text: &mut String, policy: &PolicyInfo, part: &Part) {
-    let effect = if policy.forbids { "forbid" } else { "permit" };
-    let (mark, said) = match part {
-        Part::Satisfied => ("=>", format!("{effect}s: {}", policy.reason)),
-        Part::NotSatisfied => ("  ", format!("{effect}, its conditions do not hold")),
-        Part::Failed(error) => ("!!", format!("{effect}, failed: {error}")),
-        Part::OutOfScope(why) => (" -", format!("{effect}, for {why}")),
-    };
-    let _ = writeln!(text, "  {mark} {:<34} {said}", policy.id);
+/// The candidates, each with what led to it; then the others, of which there may be thousands.
+fn describe_parts(text: &mut String, parts: &[(Arc<PolicyInfo>, Part)], all: bool) {
+    let mut others: BTreeMap<&str, Vec<&PolicyInfo>> = BTreeMap::new();
+    let mut candidates = Vec::new();
+    for (policy, part) in parts {
+        match part {
+            Part::Candidate(why, outcome) => candidates.push((policy, why, outcome)),
+            Part::OutOfScope(why) => others.entry(why).or_default().push(policy),
+        }
+    }
+    let effect = |policy: &PolicyInfo| if policy.forbids { "forbid" } else { "permit" };
+    let _ = writeln!(text, "candidates {} of {} policies", candidates.len(), parts.len());
+    for (policy, why, outcome) in candidates {
+        let effect = effect(policy);
+        let (mark, said) = match outcome {
+            Ok(true) => ("=>", format!("{effect}s: {}", policy.reason)),
+            Ok(false) => ("  ", format!("{effect}, its conditions do not hold")),
+            Err(error) => ("!!", format!("{effect}, failed: {error}")),
+        };
+        let _ = writeln!(text, "  {mark} {:<34} {said}", policy.id);
+        let _ = writeln!(text, "     {:<34} asked for {why}", "");
+    }
+    for (why, policies) in others {
+        let listed = if all || policies.len() <= MAX_OTHERS { policies.len() } else { 0 };
+        for policy in policies.iter().take(listed) {
+            let _ = writeln!(text, "   - {:<34} {}, for {why}", policy.id, effect(policy));
+        }
+        if listed == 0 {
+            let _ = writeln!(text, "   - {} policies for {why}; --all lists them", policies.len());
+        }
+    }
 }
 
 fn describe_answer(text: &mut String, decision: &Decision) {

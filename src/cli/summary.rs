@@ -23,6 +23,26 @@ pub fn of(bundle: &Bundle, reference: &Reference) -> String {
     let tools: usize = servers.map(|server| server.tools.len()).sum();
     let _ = writeln!(text, "bundle     {}", bundle.digest());
     let _ = writeln!(text, "policies   {policies} ({} permit, {forbids} forbid)", policies - forbids);
+    let unindexed = bundle.engine().unindexed();
+    let _ = writeln!(text, "unindexed  {}", unindexed.len());
+    for (policy, actions) in unindexed.iter().take(MAX_NAMES) {
+        let of = bundle.engine().actions();
+        let _ = writeln!(text, "           {}: evaluated for every call of {actions} of {of} actions", policy.id);
+    }
+    if unindexed.len() > MAX_NAMES {
+        let _ = writeln!(text, "           and {} more", unindexed.len() - MAX_NAMES);
+    }
+    if let Some((action, policies)) = bundle.engine().heaviest_action().filter(|(_, all)| !all.is_empty()) {
+        let _ = writeln!(text, "           at most {} for one call, of {action}", policies.len());
+    }
+    let templates = bundle.unlinked_templates();
+    if !templates.is_empty() {
+        let _ = writeln!(
+            text,
+            "unlinked   {}: templates that do nothing until a *.links.json links them",
+            templates.join(", ")
+        );
+    }
     let _ = writeln!(text, "targets    {} ({})", bundle.targets().len(), by_protocol.join(", "));
     let _ = writeln!(text, "tools      {tools}");
     let _ = writeln!(text, "agents     {} listed", bundle.store().listed_agents());

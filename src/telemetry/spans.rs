@@ -171,7 +171,7 @@ fn call_attributes(call: &Evaluation, is_mcp: bool) -> Vec<KeyValue> {
     let mut all = vec![
         KeyValue::new("authz.action", call.action.clone()),
         KeyValue::new("authz.resource", call.resource_text()),
-        KeyValue::new("authz.policy.candidates", call.candidates as i64),
+        KeyValue::new("authz.policy.candidates", call.evaluated.len() as i64),
     ];
     if let Some(method) = &call.method {
         all.push(KeyValue::new(if is_mcp { "mcp.method.name" } else { "rpc.method" }, method.clone()));

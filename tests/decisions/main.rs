@@ -10,6 +10,8 @@ mod cases;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod engine;
+#[cfg(test)]
 mod generated;
 #[cfg(test)]
 mod laws;

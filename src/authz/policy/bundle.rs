@@ -5,15 +5,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::actions::Actions;
-use super::cedar::{self, Entity, uid};
+use super::agents::Agents;
+use super::cedar::{self, Entity, EntityUID, uid};
 use super::context;
 use super::engine::Engine;
 use super::entities::{self, Store, Types};
+use super::literals::Nameable;
 use super::load::Texts;
 use super::policies::Policies;
 use super::registry::Registry;
+use super::scope::Known;
 use super::shape::Shape;
 use super::source::{BundleError, SourceFile};
+use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
 use crate::authz::target::{self, Target};
@@ -24,15 +28,17 @@ pub struct Bundle {
     digest: String,
     targets: Vec<Arc<Target>>,
     servers: HashMap<Arc<str>, Server>,
-    engine: Engine,
+    engine: Arc<Engine>,
     store: Store,
+    agents: Agents,
+    unlinked_templates: Vec<String>,
 }
 
 /// A target with its entity and tools.
 #[derive(Debug)]
 pub struct Server {
     /// `Server::"name"`
-    pub entity: Arc<Entity>,
+    pub entity: Arc<Known>,
     /// Registered tools, by their name at the server.
     pub tools: HashMap<String, Tool>,
 }
@@ -41,7 +47,7 @@ pub struct Server {
 #[derive(Debug)]
 pub struct Tool {
     /// `Tool::"server/name"`
-    pub entity: Arc<Entity>,
+    pub entity: Arc<Known>,
     /// The index of its action.
     pub action: usize,
     /// The type of its arguments.
@@ -62,21 +68,29 @@ impl Bundle {
         policies.validate(&schema)?;
         let types = Types::new().ok_or_else(|| BundleError::new("", "entity types"))?;
         let entities = texts.entities(&schema, &targets, &registries)?;
-        policies.check_literals(&entities, &targets)?;
-
         let core: &cedar::Entities = entities.as_ref();
+        let known = core.iter().flat_map(|entity| std::iter::once(entity.uid()).chain(entity.ancestors())).collect();
+        policies.check_literals(&Nameable { known, targets: &targets })?;
         let validator_schema: &cedar::ValidatorSchema = schema.as_ref();
         let actions: Vec<Arc<Entity>> =
             core.iter().filter(|entity| entity.uid().is_action()).cloned().map(Arc::new).collect();
         let checked = Actions::new(&texts, validator_schema, &actions)?;
         let inputs = checked.inputs(&registries)?;
         checked.check_protocols(&targets)?;
-        let engine = Engine::new(policies.compiled(), actions)
-            .map_err(|id| BundleError::new("", format!("policy `{id}` is a template that is not linked")))?;
+        let engine = engine(&policies, actions)?;
+        let unlinked_templates = policies.unlinked().map(str::to_owned).collect();
         let store = Store::new(types, core.iter().cloned().collect());
         check_own_entities(&texts, validator_schema)?;
         let servers = servers(&targets, &registries, &store, &engine, inputs)?;
-        Ok(Self { digest, targets, servers, engine, store })
+        Ok(Self {
+            digest,
+            targets,
+            servers,
+            engine: Arc::new(engine),
+            store,
+            agents: Agents::default(),
+            unlinked_templates,
+        })
     }
 
     /// The digest of the bundle's content.
@@ -96,8 +110,39 @@ impl Bundle {
 
     /// The compiled policies.
     #[must_use]
-    pub const fn engine(&self) -> &Engine {
+    pub const fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    /// An agent, as queries take it.
+    #[must_use]
+    pub fn agent(&self, id: &SpiffeId) -> Arc<Known> {
+        self.agents.get(id, || self.engine.known(self.store.agent(id)))
+    }
+
+    /// The templates that nothing links, in the order of the bundle: they do nothing.
+    #[must_use]
+    pub fn unlinked_templates(&self) -> &[String] {
+        &self.unlinked_templates
+    }
+
+    /// Refuses a bundle with which calls of one action evaluate more than `budget` policies whatever their principal
+    /// and resource: no index can make these calls cheaper.
+    ///
+    /// # Errors
+    /// [`BundleError`] that names the action, the number and the first of the policies.
+    pub fn check_budget(&self, budget: usize) -> Result<(), BundleError> {
+        let Some((action, policies)) = self.engine.heaviest_action().filter(|(_, all)| all.len() > budget) else {
+            return Ok(());
+        };
+        let first: Vec<&str> = policies.iter().map(|policy| policy.id.as_str()).take(3).collect();
+        let message = format!(
+            "every call of {action} evaluates {} policies that name no principal and no resource, such as `{}`; \
+             `bundle.max_unindexed_policies` allows {budget}: name what they are about in their scope, with `==` or `in`",
+            policies.len(),
+            first.join("`, `")
+        );
+        Err(BundleError::new("", message))
     }
 
     /// The entities.
@@ -117,6 +162,13 @@ impl Bundle {
     pub fn targets(&self) -> &[Arc<Target>] {
         &self.targets
     }
+}
+
+fn engine(policies: &Policies<'_>, actions: Vec<Arc<Entity>>) -> Result<Engine, BundleError> {
+    let mut failed = None;
+    let linked = policies.linked().map_while(|policy| policy.map_err(|error| failed = Some(error)).ok());
+    let engine = Engine::new(linked, actions).map_err(|id| BundleError::new("", format!("policy `{id}` has a slot")));
+    failed.map_or(engine, Err)
 }
 
 /// Agents that no file lists and endpoints are made per call, so their types have to be what Palisade makes.
@@ -173,9 +225,12 @@ fn servers(
     mut inputs: HashMap<String, Shape>,
 ) -> Result<HashMap<Arc<str>, Server>, BundleError> {
     let missing = |what: &str| BundleError::new("", format!("entity `{what}` is missing"));
+    let known = |uid: &EntityUID, name: &str| {
+        store.get(uid).map(|entity| Arc::new(engine.known(entity.clone()))).ok_or_else(|| missing(name))
+    };
     let mut servers = HashMap::new();
     for target in targets {
-        let entity = store.get(&uid(&store.types().server, &target.name)).ok_or_else(|| missing(&target.name))?.clone();
+        let entity = known(&uid(&store.types().server, &target.name), &target.name)?;
         let mut tools = HashMap::new();
         for tool in registries
             .iter()
@@ -183,7 +238,7 @@ fn servers(
             .flat_map(|(_, registry)| &registry.tools)
         {
             let id = entities::tool_id(&target.name, &tool.name);
-            let entity = store.get(&uid(&store.types().tool, &id)).ok_or_else(|| missing(&id))?.clone();
+            let entity = known(&uid(&store.types().tool, &id), &id)?;
             let action = engine.action(&id).ok_or_else(|| missing(&id))?;
             let input = inputs.remove(&id).ok_or_else(|| missing(&id))?;
             tools.insert(tool.name.clone(), Tool { entity, action, input });

@@ -8,16 +8,22 @@
 //! [`super::Reference`] asks the public authorizer, to compare with.
 
 pub use cedar_policy_core::ast::{
-    ActionConstraint, BinaryOp, Context, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr,
-    ExprKind, Literal, Name, PartialValue, Policy, PrincipalOrResourceConstraint, Request, RestrictedExpr, Value,
-    ValueKind, Var,
+    ActionConstraint, BinaryOp, Context, Effect, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry,
+    Expr, ExprKind, Literal, Name, PartialValue, Policy, PolicyID, PolicySet, PrincipalOrResourceConstraint, Request,
+    RestrictedExpr, SlotEnv, SlotId, Template, Value, ValueKind, Var,
 };
 pub use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
 pub use cedar_policy_core::evaluator::{EvaluationError, Evaluator, RestrictedEvaluator};
 pub use cedar_policy_core::extensions::Extensions;
-pub use cedar_policy_core::parser::Loc;
-pub use cedar_policy_core::validator::ValidatorSchema;
-pub use cedar_policy_core::validator::types::Type;
+pub use cedar_policy_core::parser::{Loc, parse_policyset};
+pub use cedar_policy_core::validator::typecheck::{PolicyCheck, Typechecker};
+pub use cedar_policy_core::validator::types::{AttributeType, RequestEnv, Type};
+pub use cedar_policy_core::validator::{
+    ValidationMode, Validator, ValidatorEntityTypeKind, ValidatorSchema, confusable_string_checks,
+};
+
+/// An expression with the types that the validator found.
+pub type TypedExpr = Expr<Option<Type>>;
 
 /// An entity type by its name; `None` if that is no valid Cedar type name.
 #[must_use]

@@ -1,9 +1,10 @@
 //! The context of a query: which attributes there are, which of them the policies of an action can read,
 //! and how they are made.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
-use super::cedar::{Context, Expr, ExprKind, Type, Value, Var, extension_value};
+use super::cedar::{AttributeType, Context, Expr, ExprKind, Type, Value, Var, extension_value};
 use super::shape::Shape;
 use crate::authz::call::{Call, ProtocolFacts, Reading};
 use crate::authz::facts::Facts;
@@ -49,44 +50,83 @@ impl Attribute {
     }
 }
 
-/// A set of context attributes.
+/// What of a context is read: attributes, and of `input` members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs(u16);
+pub struct Needs {
+    attributes: u16,
+    /// A bit per member, by a hash of its name: two members that share one are both made, which is but slower.
+    input: u64,
+}
 
 impl Needs {
-    /// Every attribute.
-    pub const ALL: Self = Self(u16::MAX);
+    /// Everything.
+    pub const ALL: Self = Self { attributes: u16::MAX, input: u64::MAX };
 
-    /// The attributes that evaluating `condition` can read. Any use of `context` other than reading or
-    /// testing one attribute (`context == {…}`) needs them all.
+    /// What evaluating `condition` can read. Any use of `context` other than reading or testing one attribute
+    /// (`context == {…}`) needs them all, and so it is with `context.input` and its members.
     #[must_use]
     pub fn of(condition: &Expr) -> Self {
         let is_context = |expr: &Expr| matches!(expr.expr_kind(), ExprKind::Var(Var::Context));
-        let (mut needs, mut accounted, mut seen) = (Self::default(), 0_usize, 0_usize);
+        let is_input = |expr: &Expr| match expr.expr_kind() {
+            ExprKind::GetAttr { expr, attr } => attr == "input" && is_context(expr),
+            _ => false,
+        };
+        // How often `context` and `context.input` are there without one attribute of them being read.
+        let (mut needs, mut contexts, mut inputs) = (Self::default(), 0_isize, 0_isize);
         for expr in condition.subexpressions() {
-            let attribute = match expr.expr_kind() {
-                ExprKind::GetAttr { expr, attr } | ExprKind::HasAttr { expr, attr } if is_context(expr) => Some(attr),
-                ExprKind::ExtHasAttr { expr, attrs } if is_context(expr) => Some(attrs.first()),
-                _ => None,
+            contexts += isize::from(is_context(expr));
+            inputs += isize::from(is_input(expr));
+            let (of, name, below) = match expr.expr_kind() {
+                ExprKind::GetAttr { expr, attr } | ExprKind::HasAttr { expr, attr } => (expr, attr.as_str(), None),
+                ExprKind::ExtHasAttr { expr, attrs } => (expr, attrs.first().as_str(), attrs.get(1)),
+                _ => continue,
             };
-            if let Some(name) = attribute {
-                accounted += 1;
-                needs = needs.union(Attribute::named(name).map_or(Self::ALL, |attribute| Self(attribute.bit())));
+            if is_context(of) {
+                contexts -= 1;
+                needs.attributes |= Attribute::named(name).map_or(u16::MAX, Attribute::bit);
+                // `context has input.a`
+                needs.input |= below.filter(|_| name == "input").map_or(0, |name| member_bit(name));
+            } else if is_input(of) {
+                inputs -= 1;
+                needs.input |= member_bit(name);
             }
-            seen += usize::from(is_context(expr));
         }
-        if seen == accounted { needs } else { Self::ALL }
+        match (contexts, inputs) {
+            (0, 0) => needs,
+            (0, _) => Self { input: u64::MAX, ..needs },
+            _ => Self::ALL,
+        }
     }
 
     /// Both.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+        Self { attributes: self.attributes | other.attributes, input: self.input | other.input }
+    }
+
+    /// Whether arguments of the call are among them.
+    #[must_use]
+    pub const fn has_input(self) -> bool {
+        self.has(Attribute::Input)
+    }
+
+    /// Whether this argument of the call is.
+    #[must_use]
+    pub fn has_member(self, name: &str) -> bool {
+        self.has_input() && self.input & member_bit(name) != 0
     }
 
     const fn has(self, attribute: Attribute) -> bool {
-        self.0 & attribute.bit() != 0
+        self.attributes & attribute.bit() != 0
     }
+}
+
+/// FNV-1a, folded to one of 64 bits.
+fn member_bit(name: &str) -> u64 {
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    1 << (hash >> 58)
 }
 
 /// Checks that an action's context is what Palisade supplies, so that no query can fail to fit it: every
@@ -153,25 +193,28 @@ const fn supplied(attribute: Attribute, is_opaque: bool) -> (&'static str, bool)
 #[must_use]
 pub fn describe(cedar: &Type) -> String {
     match cedar {
-        Type::Record { attrs, .. } => {
-            let members: Vec<String> = attrs
-                .iter()
-                .map(|(name, attribute)| {
-                    format!(
-                        "{name}{}: {}",
-                        if attribute.is_required { "" } else { "?" },
-                        describe(&attribute.attr_type)
-                    )
-                })
-                .collect();
-            format!("{{{}}}", members.join(", "))
-        }
+        Type::Record { attrs, .. } => format!("{{{}}}", members(attrs.iter())),
         Type::Set { element_type: Some(element) } => format!("Set<{}>", describe(element)),
         Type::Bool(_) => "Bool".into(),
         Type::Long => "Long".into(),
         Type::String => "String".into(),
         other => other.to_string(),
     }
+}
+
+/// A context type in words, without the arguments of the call: the same for actions that differ in them alone.
+#[must_use]
+pub fn without_input(context: &Type) -> String {
+    let Type::Record { attrs, .. } = context else { return describe(context) };
+    members(attrs.iter().filter(|(name, _)| Attribute::named(name) != Some(Attribute::Input)))
+}
+
+fn members<'t, N: Display + 't>(attributes: impl Iterator<Item = (&'t N, &'t AttributeType)>) -> String {
+    let optional = |attribute: &AttributeType| if attribute.is_required { "" } else { "?" };
+    let member = |(name, attribute): (&N, &AttributeType)| {
+        format!("{name}{}: {}", optional(attribute), describe(&attribute.attr_type))
+    };
+    attributes.map(member).collect::<Vec<_>>().join(", ")
 }
 
 /// Makes the attributes in `needs` that this call has. `input` are its arguments, already converted.

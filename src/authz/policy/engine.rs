@@ -10,24 +10,26 @@ use std::sync::Arc;
 use foldhash::HashMap;
 
 use super::cedar::{
-    ActionConstraint, Entities, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry, EvaluationError,
-    Evaluator, Extensions, Literal, NoEntitiesSchema, Policy, PrincipalOrResourceConstraint, Request, TCComputation,
-    Value, ValueKind,
+    Entities, Entity, EntityUID, EntityUIDEntry, EvaluationError, Evaluator, Expr, Extensions, Literal,
+    NoEntitiesSchema, Policy, Request, SlotEnv, TCComputation, Value, ValueKind,
 };
 use super::context::Needs;
-use super::index::{At, Index};
+use super::index::{At, Candidate, Found, Index, Keys, Relevant};
+use super::scope::{ActionScope, Known, Names, Scope};
 
 /// What is said about a policy in records and explanations.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PolicyInfo {
-    /// `@id`
+    /// `@id`; of a link its `newId`.
     pub id: String,
+    /// Of a link the `@id` of its template.
+    pub template: Option<Arc<str>>,
     /// `@reason`, shown in the record.
-    pub reason: String,
+    pub reason: Arc<str>,
     /// `@message`, shown to the caller of a denial.
-    pub message: Option<String>,
+    pub message: Option<Arc<str>>,
     /// `@control`, ids of the catalogues it implements.
-    pub control: Option<String>,
+    pub control: Option<Arc<str>>,
     /// Whether it is a `forbid`.
     pub forbids: bool,
 }
@@ -73,24 +75,20 @@ pub enum Answer {
 /// How one policy took part in a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Its action, principal or resource scope does not match.
+    /// Its action, principal or resource scope does not match, or a first condition of this kind.
     OutOfScope(&'static str),
-    /// A candidate; its conditions do not hold.
-    NotSatisfied,
-    /// A candidate; its conditions hold.
-    Satisfied,
-    /// A candidate; its conditions failed to evaluate.
-    Failed(&'static str),
+    /// It was evaluated: what of the call led to it, and whether its conditions hold, or why they failed.
+    Candidate(String, Result<bool, &'static str>),
 }
 
 /// Everything a query is about.
 pub struct Query {
     /// The principal with its ancestors.
-    pub principal: Arc<Entity>,
+    pub principal: Arc<Known>,
     /// The index of the action, from [`Engine::action`].
     pub action: usize,
     /// The resource with its ancestors.
-    pub resource: Arc<Entity>,
+    pub resource: Arc<Known>,
     /// The policies to ask, from [`Engine::candidates`].
     pub candidates: Candidates,
     /// The context.
@@ -101,36 +99,42 @@ pub struct Query {
 #[derive(Debug)]
 pub struct Engine {
     policies: Vec<Compiled>,
+    names: Names,
     index: Index,
     actions: Vec<Action>,
     by_name: HashMap<String, usize>,
 }
 
+/// What is kept of a policy; the links of a template share its conditions.
 #[derive(Debug)]
 struct Compiled {
     info: Arc<PolicyInfo>,
-    policy: Policy,
+    action: ActionScope,
     principal: Scope,
     resource: Scope,
-    /// The context attributes that it can read.
+    condition: Option<Arc<Expr>>,
+    /// What of the context it can read.
     needs: Needs,
 }
 
 #[derive(Debug)]
 struct Action {
-    uid: EntityUID,
-    entity: Arc<Entity>,
+    known: Known,
+    relevant: Relevant,
 }
 
+/// Why a policy is a candidate that names neither principal nor resource.
+const UNINDEXED: &str = "every principal and resource";
+
 /// The policies whose scope holds for a query, in the order of the bundle.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Candidates {
-    policies: Vec<At>,
+    policies: Vec<Candidate>,
     needs: Needs,
 }
 
 impl Candidates {
-    /// The context attributes that they can read.
+    /// What of the context they can read.
     #[must_use]
     pub const fn needs(&self) -> Needs {
         self.needs
@@ -138,52 +142,57 @@ impl Candidates {
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub const fn len(&self) -> usize {
         self.policies.len()
     }
 
     /// Whether there is none: nothing permits.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub const fn is_empty(&self) -> bool {
         self.policies.is_empty()
     }
+
+    /// The candidates.
+    pub fn iter(&self) -> impl Iterator<Item = Candidate> {
+        self.policies.iter().copied()
+    }
 }
 
-#[derive(Debug)]
-enum Scope {
-    Any,
-    Eq(Arc<EntityUID>),
-    In(Arc<EntityUID>),
-    Is(Arc<EntityType>),
-    IsIn(Arc<EntityType>, Arc<EntityUID>),
-}
+/// The policies that were evaluated for one call. Why each was one is put into words when somebody reads it, not while the
+/// call waits.
+#[derive(Clone, Default)]
+pub struct Evaluated(Option<(Arc<Engine>, Candidates)>);
 
-impl Scope {
-    /// `None` for a template slot, which a linked policy no longer has.
-    fn of(constraint: &PrincipalOrResourceConstraint) -> Option<Self> {
-        use PrincipalOrResourceConstraint as C;
-        let uid = |reference: &EntityReference| match reference {
-            EntityReference::EUID(uid) => Some(uid.clone()),
-            EntityReference::Slot(_) => None,
-        };
-        Some(match constraint {
-            C::Any => Self::Any,
-            C::Eq(reference) => Self::Eq(uid(reference)?),
-            C::In(reference) => Self::In(uid(reference)?),
-            C::Is(ty) => Self::Is(ty.clone()),
-            C::IsIn(ty, reference) => Self::IsIn(ty.clone(), uid(reference)?),
-        })
+impl Evaluated {
+    /// The candidates of a query to an engine.
+    #[must_use]
+    pub const fn new(engine: Arc<Engine>, candidates: Candidates) -> Self {
+        Self(Some((engine, candidates)))
     }
 
-    fn matches(&self, entity: &Entity) -> bool {
-        let within = |uid: &EntityUID| entity.uid() == uid || entity.is_descendant_of(uid);
-        match self {
-            Self::Any => true,
-            Self::Eq(uid) => entity.uid() == &**uid,
-            Self::In(uid) => within(uid),
-            Self::Is(ty) => entity.uid().entity_type() == &**ty,
-            Self::IsIn(ty, uid) => entity.uid().entity_type() == &**ty && within(uid),
-        }
+    /// How many there were.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |(_, candidates)| candidates.len())
+    }
+
+    /// Whether there was none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Each with what of the call led to it, in the order of the bundle.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<PolicyInfo>, String)> {
+        self.0.iter().flat_map(|(engine, candidates)| {
+            candidates.iter().filter_map(|candidate| engine.explain_candidate(candidate))
+        })
+    }
+}
+
+impl std::fmt::Debug for Evaluated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter().map(|(policy, why)| (&policy.id, why))).finish()
     }
 }
 
@@ -192,28 +201,36 @@ impl Engine {
     ///
     /// # Errors
     /// The id of a policy whose scope holds an unfilled template slot.
-    pub fn new(policies: Vec<(Arc<PolicyInfo>, Policy)>, actions: Vec<Arc<Entity>>) -> Result<Self, String> {
-        let compiled: Result<Vec<Compiled>, String> = policies
+    pub fn new(
+        policies: impl IntoIterator<Item = (Arc<PolicyInfo>, Policy)>,
+        actions: Vec<Arc<Entity>>,
+    ) -> Result<Self, String> {
+        let mut names = Names::default();
+        let (mut compiled, mut all_keys) = (Vec::new(), Vec::new());
+        for (info, policy) in policies {
+            let (policy, keys) = Compiled::new(info, &policy, &mut names)?;
+            compiled.push(policy);
+            all_keys.push(keys);
+        }
+        let keyed: Vec<(&ActionScope, Keys)> = compiled.iter().map(|policy| &policy.action).zip(all_keys).collect();
+        let index = Index::new(&keyed);
+        drop(keyed);
+        let actions: Vec<Action> = actions
             .into_iter()
-            .map(|(info, policy)| {
-                let principal = Scope::of(policy.principal_constraint().as_inner());
-                let resource = Scope::of(policy.resource_constraint().as_inner());
-                match (principal, resource) {
-                    (Some(principal), Some(resource)) => {
-                        let needs = policy.non_scope_constraints().map(Needs::of).unwrap_or_default();
-                        Ok(Compiled { info, policy, principal, resource, needs })
-                    }
-                    _ => Err(info.id.clone()),
-                }
+            .map(|entity| {
+                let known = names.known(entity);
+                Action { relevant: index.relevant(&known), known }
             })
             .collect();
-        let policies = compiled?;
-        let index = Index::new(policies.iter().map(|compiled| &compiled.policy));
-        let actions: Vec<Action> =
-            actions.into_iter().map(|entity| Action { uid: entity.uid().clone(), entity }).collect();
-        let by_name =
-            actions.iter().enumerate().map(|(at, action)| (super::cedar::id_of(&action.uid).to_owned(), at)).collect();
-        Ok(Self { policies, index, actions, by_name })
+        let id = |action: &Action| super::cedar::id_of(action.known.uid()).to_owned();
+        let by_name = actions.iter().enumerate().map(|(at, action)| (id(action), at)).collect();
+        Ok(Self { policies: compiled, names, index, actions, by_name })
+    }
+
+    /// An entity, as queries take it.
+    #[must_use]
+    pub fn known(&self, entity: Arc<Entity>) -> Known {
+        self.names.known(entity)
     }
 
     /// The index of the action with this id.
@@ -225,19 +242,19 @@ impl Engine {
     /// The uid of an action.
     #[must_use]
     pub fn action_uid(&self, action: usize) -> Option<&EntityUID> {
-        self.actions.get(action).map(|action| &action.uid)
+        self.actions.get(action).map(|action| action.known.uid())
     }
 
     /// The policies whose scope holds for an action, a principal and a resource.
     #[must_use]
-    pub fn candidates(&self, action: usize, principal: &Entity, resource: &Entity) -> Candidates {
+    pub fn candidates(&self, action: usize, principal: &Known, resource: &Known) -> Candidates {
         let Some(action) = self.actions.get(action) else {
             return Candidates { policies: Vec::new(), needs: Needs::ALL };
         };
-        let mut policies = self.index.candidates(&action.entity, principal, resource);
+        let mut policies = self.index.candidates(&action.relevant, principal, resource);
         let mut needs = Needs::default();
-        policies.retain(|at| {
-            let Some(policy) = self.policies.get(*at as usize) else { return false };
+        policies.retain(|candidate| {
+            let Some(policy) = self.policies.get(candidate.at as usize) else { return false };
             let applies = policy.principal.matches(principal) && policy.resource.matches(resource);
             if applies {
                 needs = needs.union(policy.needs);
@@ -245,6 +262,49 @@ impl Engine {
             applies
         });
         Candidates { policies, needs }
+    }
+
+    /// A candidate, and what of the call led to it.
+    #[must_use]
+    pub fn explain_candidate(&self, candidate: Candidate) -> Option<(&Arc<PolicyInfo>, String)> {
+        let policy = self.policies.get(candidate.at as usize)?;
+        let (side, scope, named) = match candidate.found {
+            Found::Unindexed => return Some((&policy.info, UNINDEXED.to_owned())),
+            Found::Principal(named) => ("principal", policy.principal, named),
+            Found::Resource(named) => ("resource", policy.resource, named),
+        };
+        let operator = if scope.named() == Some(named) { scope.operator() } else { "in" };
+        Some((&policy.info, format!("{side} {operator} {}", self.names.uid(named)?)))
+    }
+
+    /// The policies that name neither a principal nor a resource, in the order of the bundle, each with how many actions
+    /// there are whose every call evaluates it.
+    #[must_use]
+    pub fn unindexed(&self) -> Vec<(&PolicyInfo, usize)> {
+        let mut actions: HashMap<At, usize> = HashMap::default();
+        for action in &self.actions {
+            for at in self.index.unindexed(&action.relevant) {
+                *actions.entry(at).or_default() += 1;
+            }
+        }
+        let mut all: Vec<(At, usize)> = actions.into_iter().collect();
+        all.sort_unstable();
+        all.into_iter().filter_map(|(at, count)| Some((&*self.policies.get(at as usize)?.info, count))).collect()
+    }
+
+    /// The action whose every call evaluates the most policies, whatever its principal and resource, and these policies.
+    #[must_use]
+    pub fn heaviest_action(&self) -> Option<(&EntityUID, Vec<&PolicyInfo>)> {
+        let all = self.actions.iter().map(|action| (self.index.unindexed(&action.relevant), action.known.uid()));
+        let heaviest = all.max_by(|(a, one), (b, other)| a.len().cmp(&b.len()).then_with(|| other.cmp(one)));
+        let info = |at: At| self.policies.get(at as usize).map(|policy| &*policy.info);
+        heaviest.map(|(policies, uid)| (uid, policies.into_iter().filter_map(info).collect()))
+    }
+
+    /// How many actions there are.
+    #[must_use]
+    pub const fn actions(&self) -> usize {
+        self.actions.len()
     }
 
     /// How many policies there are.
@@ -264,18 +324,17 @@ impl Engine {
         self.policies.is_empty()
     }
 
-    /// What the policies say, and how many were evaluated for it.
+    /// What the policies say.
     #[must_use]
-    pub fn decide(&self, query: Query) -> (Answer, usize) {
+    pub fn decide(&self, query: &Query) -> Answer {
         let (mut permits, mut forbids, mut failures) = (Vec::new(), Vec::new(), Vec::new());
-        let candidates = query.candidates.len();
         let evaluated = self.evaluate(query, |policy, outcome| match outcome {
             Ok(false) => {}
             Ok(true) if policy.info.forbids => forbids.push(policy.info.clone()),
             Ok(true) => permits.push(policy.info.clone()),
             Err(error) => failures.push(Failure { policy: policy.info.clone(), error }),
         });
-        let answer = if evaluated.is_none() {
+        if evaluated.is_none() {
             Answer::Broken
         } else if !forbids.is_empty() {
             Answer::Forbidden(forbids, failures)
@@ -286,47 +345,42 @@ impl Engine {
             Answer::NotPermitted
         } else {
             Answer::Permitted(Satisfied { permits })
-        };
-        (answer, candidates)
+        }
     }
 
     /// How every policy of the bundle takes part in a query, in order. For explanations, not for decisions.
     #[must_use]
-    pub fn explain(&self, query: Query) -> Vec<(Arc<PolicyInfo>, Part)> {
-        let in_action = |policy| self.actions.get(query.action).is_some_and(|action| action.is_named_by(policy));
-        let mut parts: Vec<(Arc<PolicyInfo>, Part)> = self
-            .policies
-            .iter()
-            .map(|policy| {
-                let part = if !in_action(&policy.policy) {
-                    Part::OutOfScope("another action")
-                } else if !policy.principal.matches(&query.principal) {
-                    Part::OutOfScope("another principal")
-                } else if !policy.resource.matches(&query.resource) {
-                    Part::OutOfScope("another resource")
-                } else {
-                    Part::NotSatisfied
-                };
-                (policy.info.clone(), part)
-            })
-            .collect();
-        let evaluated = self.evaluate(query, |policy, outcome| {
-            if let Some((_, part)) = parts.iter_mut().find(|(info, _)| Arc::ptr_eq(info, &policy.info)) {
-                *part = match outcome {
-                    Ok(true) => Part::Satisfied,
-                    Ok(false) => Part::NotSatisfied,
-                    Err(error) => Part::Failed(error),
-                };
-            }
+    pub fn explain(&self, query: &Query) -> Vec<(Arc<PolicyInfo>, Part)> {
+        let in_action = |policy: &Compiled| {
+            self.actions.get(query.action).is_some_and(|action| policy.action.matches(&action.known))
+        };
+        let mut outcomes = Vec::with_capacity(query.candidates.len());
+        if self.evaluate(query, |_, outcome| outcomes.push(outcome)).is_none() {
+            return Vec::new();
+        }
+        let mut candidates = query.candidates.iter().zip(outcomes).peekable();
+        let parts = (0..).zip(&self.policies).map(|(at, policy)| {
+            let part = if let Some((candidate, outcome)) = candidates.next_if(|(candidate, _)| candidate.at == at) {
+                let why = self.explain_candidate(candidate).map(|(_, why)| why).unwrap_or_default();
+                Part::Candidate(why, outcome)
+            } else if !in_action(policy) {
+                Part::OutOfScope("another action")
+            } else if !policy.principal.matches(&query.principal) {
+                Part::OutOfScope("another principal")
+            } else {
+                Part::OutOfScope("another resource")
+            };
+            (policy.info.clone(), part)
         });
-        if evaluated.is_some() { parts } else { Vec::new() }
+        parts.collect()
     }
 
     /// Evaluates the candidates of a query in the order of the bundle; `None` if that could not be done.
-    fn evaluate(&self, query: Query, mut visit: impl FnMut(&Compiled, Result<bool, &'static str>)) -> Option<()> {
+    fn evaluate(&self, query: &Query, mut visit: impl FnMut(&Compiled, Result<bool, &'static str>)) -> Option<()> {
         let action = self.actions.get(query.action)?;
         let extensions = Extensions::all_available();
-        let slice = [query.principal.clone(), query.resource.clone(), action.entity.clone()];
+        let parts = [&*query.principal, &*query.resource, &action.known];
+        let slice = parts.map(|known| known.entity().clone());
         // Each entity carries its whole ancestry, so there is nothing to compute and nothing to conflict.
         let entities = Entities::new()
             .add_entities(slice, None::<&NoEntitiesSchema>, TCComputation::AssumeAlreadyComputed, extensions)
@@ -334,43 +388,45 @@ impl Engine {
         let known = |uid: &EntityUID| EntityUIDEntry::known(uid.clone(), None);
         let request = Request::new_unchecked(
             known(query.principal.uid()),
-            known(&action.uid),
+            known(action.known.uid()),
             known(query.resource.uid()),
-            Some(query.context),
+            Some(query.context.clone()),
         );
         let evaluator = Evaluator::new(request, &entities, extensions);
-        for policy in query.candidates.policies.iter().filter_map(|at| self.policies.get(*at as usize)) {
-            visit(policy, policy.evaluate(&evaluator));
+        // Slots are in scopes alone, which are compared already.
+        let slots = SlotEnv::new();
+        for policy in query.candidates.iter().filter_map(|candidate| self.policies.get(candidate.at as usize)) {
+            visit(policy, policy.evaluate(&evaluator, &slots));
         }
         Some(())
     }
 }
 
 impl Compiled {
+    /// # Errors
+    /// The policy's id, if its scope holds an unfilled template slot.
+    fn new(info: Arc<PolicyInfo>, policy: &Policy, names: &mut Names) -> Result<(Self, Keys), String> {
+        let principal = Scope::of(policy.principal_constraint().as_inner(), names).ok_or_else(|| info.id.clone())?;
+        let resource = Scope::of(policy.resource_constraint().as_inner(), names).ok_or_else(|| info.id.clone())?;
+        let condition = policy.non_scope_constraints_arc().cloned();
+        let keys = Keys::of(&principal, &resource, condition.as_deref(), names);
+        let needs = condition.as_deref().map(Needs::of).unwrap_or_default();
+        let action = ActionScope::of(policy, names);
+        Ok((Self { info, action, principal, resource, condition, needs }, keys))
+    }
+
     /// The policy's conditions; its scope is known to hold.
-    fn evaluate(&self, evaluator: &Evaluator<'_>) -> Result<bool, &'static str> {
-        let Some(conditions) = self.policy.non_scope_constraints() else { return Ok(true) };
-        match evaluator.interpret(conditions, self.policy.env()).map_err(|error| kind(&error))? {
+    fn evaluate(&self, evaluator: &Evaluator<'_>, slots: &SlotEnv) -> Result<bool, &'static str> {
+        let Some(condition) = &self.condition else { return Ok(true) };
+        match evaluator.interpret(condition, slots).map_err(|error| kind(&error))? {
             Value { value: ValueKind::Lit(Literal::Bool(holds)), .. } => Ok(holds),
-            // Strict validation rules this out; the whole policy gives Cedar's own type error.
-            _ => evaluator.evaluate(&self.policy).map_err(|error| kind(&error)),
+            // `true && 1`: strict validation rules it out.
+            _ => Err(WRONG_TYPE),
         }
     }
 }
 
-impl Action {
-    /// Whether a policy's scope is about this action.
-    fn is_named_by(&self, policy: &Policy) -> bool {
-        let is = |wanted: &EntityUID| *wanted == self.uid;
-        match policy.action_constraint() {
-            ActionConstraint::Any => true,
-            ActionConstraint::Eq(wanted) => is(wanted),
-            ActionConstraint::In(wanted) => {
-                wanted.iter().any(|wanted| is(wanted) || self.entity.is_descendant_of(wanted))
-            }
-        }
-    }
-}
+const WRONG_TYPE: &str = "a value has the wrong type";
 
 /// What kind of error it is. Cedar's own text may quote values of arguments, which must not leave.
 const fn kind(error: &EvaluationError) -> &'static str {
@@ -379,7 +435,7 @@ const fn kind(error: &EvaluationError) -> &'static str {
         EvaluationError::EntityAttrDoesNotExist(_) => "an entity lacks an attribute or tag",
         EvaluationError::RecordAttrDoesNotExist(_) => "a record lacks an attribute",
         EvaluationError::FailedExtensionFunctionLookup(_) => "an extension function does not exist",
-        EvaluationError::TypeError(_) => "a value has the wrong type",
+        EvaluationError::TypeError(_) => WRONG_TYPE,
         EvaluationError::WrongNumArguments(_) => "an extension function has the wrong number of arguments",
         EvaluationError::IntegerOverflow(_) => "an integer overflowed",
         EvaluationError::UnlinkedSlot(_) => "a template slot is not filled",

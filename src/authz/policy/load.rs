@@ -33,7 +33,7 @@ impl<'f> Texts<'f> {
         let mut sorted = Vec::with_capacity(files.len());
         for file in files {
             let kind = Kind::of(&file.name).ok_or_else(|| {
-                let known = "*.cedarschema, *.cedar, *.entities.json, *.tools.json, targets.toml or *.md";
+                let known = "*.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml or *.md";
                 BundleError::new(&file.name, format!("a bundle knows no such file; expected {known}"))
             })?;
             let text =

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::bundle::{Bundle, Server};
 use super::context::{self, Needs};
 use super::engine::Query;
+use super::shape::Mismatch;
 use crate::authz::call::{Call, Reading, Resource};
 use crate::authz::facts::Facts;
 use crate::authz::identity::Caller;
@@ -48,25 +49,29 @@ impl Bundle {
     /// [`Reason::ToolUnregistered`], [`Reason::ArgumentsMismatch`] with the path of the argument, or
     /// [`Reason::InternalError`] for an action that the schema lacks.
     pub fn query(&self, parts: &Parts<'_>, call: &Call<'_>, needs: Option<Needs>) -> Result<Query, Refused> {
-        let (action, resource, input) = match &call.resource {
-            Resource::Tool(name) => {
-                let tool = parts.server.tools.get(name.as_ref()).ok_or(Reason::ToolUnregistered)?;
-                let arguments = call.arguments.as_ref().ok_or(Reason::InternalError)?;
-                let input = tool.input.convert(arguments).map_err(|mismatch| Refused {
-                    reason: Reason::ArgumentsMismatch,
-                    detail: Some(mismatch.to_string()),
-                })?;
-                (tool.action, tool.entity.clone(), Some(input))
-            }
-            Resource::Server => (self.action(call)?, parts.server.entity.clone(), None),
-            Resource::Endpoint(path) => {
-                (self.action(call)?, Arc::new(self.store().endpoint(&parts.server.entity, path)), None)
-            }
+        let tool = match &call.resource {
+            Resource::Tool(name) => Some(parts.server.tools.get(name.as_ref()).ok_or(Reason::ToolUnregistered)?),
+            Resource::Server | Resource::Endpoint(_) => None,
         };
-        let principal = self.store().agent(&parts.caller.agent);
+        let (action, resource) = match (&call.resource, tool) {
+            (_, Some(tool)) => (tool.action, tool.entity.clone()),
+            (Resource::Endpoint(path), None) => {
+                let endpoint = self.store().endpoint(parts.server.entity.entity(), path);
+                (self.action(call)?, Arc::new(self.engine().known(Arc::new(endpoint))))
+            }
+            (_, None) => (self.action(call)?, parts.server.entity.clone()),
+        };
+        let principal = self.agent(&parts.caller.agent);
         let candidates = self.engine().candidates(action, &principal, &resource);
         let needs = needs.unwrap_or_else(|| candidates.needs());
-        let context = context::build(needs, parts.request, parts.reading, call, input, parts.facts);
+        // Arguments have to fit the schema also where no policy reads them.
+        let input = tool.map(|tool| {
+            let arguments = call.arguments.as_ref().ok_or(Reason::InternalError)?;
+            let wrong =
+                |mismatch: Mismatch| Refused { reason: Reason::ArgumentsMismatch, detail: Some(mismatch.to_string()) };
+            tool.input.convert(arguments, |name| needs.has_member(name)).map_err(wrong)
+        });
+        let context = context::build(needs, parts.request, parts.reading, call, input.transpose()?, parts.facts);
         Ok(Query { principal, action, resource, candidates, context })
     }
 

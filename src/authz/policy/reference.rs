@@ -32,7 +32,7 @@ impl Reference {
         let schema = texts.schema()?;
         let targets = texts.targets()?;
         let registries = texts.registries(&targets)?;
-        let policies = Policies::read(&texts)?.set;
+        let policies = Policies::read(&texts)?.set()?;
         let entities = texts.entities(&schema, &targets, &registries)?;
         Ok(Self { policies, schema, entities })
     }
@@ -55,7 +55,7 @@ impl Reference {
             cedar::Extensions::all_available(),
         )
         .map_err(|error| error.to_string())?;
-        let own = [query.principal, query.resource].map(|entity| cedar_policy::Entity::from((*entity).clone()));
+        let own = [query.principal, query.resource].map(|known| cedar_policy::Entity::from((**known.entity()).clone()));
         let entities =
             self.entities.clone().upsert_entities(own, Some(&self.schema)).map_err(|error| error.to_string())?;
         Ok(Authorizer::new().is_authorized(&request.into(), &self.policies, &entities))

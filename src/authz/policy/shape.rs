@@ -86,38 +86,46 @@ impl Shape {
         })
     }
 
-    /// Converts JSON.
+    /// Checks JSON whole, and converts it; of a record the members that are `wanted`.
     ///
     /// # Errors
     /// [`Mismatch`] for the first place that does not fit.
-    pub fn convert(&self, json: &Json<'_>) -> Result<Value, Mismatch> {
-        self.convert_at(json).map_err(|(path, problem)| Mismatch::new(path.concat(), problem))
+    pub fn convert(&self, json: &Json<'_>, wanted: impl Fn(&str) -> bool) -> Result<Value, Mismatch> {
+        let converted = match (self, json) {
+            (Self::Record(shapes), Json::Object(members)) => convert_record(shapes, members, wanted),
+            _ => self.convert_at(json, true).and_then(|value| value.ok_or_else(Default::default)),
+        };
+        converted.map_err(|(path, problem)| Mismatch::new(path.concat(), problem))
     }
 
-    /// The path is collected from the inside out, and only when something is wrong.
-    fn convert_at(&self, json: &Json<'_>) -> Result<Value, (Vec<String>, String)> {
+    /// The value, or nothing if it is not wanted: then JSON is only checked. The path is collected from the inside out,
+    /// and only when something is wrong.
+    fn convert_at(&self, json: &Json<'_>, wanted: bool) -> Result<Option<Value>, (Vec<String>, String)> {
         let here = |problem: String| (Vec::new(), problem);
         match (self, json) {
-            (Self::Bool, Json::Bool(value)) => Ok(Value::from(*value)),
-            (Self::Long, Json::Number(_)) => {
-                json.as_i64().map(Value::from).ok_or_else(|| here("expected an integer of 64 bits".into()))
-            }
-            (Self::String, Json::String(text)) => Ok(Value::from(text.as_ref())),
+            (Self::Bool, Json::Bool(value)) => Ok(wanted.then(|| Value::from(*value))),
+            (Self::Long, Json::Number(_)) => match json.as_i64() {
+                Some(value) => Ok(wanted.then(|| Value::from(value))),
+                None => Err(here("expected an integer of 64 bits".into())),
+            },
+            (Self::String, Json::String(text)) => Ok(wanted.then(|| Value::from(text.as_ref()))),
             (Self::Extension("ip"), Json::String(text)) if is_embedded(text) => {
                 Err(here("expected an IPv4 address in its own form".into()))
             }
             (Self::Extension(constructor), Json::String(text)) => {
-                extension_value(constructor, text).ok_or_else(|| here(format!("expected text of type {constructor}")))
+                let value = extension_value(constructor, text);
+                value.map(Some).ok_or_else(|| here(format!("expected text of type {constructor}")))
             }
             (Self::Set(element), Json::Array(items)) => {
-                let values: Result<Vec<_>, _> = items
-                    .iter()
-                    .enumerate()
-                    .map(|(at, item)| element.convert_at(item).map_err(|e| prefix(format!("[{at}]"), e)))
-                    .collect();
-                Ok(Value::set(values?, None))
+                let mut values = Vec::with_capacity(if wanted { items.len() } else { 0 });
+                for (at, item) in items.iter().enumerate() {
+                    values.extend(element.convert_at(item, wanted).map_err(|e| prefix(format!("[{at}]"), e))?);
+                }
+                Ok(wanted.then(|| Value::set(values, None)))
             }
-            (Self::Record(shapes), Json::Object(members)) => convert_record(shapes, members),
+            (Self::Record(shapes), Json::Object(members)) => {
+                convert_record(shapes, members, |_| wanted).map(|record| wanted.then_some(record))
+            }
             (shape, _) => Err(here(format!("expected {}", shape.name()))),
         }
     }
@@ -146,15 +154,17 @@ type Members<'a> = [(std::borrow::Cow<'a, str>, Json<'a>)];
 fn convert_record(
     shapes: &BTreeMap<String, (Shape, bool)>,
     members: &Members<'_>,
+    wanted: impl Fn(&str) -> bool,
 ) -> Result<Value, (Vec<String>, String)> {
-    let mut values = Vec::with_capacity(members.len());
+    let mut values = Vec::new();
     let mut required = shapes.values().filter(|(_, required)| *required).count();
     for (name, json) in members {
         let Some((shape, is_required)) = shapes.get(name.as_ref()) else {
             return Err((vec![format!(".{}", speakable(name))], "the schema knows no such argument".into()));
         };
         required -= usize::from(*is_required);
-        values.push((name.as_ref(), shape.convert_at(json).map_err(|error| prefix(format!(".{name}"), error))?));
+        let value = shape.convert_at(json, wanted(name)).map_err(|error| prefix(format!(".{name}"), error))?;
+        values.extend(value.map(|value| (name.as_ref(), value)));
     }
     if required > 0 {
         let missing = shapes
@@ -186,7 +196,7 @@ mod tests {
     use crate::authz::limits::Limits;
 
     fn mismatch(shape: &Shape, json: &str) -> String {
-        shape.convert(&Json::parse(json.as_bytes(), &Limits::default()).unwrap()).unwrap_err().to_string()
+        shape.convert(&Json::parse(json.as_bytes(), &Limits::default()).unwrap(), |_| true).unwrap_err().to_string()
     }
 
     fn none() -> Shape {
@@ -215,9 +225,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_wanted_is_checked_and_not_made() {
+        let shape = Shape::Record([("a".to_owned(), (Shape::Long, true)), ("b".to_owned(), (none(), true))].into());
+        fn json(text: &str) -> Json<'_> {
+            Json::parse(text.as_bytes(), &Limits::default()).unwrap()
+        }
+        let whole = json(r#"{"a": 1, "b": {}}"#);
+        let value = |wanted: &str| shape.convert(&whole, |name| wanted.contains(name)).unwrap().to_string();
+        assert_eq!(value("ab"), r#"{"a": 1, "b": {}}"#);
+        assert_eq!(value("a"), r#"{"a": 1}"#);
+        assert_eq!(value(""), "{}");
+        for wrong in [r#"{"a": "1", "b": {}}"#, r#"{"a": 1, "b": {"c": 1}}"#, r#"{"a": 1}"#] {
+            let mismatch = |wanted: bool| shape.convert(&json(wrong), |_| wanted).unwrap_err();
+            assert_eq!(mismatch(false), mismatch(true), "{wrong}");
+        }
+    }
+
+    #[test]
     fn an_address_has_one_form() {
         let ip = Shape::Extension("ip");
-        let convert = |text: &str| ip.convert(&Json::String(text.into()));
+        let convert = |text: &str| ip.convert(&Json::String(text.into()), |_| true);
         for text in ["10.1.2.3", "10.0.0.0/8", "::1", "::", "2001:db8::a01:203", "fe80::1/64", "1::ffff:a01:203"] {
             assert!(convert(text).is_ok(), "{text}");
         }

@@ -21,6 +21,8 @@ pub enum Kind {
     Policies,
     /// `*.entities.json`
     Entities,
+    /// `*.links.json`
+    Links,
     /// `*.tools.json`
     Tools,
     /// `targets.toml`
@@ -37,6 +39,7 @@ impl Kind {
             _ if base.ends_with(".cedarschema") => Some(Self::Schema),
             _ if base.ends_with(".cedar") => Some(Self::Policies),
             _ if base.ends_with(".entities.json") => Some(Self::Entities),
+            _ if base.ends_with(".links.json") => Some(Self::Links),
             _ if base.ends_with(".tools.json") => Some(Self::Tools),
             _ => None,
         }

@@ -3,6 +3,7 @@
 mod actions;
 mod entities;
 mod files;
+mod links;
 mod names;
 mod policies;
 mod targets;
@@ -16,6 +17,7 @@ pub fn mistakes() -> impl Iterator<Item = &'static Mistake> {
         files::MISTAKES,
         actions::MISTAKES,
         policies::MISTAKES,
+        links::MISTAKES,
         names::MISTAKES,
         entities::MISTAKES,
         tools::MISTAKES,

@@ -159,11 +159,6 @@ pub const MISTAKES: &[Mistake] = &[
         message: "policies/new.cedar:2: policy id `only-agents-namespace` is there twice",
     },
     Mistake {
-        name: "a template",
-        edit: |edit| edit.policy("@id(\"new\")\n@reason(\"r\")\npermit (principal == ?principal, action, resource);"),
-        message: "policies/new.cedar:2: templates (`?principal`, `?resource`) are not supported",
-    },
-    Mistake {
         name: "parentheses that would overflow a parser's stack",
         edit: |edit| {
             edit.policy(&format!(

@@ -1,0 +1,97 @@
+//! The entities that policies name: each has to be one that there can be, or a misspelled forbid would never match.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::cedar::{EntityReference, EntityUID, ExprKind, Literal, PrincipalOrResourceConstraint, Template, id_of};
+use super::entities::MAX_ENDPOINT_DEPTH;
+use crate::authz::call::http::{canonical_path, segment_prefix};
+use crate::authz::identity::spiffe::{self, SpiffeId};
+use crate::authz::target::{Protocol, Target};
+
+/// Entity types whose literals in policies have to exist: a misspelled group in a `forbid` would silently
+/// never match.
+const DECLARED: &[&str] = &["AgentGroup", "ServerGroup", "ToolGroup", "Server", "Tool"];
+
+/// What can be named.
+pub(super) struct Nameable<'b> {
+    /// Every entity of the bundle and everything that one is in.
+    pub(super) known: HashSet<&'b EntityUID>,
+    pub(super) targets: &'b [Arc<Target>],
+}
+
+impl Nameable<'_> {
+    /// # Errors
+    /// What is wrong with the name, to go on after "which".
+    pub(super) fn check(&self, uid: &EntityUID) -> Result<(), String> {
+        let ty = uid.entity_type().to_string();
+        if DECLARED.contains(&ty.as_str()) && !self.known.contains(uid) {
+            return Err("nothing in the bundle declares".into());
+        }
+        check_made(&ty, id_of(uid), self.targets)
+    }
+}
+
+/// The entities that a policy names in its scope and its conditions, actions left out.
+pub(super) fn of(policy: &Template) -> impl Iterator<Item = &Arc<EntityUID>> {
+    let scope = [policy.principal_constraint().as_inner(), policy.resource_constraint().as_inner()];
+    let conditions = policy.non_scope_constraints().into_iter().flat_map(|condition| condition.subexpressions());
+    let in_conditions = conditions.filter_map(|expr| match expr.expr_kind() {
+        ExprKind::Lit(Literal::EntityUID(uid)) => Some(uid),
+        _ => None,
+    });
+    scope.into_iter().filter_map(of_scope).chain(in_conditions).filter(|uid| !uid.is_action())
+}
+
+fn of_scope(constraint: &PrincipalOrResourceConstraint) -> Option<&Arc<EntityUID>> {
+    use PrincipalOrResourceConstraint as C;
+    match constraint {
+        C::Eq(EntityReference::EUID(uid)) | C::In(EntityReference::EUID(uid)) => Some(uid),
+        C::IsIn(_, EntityReference::EUID(uid)) => Some(uid),
+        C::Any | C::Is(_) | C::Eq(_) | C::In(_) | C::IsIn(..) => None,
+    }
+}
+
+/// Whether there can be an entity with this id, where the type's entities are made per call: from the caller's SPIFFE
+/// ID, or from the target's name and the canonical path.
+fn check_made(ty: &str, id: &str, targets: &[Arc<Target>]) -> Result<(), String> {
+    match ty {
+        "Agent" => SpiffeId::parse(id).map(drop).map_err(|error| format!("is no SPIFFE ID: {error}")),
+        "TrustDomain" if !spiffe::is_trust_domain(id) => {
+            Err("no caller is of: expected the name of a trust domain, such as `example.org`".into())
+        }
+        "Namespace" if !is_namespace(id) => {
+            Err("no caller is in: expected `<trust domain>/<namespace>`, such as `example.org/agents`".into())
+        }
+        "Endpoint" => check_endpoint(id, targets).map_err(|expected| format!("no call can be about: {expected}")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an agent of this namespace has a SPIFFE ID.
+fn is_namespace(id: &str) -> bool {
+    let Some((trust_domain, namespace)) = id.split_once('/') else { return false };
+    SpiffeId::parse(&format!("spiffe://{trust_domain}/ns/{namespace}/sa/account"))
+        .is_ok_and(|agent| agent.namespace_and_service_account() == Some((namespace, "account")))
+}
+
+/// Endpoints are made per call, from the target's name and the canonical path.
+fn check_endpoint(id: &str, targets: &[Arc<Target>]) -> Result<(), &'static str> {
+    let (server, path) = id.find('/').and_then(|at| id.split_at_checked(at)).ok_or("expected `server/path`")?;
+    let has_endpoints = |target: &Target| matches!(target.protocol, Protocol::Http | Protocol::Grpc);
+    let Some(target) = targets.iter().find(|target| *target.name == *server && has_endpoints(target)) else {
+        return Err("expected the name of an http or grpc target before the first `/`");
+    };
+    // What lies above the prefix holds all that is below it.
+    let reachable = |prefix: &String| segment_prefix(prefix, path) || segment_prefix(path, prefix);
+    if !target.matches.path_prefix.as_ref().is_none_or(reachable) {
+        return Err("its path is outside of the target's `path_prefix`");
+    }
+    match canonical_path(path) {
+        Ok(canonical) if canonical == path && path.matches('/').count() > MAX_ENDPOINT_DEPTH => {
+            Err("expected at most 32 `/` in its path")
+        }
+        Ok(canonical) if canonical == path => Ok(()),
+        _ => Err("its path is not in canonical form"),
+    }
+}
