@@ -9,6 +9,7 @@ mod expressions;
 mod model;
 mod policies;
 mod smallest;
+mod validated;
 mod world;
 
 use std::fmt::Write as _;
@@ -118,7 +119,7 @@ fn the_engine_says_what_cedar_says() {
 /// The law would notice: here every bundle loses its first policy on its way into the engine.
 #[test]
 fn a_lost_policy_is_noticed() {
-    let told = ask_worlds(1, CASES, |world| Asked::new(world).without(0)).unwrap_err();
+    let told = ask_worlds(1, CASES, Asked::without_the_first).unwrap_err();
     assert!(told.contains("is explained") || told.contains("the engine says"), "{told}");
     let policies = told.matches("permit (").count() + told.matches("forbid (").count();
     assert!(policies <= 2, "{told}");

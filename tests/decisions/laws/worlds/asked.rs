@@ -9,6 +9,7 @@ use cedar_policy::{
 };
 use palisade::authz::policy::cedar::{self, Entity, EntityUID, EntityUIDEntry, Evaluator, Extensions};
 use palisade::authz::policy::engine::{Answer, Engine, Failure, Part, PolicyInfo, Query};
+use palisade::authz::policy::scope::Known;
 use serde_json::{Map, Value, json};
 
 use super::coverage::{End, Met};
@@ -21,7 +22,7 @@ pub struct Asked {
     policies: Vec<(Arc<PolicyInfo>, cedar::Policy)>,
     set: PolicySet,
     entities: Entities,
-    stored: HashMap<EntityUID, Arc<Entity>>,
+    stored: HashMap<EntityUID, Arc<Known>>,
 }
 
 /// What is said to a question, in one form for both.
@@ -36,33 +37,36 @@ enum Said {
 
 impl Asked {
     pub fn new(world: &World) -> Self {
+        Self::with(world, |_| true)
+    }
+
+    /// The first policy is lost on its way into the engine: a law that holds all the same is none.
+    pub fn without_the_first(world: &World) -> Self {
+        Self::with(world, |at| at > 0)
+    }
+
+    fn with(world: &World, is_kept: fn(usize) -> bool) -> Self {
         let set = policies(&world.sources);
         let compiled = |source: &Source| {
             let (Source::Policy { id, .. } | Source::Link { id, .. }) = source else { return None };
             let policy = set.policy(&PolicyId::new(id)).unwrap();
             let forbids = policy.effect() == cedar_policy::Effect::Forbid;
-            let info = PolicyInfo { id: id.clone(), reason: String::new(), message: None, control: None, forbids };
+            let template = policy.template_id().map(|template| Arc::from(template.to_string()));
+            let info =
+                PolicyInfo { id: id.clone(), template, reason: "".into(), message: None, control: None, forbids };
             let core: &cedar::Policy = policy.as_ref();
             Some((Arc::new(info), core.clone()))
         };
         let policies: Vec<_> = world.sources.iter().filter_map(compiled).collect();
         let entities = Entities::from_json_value(entities(world), None).unwrap_or_else(|error| panic!("{error:?}"));
         let core: &cedar::Entities = entities.as_ref();
-        let stored: HashMap<_, _> = core.iter().map(|one| (one.uid().clone(), Arc::new(one.clone()))).collect();
-        let actions = stored.values().filter(|one| one.uid().is_action()).cloned().collect();
-        let engine = Engine::new(policies.clone(), actions).unwrap();
+        let all: Vec<Arc<Entity>> = core.iter().cloned().map(Arc::new).collect();
+        let actions = all.iter().filter(|one| one.uid().is_action()).cloned().collect();
+        let kept = policies.iter().enumerate().filter(|(at, _)| is_kept(*at)).map(|(_, policy)| policy.clone());
+        let engine = Engine::new(kept, actions).unwrap();
+        let known = |entity: Arc<Entity>| (entity.uid().clone(), Arc::new(engine.known(entity)));
+        let stored = all.into_iter().map(known).collect();
         Self { engine, policies, set, entities, stored }
-    }
-
-    /// The policy at this place is lost on its way into the engine: a law that holds all the same is none.
-    pub fn without(mut self, at: usize) -> Self {
-        let mut kept = self.policies.clone();
-        if at < kept.len() {
-            kept.remove(at);
-        }
-        let actions = self.stored.values().filter(|one| one.uid().is_action()).cloned().collect();
-        self.engine = Engine::new(kept, actions).unwrap();
-        self
     }
 
     /// The law: the engine says what Cedar says, and every policy that it leaves out is false.
@@ -71,7 +75,7 @@ impl Asked {
         let (principal, resource) = (self.entity(&ask.principal), self.entity(&ask.resource));
         let action = self.engine.action(ask.action).unwrap();
         let core: &cedar::Context = context.as_ref();
-        let query = || Query {
+        let query = Query {
             principal: principal.clone(),
             action,
             resource: resource.clone(),
@@ -88,28 +92,31 @@ impl Asked {
         );
         let response = Authorizer::new().is_authorized(&request.clone().into(), &self.set, &self.entities);
         let wanted = self.wanted(&response);
-        let (answer, evaluated) = self.engine.decide(query());
-        let said = Said::from(answer);
+        let said = Said::from(self.engine.decide(&query));
         if said != wanted {
             return Err(format!("the engine says {said:?}\nCedar says {wanted:?}"));
         }
-        let parts = self.engine.explain(query());
-        self.left_out_are_false(&parts, &response, request)?;
-        let satisfied = |(info, part): &(Arc<PolicyInfo>, Part)| (*part == Part::Satisfied).then(|| info.id.clone());
+        let parts = self.engine.explain(&query);
+        let core: &cedar::Entities = self.entities.as_ref();
+        let evaluator = Evaluator::new(request, core, Extensions::all_available());
+        self.left_out_are_false(&parts, &response, &evaluator)?;
+        let is_left_out = |part: &Part| matches!(part, Part::OutOfScope(_));
+        let holds = |part: &Part| matches!(part, Part::Candidate(_, Ok(true)));
+        let mut left_out = self.policies.iter().zip(&parts).filter(|(_, (_, part))| is_left_out(part));
         Ok(Met {
             end: wanted.end(),
             errors: wanted.errors().to_vec(),
-            satisfied: parts.iter().filter_map(satisfied).collect(),
-            in_scope: parts.iter().filter(|(_, part)| !matches!(part, Part::OutOfScope(_))).count(),
+            satisfied: parts.iter().filter(|(_, part)| holds(part)).map(|(info, _)| info.id.clone()).collect(),
+            left_out_in_scope: left_out.any(|((_, policy), _)| scope_holds(policy, &evaluator)),
             policies: parts.len(),
-            evaluated,
+            evaluated: query.candidates.len(),
         })
     }
 
     /// Somebody who is not stored has no attributes and is in nothing.
-    fn entity(&self, uid: &Uid) -> Arc<Entity> {
+    fn entity(&self, uid: &Uid) -> Arc<Known> {
         let uid = cedar::uid(&cedar::entity_type(uid.ty).unwrap(), &uid.id);
-        self.stored.get(&uid).cloned().unwrap_or_else(|| Arc::new(Entity::with_uid(uid)))
+        self.stored.get(&uid).cloned().unwrap_or_else(|| Arc::new(self.engine.known(Arc::new(Entity::with_uid(uid)))))
     }
 
     /// What has to be said: Cedar's answer, but that an error is a denial where nothing is forbidden.
@@ -139,12 +146,10 @@ impl Asked {
         &self,
         parts: &[(Arc<PolicyInfo>, Part)],
         response: &cedar_policy::Response,
-        request: cedar::Request,
+        evaluator: &Evaluator<'_>,
     ) -> Result<(), String> {
         let reasons: BTreeSet<&str> = response.diagnostics().reason().map(AsRef::as_ref).collect();
         let denied = response.decision() == Decision::Deny;
-        let core: &cedar::Entities = self.entities.as_ref();
-        let evaluator = Evaluator::new(request, core, Extensions::all_available());
         for ((info, policy), (explained, part)) in self.policies.iter().zip(parts) {
             if info.id != explained.id {
                 return Err(format!("policy `{}` is explained in the place of `{}`", explained.id, info.id));
@@ -160,9 +165,8 @@ impl Asked {
                 failed.map_or_else(|| Ok(reasons.contains(info.id.as_str())), Err)
             };
             let explained = match part {
-                Part::OutOfScope(_) | Part::NotSatisfied => Ok(false),
-                Part::Satisfied => Ok(true),
-                Part::Failed(error) => Err(same(error)),
+                Part::OutOfScope(_) => Ok(false),
+                Part::Candidate(_, outcome) => outcome.map_err(same),
             };
             if explained != holds {
                 return Err(format!("policy `{}` is explained as {part:?}, Cedar says {holds:?}", info.id));
@@ -203,6 +207,16 @@ impl From<Answer> for Said {
             Answer::Broken => Self::Broken,
         }
     }
+}
+
+/// Whether a policy's scope holds, as Cedar evaluates it.
+fn scope_holds(policy: &cedar::Policy, evaluator: &Evaluator<'_>) -> bool {
+    let written = policy.template();
+    let (action, principal, resource) =
+        (written.action_constraint(), written.principal_constraint(), written.resource_constraint());
+    [action.as_expr(), principal.as_expr(), resource.as_expr()]
+        .iter()
+        .all(|scope| evaluator.interpret(scope, policy.env()).unwrap() == cedar::Value::from(true))
 }
 
 /// The policies and templates under their ids, the links of templates among them, in the order of the bundle.

@@ -23,10 +23,10 @@ pub struct Met {
     /// Policies that hold.
     pub satisfied: Vec<String>,
     pub policies: usize,
-    /// Policies whose scope holds.
-    pub in_scope: usize,
-    /// Those among them that were not left out for their first conditions.
+    /// Those that were not left out.
     pub evaluated: usize,
+    /// Whether one was left out whose scope holds, for its first conditions.
+    pub left_out_in_scope: bool,
 }
 
 /// How many questions were of each kind.
@@ -94,7 +94,7 @@ impl Coverage {
             ("several determine", met.satisfied.len() > 1),
             ("several candidates", met.evaluated > 1),
             ("policies left out", met.evaluated < met.policies),
-            ("left out for a first condition", met.evaluated < met.in_scope),
+            ("left out for a first condition", met.left_out_in_scope),
         ] {
             *self.kinds.entry(kind).or_default() += usize::from(holds);
         }
