@@ -2,6 +2,7 @@
 
 mod bytes;
 mod chance;
+mod links;
 mod stacks;
 mod worlds;
 
