@@ -31,6 +31,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const WARM_UP: usize = 20_000;
 const RUNS: usize = 200_000;
+/// More agents than Palisade keeps at hand.
+const CALLERS: usize = 10_000;
 
 fn main() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("cedar");
@@ -60,9 +62,13 @@ fn main() {
 /// The same call with 20 policies that apply to it, among more and more that do not.
 fn among_many(settings: &Settings, facts: &Facts) {
     let call = tools_call("support-bot", "query_customers", r#"{"segment":"startup","limit":20}"#);
-    for others in [10, 1_000, 10_000, 100_000] {
+    let sizes = [10, 1_000, 10_000, 100_000].map(|others| (format!("{others}"), crowd::bundle(others)));
+    let callers: Vec<Request> = (0..CALLERS)
+        .map(|number| tools_call(&format!("worker-{number}"), "query_customers", r#"{"segment":"startup","limit":20}"#))
+        .collect();
+    let linked = ("100000 links".to_owned(), crowd::linked(100_000));
+    for (others, sources) in sizes.into_iter().chain([linked]) {
         let (before, start) = (resident(), Instant::now());
-        let sources = crowd::bundle(others);
         let bundle = Bundle::load(&sources, files::digest(&sources)).expect("the crowd is valid");
         let (seconds, policies) = (start.elapsed().as_secs_f64(), bundle.engine().len());
         drop(sources);
@@ -72,6 +78,12 @@ fn among_many(settings: &Settings, facts: &Facts) {
         let evaluation = &decision.evaluations[0];
         assert!(decision.reason().is_none() && evaluation.evaluated.len() == crowd::MATCHING, "{decision:?}");
         measure(&format!("decision: {} policies apply, among {others}", crowd::MATCHING), decide);
+        // Nothing of what it needs has been used lately.
+        let mut all = callers.iter().cycle();
+        measure("  the same, each call by another agent", || {
+            let call = all.next().expect("a cycle");
+            authorize(&active, settings, IdentitySource::SourcePrincipal, call, facts)
+        });
         println!(
             "  {policies} policies loaded in {seconds:.2} s, {} MB more in use",
             resident().saturating_sub(before)

@@ -35,6 +35,32 @@ pub fn bundle(others: usize) -> Vec<SourceFile> {
     sources
 }
 
+/// The same with `others` links of two templates instead.
+pub fn linked(others: usize) -> Vec<SourceFile> {
+    let mut sources = bundle(0);
+    let templates = r#"
+        @id("reads") @reason("was granted")
+        permit (principal == ?principal, action == Action::"crm/get_customer", resource == ?resource)
+        when { context.local.hour >= 8 && context.local.hour < 18 };
+        @id("banned") @reason("was banned")
+        forbid (principal == ?principal, action, resource);
+    "#;
+    sources.push(SourceFile { name: "templates.cedar".into(), bytes: templates.into() });
+    let links: Vec<String> = (0..others)
+        .map(|number| {
+            let agent = format!(r#"{{"type": "Agent", "id": "spiffe://example.org/ns/agents/sa/worker-{number}"}}"#);
+            let (template, resource) = match number % 2 {
+                0 => ("reads", r#", "?resource": {"type": "Tool", "id": "crm/get_customer"}"#),
+                _ => ("banned", ""),
+            };
+            format!(r#"{{"templateId": "{template}", "newId": "link-{number}", "values": {{"?principal": {agent}{resource}}}}}"#)
+        })
+        .collect();
+    let bytes = format!("[{}]", links.join(",\n")).into_bytes();
+    sources.push(SourceFile { name: "grants.links.json".into(), bytes });
+    sources
+}
+
 /// Permits and forbids of the usual kinds; each has to be evaluated, and the permits are satisfied.
 fn matching() -> String {
     let mut text = String::new();

@@ -88,9 +88,9 @@ struct Reading<'r, 'f> {
 impl Reading<'_, '_> {
     fn link<'f>(&mut self, file: &'f str, text: &'f str, json: LinkJson) -> Result<Link<'f>, BundleError> {
         let LinkJson { template_id, new_id, values: ValuesJson { principal, resource } } = json;
-        let line = line_of_link(text, &new_id);
         let wrong = |message: String| BundleError {
-            line: Some(line),
+            // Only for an error: it searches the whole text.
+            line: Some(line_of_link(text, &new_id)),
             ..BundleError::new(file, format!("link `{new_id}`: {message}"))
         };
         if new_id.is_empty() {

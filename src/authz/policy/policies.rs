@@ -1,6 +1,6 @@
 //! The policies of a bundle: parsed, annotated, linked, validated strictly, and checked for names that nothing declares.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use cedar_policy::{PolicySet, Schema};
@@ -110,9 +110,9 @@ impl<'f> Policies<'f> {
 
     /// Templates that nothing links: they do nothing.
     pub(super) fn unlinked(&self) -> impl Iterator<Item = &str> {
-        let linked = |at: usize| self.links.iter().any(|link| link.template == at);
+        let linked: HashSet<usize> = self.links.iter().map(|link| link.template).collect();
         let templates = self.written.iter().enumerate().filter(|(_, policy)| !policy.template.is_static());
-        templates.filter(move |(at, _)| !linked(*at)).map(|(_, policy)| policy.info.id.as_str())
+        templates.filter(move |(at, _)| !linked.contains(at)).map(|(_, policy)| policy.info.id.as_str())
     }
 }
 
