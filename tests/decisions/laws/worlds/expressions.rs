@@ -46,8 +46,8 @@ impl<'w> Writer<'w> {
         for at in 0..operands {
             let operand = match self.dice.below(10) {
                 0..=2 => self.key(),
-                3 => self.nearly_key(),
-                4 => self.has(),
+                3 | 4 => self.nearly_key(),
+                5 => self.has(),
                 _ => self.boolean(2),
             };
             condition = match (at, self.dice.below(4)) {
@@ -86,7 +86,8 @@ impl<'w> Writer<'w> {
         let (uid, above) = (self.uid(Some(own)), self.uid_above(own));
         let of = self.dice.one_of(&["principal", "resource", "context"]);
         let attribute = self.dice.one_of(&["owner", "owner", "peers", "level"]);
-        match self.dice.below(8) {
+        match self.dice.below(10) {
+            7 | 8 => self.by_action(),
             0 | 1 => format!("{of}.{attribute} == {uid}"),
             2 => format!("{side} in {of}.{attribute}"),
             3 => format!("{side} != {uid}"),
@@ -97,12 +98,27 @@ impl<'w> Writer<'w> {
         }
     }
 
+    /// What is only looked at for another action, where it may make no sense.
+    fn by_action(&mut self) -> String {
+        let wild = self.wild;
+        self.wild = if self.dice.percent(50) { 80 } else { wild };
+        let other = self.boolean(1);
+        self.wild = wild;
+        let action = self.action();
+        match self.dice.below(3) {
+            0 => format!("(action == {action} || {other})"),
+            1 => format!("(if action in {action} then true else {other})"),
+            _ => format!("!(action != {action} && {other})"),
+        }
+    }
+
     fn has(&mut self) -> String {
         let of = self.dice.one_of(&["principal", "resource", "context", "context", "action"]);
         let name = self.dice.one_of(NAMES);
         match self.dice.below(9) {
             0 => format!("context has {name}.x"),
             8 => "context has input.x".into(),
+            1 | 2 if self.deep => format!("{of} has owner.{name}"),
             1 => format!("{of} has {name:?}"),
             _ => format!("{of} has {name}"),
         }

@@ -106,10 +106,12 @@ impl Model {
             model.actions.push(Action { name, groups, principals: nobody, resources: Vec::new(), context: Vec::new() });
             above.push(name);
         }
+        // Actions that are alike but for their arguments, as tools are.
+        let alike = (dice.some_of(&model.principals), dice.some_of(&model.resources), attributes(dice, &all, 6));
         for name in dice.some_of(ACTIONS) {
             let groups = above.iter().copied().filter(|_| dice.percent(50)).collect();
-            let (principals, resources) = (dice.some_of(&model.principals), dice.some_of(&model.resources));
-            let mut context = attributes(dice, &all, 6);
+            let own = (dice.some_of(&model.principals), dice.some_of(&model.resources), attributes(dice, &all, 6));
+            let (principals, resources, mut context) = if dice.percent(35) { own } else { alike.clone() };
             // What is most often different from one action to another.
             if dice.percent(60) {
                 let ty = [Ty::Card, Ty::Card, Ty::Long, Ty::Text, Ty::Texts, Ty::Bool][dice.below(6)];
