@@ -35,6 +35,9 @@ pub fn of(bundle: &Bundle, reference: &Reference) -> String {
     if let Some((action, policies)) = bundle.engine().heaviest_action().filter(|(_, all)| !all.is_empty()) {
         let _ = writeln!(text, "           at most {} for one call, of {action}", policies.len());
     }
+    if let Some((name, count)) = bundle.engine().most_looked_up().filter(|(_, count)| *count > MAX_NAMES) {
+        let _ = writeln!(text, "crowded    {count} policies of one action are looked up by one name: {name}");
+    }
     let templates = bundle.unlinked_templates();
     if !templates.is_empty() {
         let _ = writeln!(

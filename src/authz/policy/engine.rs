@@ -301,6 +301,19 @@ impl Engine {
         heaviest.map(|(policies, uid)| (uid, policies.into_iter().filter_map(info).collect()))
     }
 
+    /// The principal or resource under which the most policies of an action are looked up, and how many they are: so many
+    /// can apply to one call.
+    #[must_use]
+    pub fn most_looked_up(&self) -> Option<(String, usize)> {
+        let (found, count) = self.index.most_looked_up()?;
+        let (side, named) = match found {
+            Found::Unindexed => return None,
+            Found::Principal(named) => ("principal", named),
+            Found::Resource(named) => ("resource", named),
+        };
+        Some((format!("{side} in {}", self.names.uid(named)?), count))
+    }
+
     /// How many actions there are.
     #[must_use]
     pub const fn actions(&self) -> usize {

@@ -9,6 +9,8 @@
 //! A policy that names neither has no such entity: it is evaluated for every call about its actions. How many of them
 //! there are is what a call costs at least, so they are counted and bounded ([`Index::unindexed`]).
 
+use std::cmp::Reverse;
+
 use foldhash::{HashMap, HashMapExt as _};
 
 use super::cedar::{BinaryOp, Expr, ExprKind, Literal, Var};
@@ -174,6 +176,17 @@ impl Index {
         found
     }
 
+    /// What the most policies of one list are looked up by, and how many they are.
+    #[must_use]
+    pub fn most_looked_up(&self) -> Option<(Found, usize)> {
+        let principals =
+            |lists: &Lists| longest(&lists.by_principal).map(|(named, count)| (Found::Principal(named), count));
+        let resources =
+            |lists: &Lists| longest(&lists.by_resource).map(|(named, count)| (Found::Resource(named), count));
+        let all = self.lists.iter().flat_map(|lists| principals(lists).into_iter().chain(resources(lists)));
+        all.max_by_key(|(_, count)| *count)
+    }
+
     /// The policies that every query about an action evaluates, whatever its principal and resource, in the order of
     /// the bundle.
     #[must_use]
@@ -184,6 +197,10 @@ impl Index {
         all.dedup();
         all
     }
+}
+
+fn longest(by: &HashMap<Named, Vec<At>>) -> Option<(Named, usize)> {
+    by.iter().map(|(named, policies)| (*named, policies.len())).max_by_key(|(named, count)| (*count, Reverse(*named)))
 }
 
 /// The policies that `known` or something that it is in leads to.
