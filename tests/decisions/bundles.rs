@@ -89,6 +89,24 @@ fn every_mistake_gets_its_one_message() {
     assert!(wrong.is_empty(), "{} of {} messages:\n{}", wrong.len(), mistakes().count(), wrong.join("\n"));
 }
 
+/// A reload that reads only what changed refuses what a start would refuse, in the same words.
+#[test]
+fn mistakes_in_entities_get_their_messages_after_a_good_bundle_too() {
+    let good = support::load(&support::default_files()).unwrap();
+    let mut tried = 0;
+    for Mistake { name, edit, message } in mistakes() {
+        if !message.contains("entities.json") && !message.contains("nothing in the bundle declares") {
+            continue;
+        }
+        let mut changed = Edit(support::default_files());
+        edit(&mut changed);
+        let error = support::load_after(&changed.0, &good).map(drop).unwrap_err();
+        assert!(fits(&error.to_string(), message), "{name}\n       got: {error}\n  expected: {message}");
+        tried += 1;
+    }
+    assert!(tried > 20, "{tried}");
+}
+
 /// Of several mistakes the first is named, and always the same one: a reload that fails again is no news.
 #[test]
 fn the_same_bundle_is_refused_in_the_same_words() {

@@ -12,6 +12,8 @@ mod check;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod entities;
+#[cfg(test)]
 mod generated;
 #[cfg(test)]
 mod laws;

@@ -89,6 +89,12 @@ pub fn load(all: &Files) -> Result<Bundle, BundleError> {
     Bundle::load(&all, files::digest(&all))
 }
 
+/// The same after another bundle, of which it takes what did not change.
+pub fn load_after(all: &Files, previous: &Bundle) -> Result<Bundle, BundleError> {
+    let all = sources(all);
+    Bundle::load_after(&all, files::digest(&all), Some(previous))
+}
+
 fn sources(all: &Files) -> Vec<SourceFile> {
     all.iter().map(|(name, bytes)| SourceFile { name: name.clone(), bytes: bytes.clone() }).collect()
 }

@@ -9,7 +9,7 @@ use super::agents::Agents;
 use super::cedar::{self, Entity, EntityUID, uid};
 use super::context;
 use super::engine::Engine;
-use super::entities::{self, Store, Types};
+use super::entities;
 use super::literals::Nameable;
 use super::load::Texts;
 use super::policies::Policies;
@@ -17,6 +17,7 @@ use super::registry::Registry;
 use super::scope::Known;
 use super::shape::Shape;
 use super::source::{BundleError, SourceFile};
+use super::store::Store;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
@@ -60,26 +61,33 @@ impl Bundle {
     /// # Errors
     /// [`BundleError`] with the first thing that is wrong.
     pub fn load(files: &[SourceFile], digest: String) -> Result<Self, BundleError> {
+        Self::load_after(files, digest, None)
+    }
+
+    /// The same; entities that `previous` holds already, validated against the same schema, are not read again. The bundle
+    /// is the one that [`Bundle::load`] makes.
+    ///
+    /// # Errors
+    /// As [`Bundle::load`].
+    pub fn load_after(files: &[SourceFile], digest: String, previous: Option<&Self>) -> Result<Self, BundleError> {
         let texts = Texts::sort(files)?;
         let schema = texts.schema()?;
         let targets = texts.targets()?;
         let registries = texts.registries(&targets)?;
         let policies = Policies::read(&texts)?;
         policies.validate(&schema)?;
-        let types = Types::new().ok_or_else(|| BundleError::new("", "entity types"))?;
-        let entities = texts.entities(&schema, &targets, &registries)?;
-        let core: &cedar::Entities = entities.as_ref();
-        let known = core.iter().flat_map(|entity| std::iter::once(entity.uid()).chain(entity.ancestors())).collect();
-        policies.check_literals(&Nameable { known, targets: &targets })?;
+        let store = texts.store(&schema, &targets, &registries, previous.map(Self::store))?;
+        policies.check_literals(&Nameable { store: &store, targets: &targets })?;
+
         let validator_schema: &cedar::ValidatorSchema = schema.as_ref();
-        let actions: Vec<Arc<Entity>> =
-            core.iter().filter(|entity| entity.uid().is_action()).cloned().map(Arc::new).collect();
+        let actions = schema.action_entities().map_err(|error| BundleError::new("", error.to_string()))?;
+        let actions: &cedar::Entities = actions.as_ref();
+        let actions: Vec<Arc<Entity>> = actions.iter().cloned().map(Arc::new).collect();
         let checked = Actions::new(&texts, validator_schema, &actions)?;
         let inputs = checked.inputs(&registries)?;
         checked.check_protocols(&targets)?;
         let engine = engine(&policies, actions)?;
         let unlinked_templates = policies.unlinked().map(str::to_owned).collect();
-        let store = Store::new(types, core.iter().cloned().collect());
         check_own_entities(&texts, validator_schema)?;
         let servers = servers(&targets, &registries, &store, &engine, inputs)?;
         Ok(Self {
@@ -226,7 +234,7 @@ fn servers(
 ) -> Result<HashMap<Arc<str>, Server>, BundleError> {
     let missing = |what: &str| BundleError::new("", format!("entity `{what}` is missing"));
     let known = |uid: &EntityUID, name: &str| {
-        store.get(uid).map(|entity| Arc::new(engine.known(entity.clone()))).ok_or_else(|| missing(name))
+        store.get(uid).map(|entity| Arc::new(engine.known(entity))).ok_or_else(|| missing(name))
     };
     let mut servers = HashMap::new();
     for target in targets {

@@ -4,14 +4,16 @@
 //! group memberships and tags. They must not repeat what Palisade fills in: two sources for one attribute
 //! would have to be reconciled, and one of them would be wrong one day.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value as Json, json};
 
 use super::cedar::{Entity, EntityType, EntityUID, PartialValue, Value, entity_type, uid};
+use super::ingest;
 use super::registry::Registry;
 use super::source::{BundleError, line_of};
+use super::store::Store;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::target::Target;
 
@@ -81,12 +83,92 @@ fn namespace_id(trust_domain: &str, namespace: &str) -> String {
 /// # Errors
 /// [`BundleError`] for JSON that is none, and for an entity that is not the file's to define.
 pub fn read_file(file: &str, text: &str) -> Result<Vec<Json>, BundleError> {
-    let entities: Vec<Json> = serde_json::from_str(text)
-        .map_err(|error| BundleError { line: Some(error.line()), ..BundleError::new(file, error.to_string()) })?;
-    if let Some((line, name)) = duplicate_member(text) {
-        return Err(BundleError { line: Some(line), ..BundleError::new(file, format!("duplicate member `{name}`")) });
+    let mut all = Vec::new();
+    ingest::each(file, text, |raw, _| {
+        all.push(complete(raw, strict(raw)?)?);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// Reads a JSON text in which no object has two members of one name.
+///
+/// # Errors
+/// [`BundleError`] with the line.
+pub(super) fn strict(text: &str) -> Result<Json, BundleError> {
+    serde_json::from_str::<Strict>(text).map(|Strict(json)| json).map_err(|error| {
+        let message = error.to_string();
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let message = message.strip_suffix(&place).unwrap_or(&message);
+        BundleError { line: Some(error.line()), ..BundleError::new("", message) }
+    })
+}
+
+/// JSON without duplicate members.
+struct Strict(Json);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Self)
     }
-    entities.into_iter().map(|entity| complete(file, text, entity)).collect()
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Json;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Json, E> {
+        Ok(flag.into())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Json, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Json, E> {
+        Ok(number.into())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Json, E> {
+        Ok(number.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Json, E> {
+        Ok(text.into())
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Json, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Strict(item)) = items.next_element()? {
+            all.push(item);
+        }
+        Ok(all.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json, A::Error> {
+        let mut all = serde_json::Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if all.contains_key(&name) {
+                return Err(serde::de::Error::custom(format!("duplicate member `{name}`")));
+            }
+            let Strict(value) = members.next_value()?;
+            all.insert(name, value);
+        }
+        Ok(all.into())
+    }
 }
 
 /// The line of an entity, given its quoted id.
@@ -100,45 +182,19 @@ pub fn line_of_id(text: &str, quoted: &str) -> usize {
     line_of(text, own.or_else(|| text.find(quoted)).unwrap_or(0))
 }
 
-/// The first member that an object of this JSON text names twice, with the line of its second place. The
-/// text is known to be JSON.
-fn duplicate_member(text: &str) -> Option<(usize, String)> {
-    let mut open: Vec<Option<BTreeSet<&str>>> = Vec::new();
-    let (bytes, mut at) = (text.as_bytes(), 0);
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'{' => open.push(Some(BTreeSet::new())),
-            b'[' => open.push(None),
-            b'}' | b']' => drop(open.pop()),
-            b'"' => {
-                let start = at + 1;
-                at = start;
-                while bytes.get(at).is_some_and(|byte| *byte != b'"') {
-                    at += if bytes.get(at) == Some(&b'\\') { 2 } else { 1 };
-                }
-                let name = text.get(start..at).unwrap_or_default();
-                let is_member = text.get(at + 1..).unwrap_or_default().trim_start().starts_with(':');
-                if is_member
-                    && open.last_mut().is_some_and(|names| names.as_mut().is_some_and(|names| !names.insert(name)))
-                {
-                    return Some((line_of(text, start), name.to_owned()));
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    None
-}
-
-fn complete(file: &str, text: &str, mut entity: Json) -> Result<Json, BundleError> {
-    let part = |entity: &Json, name: &str| entity.pointer(name).and_then(Json::as_str).map(str::to_owned);
-    let (Some(ty), Some(id)) = (part(&entity, "/uid/type"), part(&entity, "/uid/id")) else {
-        return Err(BundleError::new(file, "every entity needs `\"uid\": {\"type\": …, \"id\": …}`"));
+/// Completes an entity of a file: an agent gets what follows from its SPIFFE ID.
+///
+/// # Errors
+/// [`BundleError`] with the line in `text`, for an entity that is not the file's to define.
+pub(super) fn complete(text: &str, mut entity: Json) -> Result<Json, BundleError> {
+    let Some((ty, id)) = entity.get("uid").and_then(type_and_id) else {
+        let message = "every entity needs `\"uid\": {\"type\": …, \"id\": …}`";
+        return Err(BundleError { line: Some(1), ..BundleError::new("", message) });
     };
+    let (ty, id) = (ty.to_owned(), id.to_owned());
     let error = |message: String| {
         let quoted = Json::String(id.clone()).to_string();
-        BundleError { line: Some(line_of_id(text, &quoted)), ..BundleError::new(file, message) }
+        BundleError { line: Some(line_of_id(text, &quoted)), ..BundleError::new("", message) }
     };
     let unknown = entity.as_object().and_then(|members| members.keys().find(|name| !MEMBERS.contains(&name.as_str())));
     if let Some(name) = unknown {
@@ -146,11 +202,17 @@ fn complete(file: &str, text: &str, mut entity: Json) -> Result<Json, BundleErro
             "unknown member `{name}` of an entity; expected `uid`, `attrs`, `parents` or `tags`"
         )));
     }
-    if ID_TYPES.contains(&ty.as_str()) {
-        return Err(error(format!("`{ty}::\"{id}\"`: entities of type {ty} follow from SPIFFE IDs")));
-    }
-    if OWN_TYPES.contains(&ty.as_str()) {
-        return Err(error(format!("`{ty}::\"{id}\"`: entities of type {ty} come from targets.toml and *.tools.json")));
+    check_definable(&ty, &id).map_err(error)?;
+    for parent in entity.get("parents").and_then(Json::as_array).into_iter().flatten() {
+        // Cedar knows another form as well (`__entity`), and takes that one where an object has both.
+        let Some((parent_ty, parent_id)) = type_and_id(parent) else {
+            return Err(error("every parent needs `{\"type\": …, \"id\": …}` and nothing else".into()));
+        };
+        if ty == "Agent" && ID_TYPES.contains(&parent_ty) {
+            let message =
+                format!("parent `{parent_ty}::\"{parent_id}\"` of an agent follows from its SPIFFE ID: leave it out");
+            return Err(error(message));
+        }
     }
     if ty != "Agent" {
         return Ok(entity);
@@ -166,15 +228,28 @@ fn complete(file: &str, text: &str, mut entity: Json) -> Result<Json, BundleErro
     attributes.extend(own_attributes);
     let parents = members.entry("parents").or_insert_with(|| json!([]));
     let Json::Array(parents) = parents else { return Err(error("`parents` has to be an array".into())) };
-    for parent in parents.iter() {
-        let (ty, id) = (part(parent, "/type").unwrap_or_default(), part(parent, "/id").unwrap_or_default());
-        if ID_TYPES.contains(&ty.as_str()) {
-            let message = format!("parent `{ty}::\"{id}\"` of an agent follows from its SPIFFE ID: leave it out");
-            return Err(error(message));
-        }
-    }
     parents.extend(own_parents);
     Ok(entity)
+}
+
+/// Whether a file may define an entity.
+///
+/// # Errors
+/// Where it comes from instead.
+pub(super) fn check_definable(ty: &str, id: &str) -> Result<(), String> {
+    if ID_TYPES.contains(&ty) {
+        return Err(format!("`{ty}::\"{id}\"`: entities of type {ty} follow from SPIFFE IDs"));
+    }
+    if OWN_TYPES.contains(&ty) {
+        return Err(format!("`{ty}::\"{id}\"`: entities of type {ty} come from targets.toml and *.tools.json"));
+    }
+    Ok(())
+}
+
+/// What `{"type": …, "id": …}` says.
+fn type_and_id(uid: &Json) -> Option<(&str, &str)> {
+    let members = uid.as_object().filter(|members| members.len() == 2)?;
+    Some((members.get("type")?.as_str()?, members.get("id")?.as_str()?))
 }
 
 /// The `Server` of a target.
@@ -210,62 +285,22 @@ pub fn tool_id(server: &str, tool: &str) -> String {
     format!("{server}/{tool}")
 }
 
-/// The entities of a bundle, each with all its ancestors.
-#[derive(Debug)]
-pub struct Store {
-    types: Types,
-    by_uid: HashMap<EntityUID, Arc<Entity>>,
-    /// Agents that the bundle mentions, by SPIFFE ID.
-    agents: HashMap<String, Arc<Entity>>,
-}
-
 impl Store {
-    /// A store of entities whose ancestors are complete.
-    #[must_use]
-    pub fn new(types: Types, entities: Vec<Entity>) -> Self {
-        let by_uid: HashMap<EntityUID, Arc<Entity>> =
-            entities.into_iter().map(|entity| (entity.uid().clone(), Arc::new(entity))).collect();
-        let agents = by_uid
-            .iter()
-            .filter(|(uid, _)| *uid.entity_type() == types.agent)
-            .map(|(uid, entity)| (super::cedar::id_of(uid).to_owned(), entity.clone()))
-            .collect();
-        Self { types, by_uid, agents }
-    }
-
-    /// The types.
-    #[must_use]
-    pub const fn types(&self) -> &Types {
-        &self.types
-    }
-
-    /// An entity of the bundle.
-    #[must_use]
-    pub fn get(&self, uid: &EntityUID) -> Option<&Arc<Entity>> {
-        self.by_uid.get(uid)
-    }
-
-    /// How many agents the bundle lists; others are known by their SPIFFE IDs alone.
-    #[must_use]
-    pub fn listed_agents(&self) -> usize {
-        self.agents.len()
-    }
-
     /// The entity of an agent: the bundle's, or one made from the SPIFFE ID alone.
     #[must_use]
     pub fn agent(&self, id: &SpiffeId) -> Arc<Entity> {
-        self.agents.get(id.as_str()).cloned().unwrap_or_else(|| Arc::new(self.unlisted_agent(id)))
+        self.get(&uid(&self.types().agent, id.as_str())).unwrap_or_else(|| Arc::new(self.unlisted_agent(id)))
     }
 
     fn unlisted_agent(&self, id: &SpiffeId) -> Entity {
         let mut attributes = vec![("spiffe_id", id.as_str()), ("trust_domain", id.trust_domain())];
-        let mut parents = vec![uid(&self.types.trust_domain, id.trust_domain())];
+        let mut parents = vec![uid(&self.types().trust_domain, id.trust_domain())];
         if let Some((namespace, account)) = id.namespace_and_service_account() {
             attributes.extend([("namespace", namespace), ("service_account", account)]);
-            parents.push(uid(&self.types.namespace, &namespace_id(id.trust_domain(), namespace)));
+            parents.push(uid(&self.types().namespace, &namespace_id(id.trust_domain(), namespace)));
         }
         entity(
-            uid(&self.types.agent, id.as_str()),
+            uid(&self.types().agent, id.as_str()),
             attributes.into_iter().map(|(name, text)| (name, Value::from(text))),
             parents,
         )
@@ -275,7 +310,7 @@ impl Store {
     #[must_use]
     pub fn endpoint(&self, server: &Entity, path: &str) -> Entity {
         let name = super::cedar::id_of(server.uid());
-        let endpoint = |path: &str| uid(&self.types.endpoint, &format!("{name}{path}"));
+        let endpoint = |path: &str| uid(&self.types().endpoint, &format!("{name}{path}"));
         let groups = server.ancestors().cloned().chain([server.uid().clone()]);
         let with_slash = (!path.ends_with('/')).then(|| endpoint(&format!("{path}/")));
         let parents = groups.chain(above(path).map(endpoint)).chain(with_slash).collect();

@@ -1,10 +1,10 @@
 //! The entities that policies name: each has to be one that there can be, or a misspelled forbid would never match.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::cedar::{EntityReference, EntityUID, ExprKind, Literal, PrincipalOrResourceConstraint, Template, id_of};
 use super::entities::MAX_ENDPOINT_DEPTH;
+use super::store::Store;
 use crate::authz::call::http::{canonical_path, segment_prefix};
 use crate::authz::identity::spiffe::{self, SpiffeId};
 use crate::authz::target::{Protocol, Target};
@@ -15,8 +15,7 @@ const DECLARED: &[&str] = &["AgentGroup", "ServerGroup", "ToolGroup", "Server", 
 
 /// What can be named.
 pub(super) struct Nameable<'b> {
-    /// Every entity of the bundle and everything that one is in.
-    pub(super) known: HashSet<&'b EntityUID>,
+    pub(super) store: &'b Store,
     pub(super) targets: &'b [Arc<Target>],
 }
 
@@ -25,7 +24,7 @@ impl Nameable<'_> {
     /// What is wrong with the name, to go on after "which".
     pub(super) fn check(&self, uid: &EntityUID) -> Result<(), String> {
         let ty = uid.entity_type().to_string();
-        if DECLARED.contains(&ty.as_str()) && !self.known.contains(uid) {
+        if DECLARED.contains(&ty.as_str()) && !self.store.contains(uid) {
             return Err("nothing in the bundle declares".into());
         }
         check_made(&ty, id_of(uid), self.targets)

@@ -1,6 +1,6 @@
 //! Reading the files of a bundle: schema, targets, registries and entities.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cedar_policy::{Entities, Schema, SchemaFragment};
@@ -9,9 +9,11 @@ use serde::Deserialize;
 use super::cedar::{self, EntityUID, entity_type, uid};
 use super::entities;
 use super::expansion;
+use super::ingest::{Ingest, Source};
 use super::nesting;
 use super::registry::Registry;
 use super::source::{BundleError, Kind, SourceFile, place_of};
+use super::store::Store;
 use crate::authz::call::http;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::target::{Protocol, Target};
@@ -141,46 +143,49 @@ impl<'f> Texts<'f> {
         Ok(registries)
     }
 
+    /// The entities, as Cedar's public API takes them: for [`Reference`](super::Reference).
     pub(super) fn entities(
         &self,
         schema: &Schema,
         targets: &[Arc<Target>],
         registries: &[(&str, Registry)],
     ) -> Result<Entities, BundleError> {
-        let mut own: Vec<serde_json::Value> = targets.iter().map(|target| entities::server_json(target)).collect();
-        own.extend(registries.iter().flat_map(|(_, registry)| entities::tools_json(registry)));
-        let parse = |name: &str, json: Vec<serde_json::Value>| {
-            Entities::from_json_value(serde_json::Value::Array(json), Some(schema))
-                .map_err(|error| BundleError::diagnostic(name, "", &Chain(&error)))
-        };
-        // Each file on its own first, so that an error names its file.
-        let mut all = own.clone();
+        let mut all = own_entities(targets, registries);
         for (name, text) in self.of(Kind::Entities) {
-            let json = entities::read_file(name, text)?;
-            parse(name, json.clone())?;
-            all.extend(json);
+            all.extend(entities::read_file(name, text)?);
         }
-        parse("targets.toml and *.tools.json", own)?;
-        let whole = parse("*.entities.json", all)?;
-        self.check_groups(&whole, targets, registries)?;
-        Ok(whole)
+        Entities::from_json_value(all.into(), Some(schema))
+            .map_err(|error| BundleError::diagnostic("*.entities.json", "", &Chain(&error)))
+    }
+
+    /// The entities; what the store of the bundle before holds of them already is not read again.
+    pub(super) fn store(
+        &self,
+        schema: &Schema,
+        targets: &[Arc<Target>],
+        registries: &[(&str, Registry)],
+        previous: Option<&Store>,
+    ) -> Result<Store, BundleError> {
+        let own = serde_json::Value::from(own_entities(targets, registries)).to_string();
+        let mut sources = vec![Source { name: "targets.toml and *.tools.json", text: &own, own: true }];
+        sources.extend(self.of(Kind::Entities).map(|(name, text)| Source { name, text, own: false }));
+        let schema_texts: Vec<_> = self.of(Kind::Schema).collect();
+        let read = Ingest::read(schema, &schema_texts, &sources, previous)?;
+        self.check_groups(&read.store, targets, registries)?;
+        read.settle()
     }
 
     /// Whatever something is in has to be declared: a misspelled group would silently be a group of its own, of which no
-    /// policy speaks. Only namespaces and trust domains follow from SPIFFE IDs.
+    /// policy speaks. Here for what `targets.toml` and registries say; the store sees to the rest.
     fn check_groups(
         &self,
-        entities: &Entities,
+        store: &Store,
         targets: &[Arc<Target>],
         registries: &[(&str, Registry)],
     ) -> Result<(), BundleError> {
-        let core: &cedar::Entities = entities.as_ref();
-        let declared: HashSet<&EntityUID> = core.iter().map(cedar::Entity::uid).collect();
         let (Some(tool_group), Some(server_group)) = (entity_type("ToolGroup"), entity_type("ServerGroup")) else {
             return Err(BundleError::new("", "entity types"));
         };
-        let undeclared =
-            |who: String, group: &EntityUID| format!("{who} is in `{group}`, which nothing in the bundle declares");
         let mut configured: Vec<(&str, &str, &str, EntityUID)> = Vec::new();
         let targets_file = self.of(Kind::Targets).next().map_or("", |(name, _)| name);
         for target in targets {
@@ -193,31 +198,22 @@ impl<'f> Texts<'f> {
                 configured.extend(groups.map(|group| (*name, "tool", tool.name.as_str(), group)));
             }
         }
-        if let Some((file, kind, who, group)) = configured.iter().find(|(.., group)| !declared.contains(group)) {
-            let text = self.files.iter().find(|(_, name, _)| name == file).map_or("", |(.., text)| text);
-            let message = undeclared(format!("{kind} `{who}`"), group);
-            return Err(BundleError::near(file, text, &quoted(cedar::id_of(group)), message));
-        }
-        let follows = |parent: &EntityUID| entities::ID_TYPES.contains(&parent.entity_type().to_string().as_str());
-        let lost = |entity: &cedar::Entity| {
-            entity.parents().filter(|parent| !follows(parent) && !declared.contains(parent)).min().cloned()
+        let Some((file, kind, who, group)) = configured.iter().find(|(.., group)| !store.contains(group)) else {
+            return Ok(());
         };
-        let first = core.iter().filter_map(|entity| Some((entity.uid(), lost(entity)?))).min();
-        let Some((member, group)) = first else { return Ok(()) };
-        let id = quoted(cedar::id_of(member));
-        let message = undeclared(format!("`{member}`"), &group);
-        let place = self.of(Kind::Entities).find(|(_, text)| text.contains(&id));
-        Err(place.map_or_else(
-            || BundleError::new("*.entities.json", message.clone()),
-            |(name, text)| BundleError {
-                line: Some(entities::line_of_id(text, &id)),
-                ..BundleError::new(name, message.clone())
-            },
-        ))
+        let text = self.files.iter().find(|(_, name, _)| name == file).map_or("", |(.., text)| text);
+        let message = format!("{kind} `{who}` is in `{group}`, which nothing in the bundle declares");
+        Err(BundleError::near(file, text, &quoted(cedar::id_of(group)), message))
     }
 }
 
-fn quoted(text: &str) -> String {
+/// The entities that follow from targets and registries.
+fn own_entities(targets: &[Arc<Target>], registries: &[(&str, Registry)]) -> Vec<serde_json::Value> {
+    let servers = targets.iter().map(|target| entities::server_json(target));
+    servers.chain(registries.iter().flat_map(|(_, registry)| entities::tools_json(registry))).collect()
+}
+
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
@@ -262,7 +258,7 @@ fn check_target(target: &Target) -> Result<(), String> {
 
 /// An error with its causes in one sentence: Cedar's entity errors keep the interesting part in them.
 #[derive(Debug)]
-struct Chain<'e, E>(&'e E);
+pub(super) struct Chain<'e, E>(pub(super) &'e E);
 
 impl<E: std::error::Error> std::fmt::Display for Chain<'_, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

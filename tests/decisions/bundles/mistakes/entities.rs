@@ -37,7 +37,7 @@ pub const MISTAKES: &[Mistake] = &[
 ]"#,
             )
         },
-        message: "new.entities.json: every entity needs `\"uid\": {\"type\": …, \"id\": …}`",
+        message: "new.entities.json:2: every entity needs `\"uid\": {\"type\": …, \"id\": …}`",
     },
     Mistake {
         name: "entity with an implicit uid of another form",
@@ -49,7 +49,7 @@ pub const MISTAKES: &[Mistake] = &[
 ]"#,
             )
         },
-        message: "new.entities.json: every entity needs `\"uid\": {\"type\": …, \"id\": …}`",
+        message: "new.entities.json:2: every entity needs `\"uid\": {\"type\": …, \"id\": …}`",
     },
     Mistake {
         name: "entity of a type of our own",
@@ -86,7 +86,7 @@ pub const MISTAKES: &[Mistake] = &[
 ]"#,
             )
         },
-        message: "new.entities.json: error during entity deserialization: entity `Robot::\"x\"` has type `Robot` which is not declared in the schema",
+        message: "new.entities.json:2: error during entity deserialization: entity `Robot::\"x\"` has type `Robot` which is not declared in the schema",
     },
     Mistake {
         name: "entity with an unknown attribute",
@@ -98,7 +98,7 @@ pub const MISTAKES: &[Mistake] = &[
 ]"#,
             )
         },
-        message: "new.entities.json: error during entity deserialization: attribute `colour` on `AgentGroup::\"x\"` should not exist according to the schema",
+        message: "new.entities.json:2: error during entity deserialization: attribute `colour` on `AgentGroup::\"x\"` should not exist according to the schema",
     },
     Mistake {
         name: "parent of a type that is not allowed",
@@ -107,7 +107,7 @@ pub const MISTAKES: &[Mistake] = &[
   { "uid": { "type": "AgentGroup", "id": "x" }, "attrs": {}, "parents": [{ "type": "ToolGroup", "id": "exfiltration" }] }
 ]"#)
         },
-        message: "new.entities.json: entity does not conform to the schema: `AgentGroup::\"x\"` is not allowed to have an ancestor of type `ToolGroup` according to the schema",
+        message: "new.entities.json:2: entity does not conform to the schema: `AgentGroup::\"x\"` is not allowed to have an ancestor of type `ToolGroup` according to the schema",
     },
     Mistake {
         name: "entity twice",
@@ -116,7 +116,7 @@ pub const MISTAKES: &[Mistake] = &[
   { "uid": { "type": "AgentGroup", "id": "read-only" }, "attrs": {}, "parents": [{ "type": "AgentGroup", "id": "high-risk" }] }
 ]"#)
         },
-        message: "*.entities.json: duplicate entity entry `AgentGroup::\"read-only\"`",
+        message: "new.entities.json:2: duplicate entity entry `AgentGroup::\"read-only\"`: there is another one in `agents.entities.json`, which differs",
     },
     Mistake {
         name: "groups in a circle",
@@ -129,7 +129,7 @@ pub const MISTAKES: &[Mistake] = &[
 ]"#,
             )
         },
-        message: "new.entities.json: transitive closure computation/enforcement error: input graph has a cycle containing vertex ‹any›",
+        message: "new.entities.json:2: `AgentGroup::\"a\"` is in itself, by way of what it is in",
     },
     Mistake {
         name: "agent that is no SPIFFE ID in a file",
@@ -190,6 +190,30 @@ pub const MISTAKES: &[Mistake] = &[
         message: "new.entities.json:3: parent `TrustDomain::\"partner.example\"` of an agent follows from its SPIFFE ID: leave it out",
     },
     Mistake {
+        name: "agent in a namespace that is not its own, in Cedar's other form",
+        edit: |edit| {
+            edit.write("new.entities.json", r#"[
+  { "uid": { "type": "Agent", "id": "spiffe://example.org/ns/tools/sa/x" }, "parents": [{ "__entity": { "type": "Namespace", "id": "example.org/agents" } }] }
+]"#)
+        },
+        message: "new.entities.json:2: every parent needs `{\"type\": …, \"id\": …}` and nothing else",
+    },
+    Mistake {
+        name: "groups too deep",
+        edit: |edit| {
+            let group = |at: usize| {
+                let parents =
+                    if at == 0 { String::new() } else { format!(r#"{{ "type": "AgentGroup", "id": "g{}" }}"#, at - 1) };
+                format!(
+                    r#"{{ "uid": {{ "type": "AgentGroup", "id": "g{at}" }}, "attrs": {{}}, "parents": [{parents}] }}"#
+                )
+            };
+            let groups: Vec<String> = (0..66).map(group).collect();
+            edit.write("new.entities.json", format!("[\n{}\n]", groups.join(",\n")));
+        },
+        message: "new.entities.json:66: what is in `AgentGroup::\"g64\"` has more than 64 levels above it",
+    },
+    Mistake {
         name: "a namespace with parents",
         edit: |edit| {
             edit.write("new.entities.json", r#"[
@@ -223,7 +247,7 @@ pub const MISTAKES: &[Mistake] = &[
 ]"#,
             )
         },
-        message: "new.entities.json: entity does not conform to the schema: in tag `team` on `Agent::\"spiffe://example.org/ns/agents/sa/x\"`, type mismatch: value was expected to have type string, but it actually has type long: `7`",
+        message: "new.entities.json:2: entity does not conform to the schema: in tag `team` on `Agent::\"spiffe://example.org/ns/agents/sa/x\"`, type mismatch: value was expected to have type string, but it actually has type long: `7`",
     },
     Mistake {
         name: "agent with parents that are no array",
