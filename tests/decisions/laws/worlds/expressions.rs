@@ -86,8 +86,12 @@ impl<'w> Writer<'w> {
         let (uid, above) = (self.uid(Some(own)), self.uid_above(own));
         let of = self.dice.one_of(&["principal", "resource", "context"]);
         let attribute = self.dice.one_of(&["owner", "owner", "peers", "level"]);
-        match self.dice.below(10) {
+        match self.dice.below(12) {
             7 | 8 => self.by_action(),
+            9 | 10 if self.dice.percent(self.wild.max(40)) => {
+                let never = [format!("context in {uid}"), format!("context is {own}"), format!("{side} in context")];
+                self.dice.one_of(&never)
+            }
             0 | 1 => format!("{of}.{attribute} == {uid}"),
             2 => format!("{side} in {of}.{attribute}"),
             3 => format!("{side} != {uid}"),
