@@ -5,7 +5,10 @@ PYTHON = .venv/bin/python
 # Blocked until the demo is ready to take it: Ctrl-C is one clean line also while Python itself starts.
 DEMO = env --block-signal=INT $(PYTHON) -m demo.run --base-port $(BASE_PORT) $(if $(RECORD),--record '$(RECORD)')
 
-.PHONY: help run test mesh-test tour release debug venv prerequisites clean
+CASES ?= 10000000
+SEED ?= 1
+
+.PHONY: help run test laws mesh-test tour release debug venv prerequisites clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -20,6 +23,9 @@ tour: venv release ## the same, but stop after the tour
 test: venv debug ## everything that has to pass: Rust tests, then the mesh tests with real Envoy
 	cargo test --locked
 	@$(PYTHON) -m pytest tests/mesh
+
+laws: ## the engine against Cedar's own authorizer, for long (CASES=10000000 SEED=1)
+	LAWS_CASES=$(CASES) LAWS_SEED=$(SEED) cargo test --locked --release --test decisions laws::worlds::the_engine -- --nocapture
 
 mesh-test: venv debug ## the mesh tests alone (ARGS="-k reload -x")
 	@$(PYTHON) -m pytest tests/mesh $(ARGS)

@@ -2,6 +2,9 @@
 
 mod bytes;
 pub mod chance;
+mod links;
+mod stacks;
+mod worlds;
 
 use std::collections::BTreeSet;
 

@@ -210,6 +210,7 @@ impl About {
         let mut all = vec![
             "context.local.hour < 12",
             "context.local.weekday > 5",
+            "{it: context}.it.local.hour < 12",
             "principal has namespace && principal.namespace == \"agents\"",
             "principal.hasTag(\"team\") && principal.getTag(\"team\") == \"x\"",
             "principal in AgentGroup::\"colours\"",
@@ -231,6 +232,9 @@ impl About {
                 "context.input has flag && context.input.flag",
                 "resource has read_only && resource.read_only",
                 "[context].contains(context)",
+                // The whole input, of which nobody says what is read.
+                "{it: context.input}.it.n > 5",
+                "{it: context.input} == {it: context.input} && {it: context}.it.input.n > 5",
                 // These fail for some numbers.
                 "context.input.n * 4611686018427387904 > 0",
                 "context.input.n * 1025 > 5",
