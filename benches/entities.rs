@@ -48,7 +48,9 @@ fn main() {
     let schema = schema(&files);
     let bytes: usize = files.iter().map(|file| file.bytes.len()).sum();
     let with_files = memory().0;
+    let before = processor();
     let (bundle, ingest) = timed(|| Bundle::load(&files, files::digest(&files)).expect("a valid bundle"));
+    let processor = processor() - before;
     let read = memory();
     let again = || Bundle::load_after(&files, String::new(), Some(&bundle)).expect("the same");
     let unchanged = timed(again).1;
@@ -59,7 +61,10 @@ fn main() {
     drop((files, bundle));
     let store = newer.store();
     println!("{} entities in {} MB of JSON, {} listed agents", store.len(), bytes >> 20, store.listed_agents());
-    println!("reading them                    {:>9.2} s", ingest.as_secs_f64());
+    println!(
+        "reading them                    {:>9.2} s, {processor:.2} s of them on a processor",
+        ingest.as_secs_f64()
+    );
     println!("reload, nothing changed         {:>9.2} s", unchanged.as_secs_f64());
     println!("reload, one entity changed      {:>9.2} s", reload.as_secs_f64());
     println!("resident: {start} MB at start, {with_files} MB with the files, highest {} MB to read them", read.1);
@@ -79,6 +84,14 @@ fn memory() -> (usize, usize) {
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).unwrap_or_default() / 1024
     };
     (of("VmRSS:"), of("VmHWM:"))
+}
+
+/// Seconds that this process has had a processor; Linux counts hundredths.
+fn processor() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    // The name of the program is in brackets; utime and stime are the twelfth and thirteenth word behind it.
+    let words = status.rsplit(')').next().unwrap_or_default().split_whitespace();
+    words.skip(11).take(2).filter_map(|word| word.parse::<u32>().ok()).map(f64::from).sum::<f64>() / 100.0
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
