@@ -84,8 +84,9 @@ fn namespace_id(trust_domain: &str, namespace: &str) -> String {
 /// [`BundleError`] for JSON that is none, and for an entity that is not the file's to define.
 pub fn read_file(file: &str, text: &str) -> Result<Vec<Json>, BundleError> {
     let mut all = Vec::new();
-    ingest::each(file, text, |raw, _| {
-        all.push(complete(raw, strict(raw)?)?);
+    ingest::each(file, text, |raw, at| {
+        let entity = strict(raw).and_then(|entity| complete(raw, entity));
+        all.push(entity.map_err(|error| ingest::placed(file, text, at, error))?);
         Ok(())
     })?;
     Ok(all)

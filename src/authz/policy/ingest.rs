@@ -345,11 +345,7 @@ fn parse(schema: &Schema, source: Source<'_>, raw: &str, at: usize) -> Result<ce
     if raw.len() > MAX_ENTITY_BYTES {
         return Err(BundleError::at(source.name, source.text, at, "an entity is larger than 1 MiB"));
     }
-    let further = |error: BundleError| BundleError {
-        file: source.name.to_owned(),
-        line: error.line.map(|line| line + line_of(source.text, at) - 1),
-        ..error
-    };
+    let further = |error| placed(source.name, source.text, at, error);
     let mut json = strict(raw).map_err(further)?;
     if !source.own {
         json = complete(raw, json).map_err(further)?;
@@ -359,6 +355,12 @@ fn parse(schema: &Schema, source: Source<'_>, raw: &str, at: usize) -> Result<ce
         let message = BundleError::diagnostic("", "", &Chain(&error)).message;
         located(source, raw, at, &id, message)
     })
+}
+
+/// An error in an element, as one in its file.
+pub(super) fn placed(file: &str, text: &str, at: usize, error: BundleError) -> BundleError {
+    let line = error.line.map(|line| line + line_of(text, at) - 1);
+    BundleError { line, ..BundleError::new(file, error.message) }
 }
 
 /// An error at the id of an entity.
