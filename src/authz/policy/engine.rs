@@ -350,10 +350,10 @@ impl Compiled {
     /// The policy's conditions; its scope is known to hold.
     fn evaluate(&self, evaluator: &Evaluator<'_>) -> Result<bool, &'static str> {
         let Some(conditions) = self.policy.non_scope_constraints() else { return Ok(true) };
-        match evaluator.interpret(conditions, self.policy.env()).map_err(|error| error_kind(&error))? {
+        match evaluator.interpret(conditions, self.policy.env()).map_err(|error| kind(&error))? {
             Value { value: ValueKind::Lit(Literal::Bool(holds)), .. } => Ok(holds),
             // Strict validation rules this out; the whole policy gives Cedar's own type error.
-            _ => evaluator.evaluate(&self.policy).map_err(|error| error_kind(&error)),
+            _ => evaluator.evaluate(&self.policy).map_err(|error| kind(&error)),
         }
     }
 }
@@ -374,7 +374,7 @@ impl Action {
 
 /// What kind of error it is. Cedar's own text may quote values of arguments, which must not leave.
 #[must_use]
-pub const fn error_kind(error: &EvaluationError) -> &'static str {
+pub const fn kind(error: &EvaluationError) -> &'static str {
     match error {
         EvaluationError::EntityDoesNotExist(_) => "an entity does not exist",
         EvaluationError::EntityAttrDoesNotExist(_) => "an entity lacks an attribute or tag",
