@@ -9,7 +9,7 @@ use super::decision::{Decision, Evaluation, Verdict};
 use super::facts::Facts;
 use super::identity::IdentitySource;
 use super::policy::context::Needs;
-use super::policy::engine::error_kind;
+use super::policy::engine;
 use super::policy::query::Parts;
 use super::policy::{Bundle, PolicyInfo, Reference};
 use super::reason::Reason;
@@ -157,7 +157,7 @@ impl Expected {
             Err(reason) => return Self { reason: Some(*reason), policies: Vec::new(), errors: Vec::new() },
         };
         let error = |AuthorizationError::PolicyEvaluationError(error): &AuthorizationError| {
-            (error.policy_id().to_string(), error_kind(error.inner()))
+            (error.policy_id().to_string(), engine::kind(error.inner()))
         };
         let errors: Vec<_> = response.diagnostics().errors().map(error).collect();
         let determining: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();

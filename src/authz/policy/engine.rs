@@ -431,7 +431,7 @@ impl Compiled {
     /// The policy's conditions; its scope is known to hold.
     fn evaluate(&self, evaluator: &Evaluator<'_>, slots: &SlotEnv) -> Result<bool, &'static str> {
         let Some(condition) = &self.condition else { return Ok(true) };
-        match evaluator.interpret(condition, slots).map_err(|error| error_kind(&error))? {
+        match evaluator.interpret(condition, slots).map_err(|error| kind(&error))? {
             Value { value: ValueKind::Lit(Literal::Bool(holds)), .. } => Ok(holds),
             // `true && 1`: strict validation rules it out.
             _ => Err(WRONG_TYPE),
@@ -443,7 +443,7 @@ const WRONG_TYPE: &str = "a value has the wrong type";
 
 /// What kind of error it is. Cedar's own text may quote values of arguments, which must not leave.
 #[must_use]
-pub const fn error_kind(error: &EvaluationError) -> &'static str {
+pub const fn kind(error: &EvaluationError) -> &'static str {
     match error {
         EvaluationError::EntityDoesNotExist(_) => "an entity does not exist",
         EvaluationError::EntityAttrDoesNotExist(_) => "an entity lacks an attribute or tag",
