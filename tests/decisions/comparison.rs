@@ -2,7 +2,6 @@
 //! difference where it is not.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use palisade::authz::comparison::{self, Asked, Difference, Part};
 use palisade::authz::decision::{Decision, Verdict};
@@ -172,7 +171,10 @@ fn a_difference_in_any_part_of_an_answer_is_seen() {
 
     // The determining policies: one too few, one too many, another one, one of the other effect.
     let others = [&forbidden, &failing].map(|request| ledger.decide(request).evaluations.remove(0));
-    for request in [&permitted, &forbidden] {
+    let permit = ledger.decide(&permitted).evaluations[0].policies[0].clone();
+    let forbid = others[0].policies[0].clone();
+    assert!(forbid.forbids && !permit.forbids);
+    for (request, of_other_effect) in [(&permitted, &forbid), (&forbidden, &permit)] {
         let spoil: [&dyn Fn(&mut Decision); 4] = [
             &|decision| drop(decision.evaluations[0].policies.pop()),
             &|decision| {
@@ -180,17 +182,7 @@ fn a_difference_in_any_part_of_an_answer_is_seen() {
                 decision.evaluations[0].policies.push(first);
             },
             &|decision| decision.evaluations[0].policies[0] = others[1].failures[0].policy.clone(),
-            &|decision| {
-                let policy = &mut decision.evaluations[0].policies[0];
-                *policy = Arc::new(palisade::authz::policy::PolicyInfo {
-                    id: policy.id.clone(),
-                    template: None,
-                    reason: policy.reason.clone(),
-                    message: None,
-                    control: None,
-                    forbids: !policy.forbids,
-                });
-            },
+            &|decision| decision.evaluations[0].policies[0] = of_other_effect.clone(),
         ];
         for spoil in spoil {
             assert_eq!(ledger.differs(request, spoil), Part::Policies);
