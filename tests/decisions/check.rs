@@ -126,7 +126,8 @@ fn a_bundle_alone_is_summed_up_or_refused() {
 
     // The budget is the configuration's.
     let config = folder.path().join("palisade.md");
-    let budget = "[bundle]\nmax_unindexed_policies = 2\n[identity]\ntrust_domains = [\"example.org\"]\n";
+    let budget = "[bundle]\nmax_unindexed_policies = 2\n[identity]\ntrust_domains = [\"example.org\"]\n\
+                  [[listener]]\ntcp = \"127.0.0.1:0\"\n";
     std::fs::write(&config, budget).unwrap();
     let (code, _, error) = alone(folder.path(), &["--config", config.to_str().unwrap()]);
     assert_eq!(code, 1);

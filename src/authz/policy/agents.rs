@@ -6,12 +6,14 @@
 use std::hash::BuildHasher as _;
 use std::sync::{Arc, RwLock};
 
-use super::cedar::id_of;
+use super::cedar::{Entity, id_of};
 use super::scope::Known;
 use crate::authz::identity::spiffe::SpiffeId;
 
-/// How many agents are kept; some 2 KB each.
+/// How many agents are kept; most take some 2 KB.
 const SLOTS: usize = 1024;
+/// Most of what an agent that is kept is in, and has: the others are made for every call.
+const MAX_PARTS: usize = 64;
 
 /// The agents that called lately.
 #[derive(Debug)]
@@ -27,22 +29,28 @@ impl Default for Agents {
 }
 
 impl Agents {
-    /// The agent, made by `make` if it is not here.
-    pub fn get(&self, id: &SpiffeId, make: impl FnOnce() -> Known) -> Arc<Known> {
+    /// The agent, made by `make` if it is not here; `None` if it cannot be made.
+    pub fn get(&self, id: &SpiffeId, make: impl FnOnce() -> Option<Known>) -> Option<Arc<Known>> {
         let at = usize::try_from(self.hasher.hash_one(id.as_str()) % SLOTS as u64).unwrap_or(0);
-        let Some(slot) = self.slots.get(at) else { return Arc::new(make()) };
+        let slot = self.slots.get(at)?;
         let is_asked_for = |known: &&Arc<Known>| id_of(known.uid()) == id.as_str();
         if let Ok(held) = slot.try_read()
             && let Some(known) = held.as_ref().filter(is_asked_for)
         {
-            return known.clone();
+            return Some(known.clone());
         }
-        let known = Arc::new(make());
-        if let Ok(mut held) = slot.try_write() {
+        let known = Arc::new(make()?);
+        if is_small(known.entity())
+            && let Ok(mut held) = slot.try_write()
+        {
             *held = Some(known.clone());
         }
-        known
+        Some(known)
     }
+}
+
+fn is_small(entity: &Entity) -> bool {
+    entity.ancestors().count() + entity.attrs_len() + entity.tags_len() <= MAX_PARTS
 }
 
 #[cfg(test)]
@@ -50,7 +58,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::authz::policy::cedar::{Entity, entity_type, uid};
+    use crate::authz::policy::cedar::{PartialValue, entity_type, uid};
     use crate::authz::policy::scope::Names;
 
     fn agent(name: usize) -> SpiffeId {
@@ -63,8 +71,9 @@ mod tests {
         let known = agents.get(id, || {
             made.set(true);
             let uid = uid(&entity_type("Agent").unwrap(), id.as_str());
-            Names::default().known(Arc::new(Entity::with_uid(uid)))
+            Some(Names::default().known(Arc::new(Entity::with_uid(uid))))
         });
+        let known = known.unwrap();
         assert_eq!(id_of(known.uid()), id.as_str());
         made.get()
     }
@@ -79,6 +88,22 @@ mod tests {
         assert!(made >= SLOTS * 3 - 1);
         let held = agents.slots.iter().filter(|slot| slot.read().unwrap().is_some()).count();
         assert!(held <= SLOTS && held > SLOTS / 2, "{held}");
+    }
+
+    #[test]
+    fn what_is_large_or_cannot_be_made_is_not_kept() {
+        let agents = Agents::default();
+        assert!(agents.get(&agent(1), || None).is_none());
+        let group = entity_type("AgentGroup").unwrap();
+        let large = || {
+            let groups = (0..=MAX_PARTS).map(|number| uid(&group, &number.to_string())).collect();
+            let uid = uid(&entity_type("Agent").unwrap(), agent(1).as_str());
+            let none = std::iter::empty::<(_, PartialValue)>;
+            let entity = Entity::new_with_attr_partial_value(uid, none(), groups, std::iter::empty().collect(), none());
+            Some(Names::default().known(Arc::new(entity)))
+        };
+        assert!(agents.get(&agent(1), large).is_some());
+        assert!(agents.slots.iter().all(|slot| slot.read().unwrap().is_none()));
     }
 
     #[test]

@@ -81,9 +81,9 @@ impl Bundle {
         let policies = Policies::read(&texts)?;
         policies.validate(&schema)?;
         let store = texts.store(&schema, &targets, &registries, previous.map(Self::store))?;
-        policies.check_literals(&Nameable { store: &store, targets: &targets })?;
-
         let validator_schema: &cedar::ValidatorSchema = schema.as_ref();
+        policies.check_literals(&Nameable { store: &store, targets: &targets, schema: validator_schema })?;
+
         let actions = schema.action_entities().map_err(|error| BundleError::new("", error.to_string()))?;
         let actions: &cedar::Entities = actions.as_ref();
         let actions: Vec<Arc<Entity>> = actions.iter().cloned().map(Arc::new).collect();
@@ -126,10 +126,10 @@ impl Bundle {
         &self.engine
     }
 
-    /// An agent, as queries take it.
+    /// An agent, as queries take it; `None` as [`Store::agent`].
     #[must_use]
-    pub fn agent(&self, id: &SpiffeId) -> Arc<Known> {
-        self.agents.get(id, || self.engine.known(self.store.agent(id)))
+    pub fn agent(&self, id: &SpiffeId) -> Option<Arc<Known>> {
+        self.agents.get(id, || self.store.agent(id).map(|agent| self.engine.known(agent)))
     }
 
     /// The templates that nothing links, in the order of the bundle: they do nothing.

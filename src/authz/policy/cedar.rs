@@ -4,15 +4,15 @@
 //! time, and builds its entity store anew. The evaluator below it takes single policies and shared
 //! entities, which is what makes a decision cost what its few candidates cost. Its maintainers promise no
 //! stability for it, hence the exact version pin in `Cargo.toml` and this module: nothing else in
-//! Palisade names the crate. Parsing and validation stay with the public API, and
-//! [`super::Reference`] asks the public authorizer, to compare with.
+//! Palisade names the crate. Policies are parsed and type checked through it as well; what that does not accept at once goes
+//! to the public validator, and [`super::Reference`] asks the public authorizer, to compare with.
 
 pub use cedar_policy_core::ast::{
     ActionConstraint, BinaryOp, Context, Effect, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry,
     Expr, ExprKind, Literal, Name, PartialValue, Policy, PolicyID, PolicySet, PrincipalOrResourceConstraint, Request,
     RestrictedExpr, SlotEnv, SlotId, Template, Value, ValueKind, Var,
 };
-pub use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
+pub use cedar_policy_core::entities::{Dereference, Entities, NoEntitiesSchema, TCComputation};
 pub use cedar_policy_core::evaluator::{EvaluationError, Evaluator, RestrictedEvaluator};
 pub use cedar_policy_core::extensions::Extensions;
 pub use cedar_policy_core::parser::{Loc, parse_policyset};
@@ -25,10 +25,10 @@ pub use cedar_policy_core::validator::{
 /// An expression with the types that the validator found.
 pub type TypedExpr = Expr<Option<Type>>;
 
-/// An entity type by its name; `None` if that is no valid Cedar type name.
+/// An entity type by its name; `None` if that is no valid Cedar type name, written as Cedar itself would.
 #[must_use]
 pub fn entity_type(name: &str) -> Option<EntityType> {
-    name.parse().ok()
+    EntityType::from_normalized_str(name).ok()
 }
 
 /// An entity uid.

@@ -126,7 +126,8 @@ struct Action {
 /// Why a policy is a candidate that names neither principal nor resource.
 const UNINDEXED: &str = "every principal and resource";
 
-/// The policies whose scope holds for a query, in the order of the bundle.
+/// The policies whose scope holds for a query, and the first condition that they are looked up by, in the order of the
+/// bundle.
 #[derive(Clone, Debug, Default)]
 pub struct Candidates {
     policies: Vec<Candidate>,
@@ -254,7 +255,8 @@ impl Engine {
         let mut policies = self.index.candidates(&action.relevant, principal, resource);
         let mut needs = Needs::default();
         policies.retain(|candidate| {
-            let Some(policy) = self.policies.get(candidate.at as usize) else { return false };
+            // Kept if it is not there, so that evaluating it says that something is broken.
+            let Some(policy) = self.policies.get(candidate.at as usize) else { return true };
             let applies = policy.principal.matches(principal) && policy.resource.matches(resource);
             if applies {
                 needs = needs.union(policy.needs);
@@ -301,8 +303,7 @@ impl Engine {
         heaviest.map(|(policies, uid)| (uid, policies.into_iter().filter_map(info).collect()))
     }
 
-    /// The principal or resource under which the most policies of an action are looked up, and how many they are: so many
-    /// can apply to one call.
+    /// The principal or resource under which the most policies of an action are looked up, and how many they are.
     #[must_use]
     pub fn most_looked_up(&self) -> Option<(String, usize)> {
         let (found, count) = self.index.most_looked_up()?;
@@ -380,8 +381,10 @@ impl Engine {
                 Part::OutOfScope("another action")
             } else if !policy.principal.matches(&query.principal) {
                 Part::OutOfScope("another principal")
-            } else {
+            } else if !policy.resource.matches(&query.resource) {
                 Part::OutOfScope("another resource")
+            } else {
+                Part::OutOfScope("another case, by its first condition")
             };
             (policy.info.clone(), part)
         });
@@ -408,7 +411,8 @@ impl Engine {
         let evaluator = Evaluator::new(request, &entities, extensions);
         // Slots are in scopes alone, which are compared already.
         let slots = SlotEnv::new();
-        for policy in query.candidates.iter().filter_map(|candidate| self.policies.get(candidate.at as usize)) {
+        for candidate in query.candidates.iter() {
+            let policy = self.policies.get(candidate.at as usize)?;
             visit(policy, policy.evaluate(&evaluator, &slots));
         }
         Some(())

@@ -287,10 +287,12 @@ pub fn tool_id(server: &str, tool: &str) -> String {
 }
 
 impl Store {
-    /// The entity of an agent: the bundle's, or one made from the SPIFFE ID alone.
+    /// The entity of an agent: the bundle's, or one made from the SPIFFE ID alone. `None` if the bundle's cannot be made,
+    /// which is a bug: without its groups, no forbid about them would hold.
     #[must_use]
-    pub fn agent(&self, id: &SpiffeId) -> Arc<Entity> {
-        self.get(&uid(&self.types().agent, id.as_str())).unwrap_or_else(|| Arc::new(self.unlisted_agent(id)))
+    pub fn agent(&self, id: &SpiffeId) -> Option<Arc<Entity>> {
+        let listed = uid(&self.types().agent, id.as_str());
+        if self.contains(&listed) { self.get(&listed) } else { Some(Arc::new(self.unlisted_agent(id))) }
     }
 
     fn unlisted_agent(&self, id: &SpiffeId) -> Entity {

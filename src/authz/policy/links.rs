@@ -173,7 +173,7 @@ impl Link<'_> {
 }
 
 /// Strict validation of links whose templates are valid. It depends on the types of what fills the slots, so one link of
-/// each kind is enough; of an enumerated type, one of each entity.
+/// each kind is enough.
 ///
 /// # Errors
 /// The first link with which its template is wrong, or can never apply.
@@ -182,14 +182,12 @@ pub(super) fn validate(
     written: &[Written<'_>],
     links: &[Link<'_>],
 ) -> Result<(), BundleError> {
-    let kind = |uid: &Option<EntityUID>| {
-        uid.as_ref().map(|uid| (uid.entity_type().clone(), validation.is_enumerated(uid).then(|| uid.clone())))
-    };
+    let kind = |uid: &Option<EntityUID>| uid.as_ref().map(|uid| uid.entity_type().clone());
     let mut seen = HashSet::new();
     for link in links.iter().filter(|link| seen.insert((link.template, kind(&link.principal), kind(&link.resource)))) {
         let mut set = cedar::PolicySet::new();
         set.add(link.policy(written)?).map_err(|error| link.wrong(error.to_string()))?;
-        let Some(template) = written.get(link.template) else { continue };
+        let template = written.get(link.template).ok_or_else(|| link.wrong("its template is gone".into()))?;
         let (error, warning) = judge(validation, template, &set.into());
         if let Some(wrong) = error.or(warning) {
             return Err(link.wrong(format!("link `{}` of `{}`: {}", link.info.id, template.info.id, wrong.message)));

@@ -2,21 +2,24 @@
 
 use std::sync::Arc;
 
-use super::cedar::{EntityReference, EntityUID, ExprKind, Literal, PrincipalOrResourceConstraint, Template, id_of};
+use super::cedar::{
+    EntityReference, EntityUID, ExprKind, Literal, PrincipalOrResourceConstraint, Template, ValidatorEntityTypeKind,
+    ValidatorSchema, id_of,
+};
 use super::entities::MAX_ENDPOINT_DEPTH;
 use super::store::Store;
 use crate::authz::call::http::{canonical_path, segment_prefix};
 use crate::authz::identity::spiffe::{self, SpiffeId};
 use crate::authz::target::{Protocol, Target};
 
-/// Entity types whose literals in policies have to exist: a misspelled group in a `forbid` would silently
-/// never match.
-const DECLARED: &[&str] = &["AgentGroup", "ServerGroup", "ToolGroup", "Server", "Tool"];
+/// Entity types whose entities are made per call: no file has to declare them. What a file could declare has to be there.
+const MADE: &[&str] = &["Agent", "Namespace", "TrustDomain", "Endpoint", "User", "UserGroup"];
 
 /// What can be named.
 pub(super) struct Nameable<'b> {
     pub(super) store: &'b Store,
     pub(super) targets: &'b [Arc<Target>],
+    pub(super) schema: &'b ValidatorSchema,
 }
 
 impl Nameable<'_> {
@@ -24,10 +27,14 @@ impl Nameable<'_> {
     /// What is wrong with the name, to go on after "which".
     pub(super) fn check(&self, uid: &EntityUID) -> Result<(), String> {
         let ty = uid.entity_type().to_string();
-        if DECLARED.contains(&ty.as_str()) && !self.store.contains(uid) {
-            return Err("nothing in the bundle declares".into());
+        if MADE.contains(&ty.as_str()) {
+            return check_made(&ty, id_of(uid), self.targets);
         }
-        check_made(&ty, id_of(uid), self.targets)
+        let is_there = match self.schema.get_entity_type(uid.entity_type()).map(|ty| &ty.kind) {
+            Some(ValidatorEntityTypeKind::Enum(ids)) => ids.iter().any(|id| id == uid.eid()),
+            _ => self.store.contains(uid),
+        };
+        if is_there { Ok(()) } else { Err("nothing in the bundle declares".into()) }
     }
 }
 

@@ -88,6 +88,10 @@ impl<'f> Texts<'f> {
         }
         expansion::check(&fragments).map_err(|message| BundleError::new("*.cedarschema", message))?;
         let (schema, _warnings) = Schema::from_cedarschema_str(&whole).map_err(|error| placed(&error))?;
+        if !schema.is_complete() {
+            let message = "`external` stands for what another schema declares; expected everything declared here";
+            return Err(self.schema_error(&["external ".to_owned()], message));
+        }
         Ok(schema)
     }
 
@@ -170,9 +174,16 @@ impl<'f> Texts<'f> {
         let mut sources = vec![Source { name: "targets.toml and *.tools.json", text: &own, own: true }];
         sources.extend(self.of(Kind::Entities).map(|(name, text)| Source { name, text, own: false }));
         let schema_texts: Vec<_> = self.of(Kind::Schema).collect();
-        let read = Ingest::read(schema, &schema_texts, &sources, previous)?;
-        self.check_groups(&read.store, targets, registries)?;
-        read.settle()
+        let read = |previous| {
+            let read = Ingest::read(schema, &schema_texts, &sources, previous)?;
+            self.check_groups(&read.store, targets, registries)?;
+            read.settle()
+        };
+        match (read(previous), previous) {
+            // What is wrong is said as at a start, and no update is refused that a start would take.
+            (Err(_), Some(_)) => read(None),
+            (result, _) => result,
+        }
     }
 
     /// Whatever something is in has to be declared: a misspelled group would silently be a group of its own, of which no

@@ -61,7 +61,7 @@ impl Bundle {
             }
             (_, None) => (self.action(call)?, parts.server.entity.clone()),
         };
-        let principal = self.agent(&parts.caller.agent);
+        let principal = self.agent(&parts.caller.agent).ok_or(Reason::InternalError)?;
         let candidates = self.engine().candidates(action, &principal, &resource);
         let needs = needs.unwrap_or_else(|| candidates.needs());
         // Arguments have to fit the schema also where no policy reads them.

@@ -74,9 +74,11 @@ impl Reference {
             Known::All(entities) => (entities, Vec::new()),
             Known::OfTheQuery(actions) => (actions, others(bundle, &query)),
         };
-        // The last one of a uid counts, and no file knows principal and resource better than the query.
+        // What Cedar read from the files itself counts; of the rest the last one of a uid.
         let own = above.into_iter().chain([query.principal.entity().clone(), query.resource.entity().clone()]);
-        let own: Vec<_> = own.map(|entity| cedar_policy::Entity::from((*entity).clone())).collect();
+        let core: &cedar::Entities = entities.as_ref();
+        let unread = own.filter(|entity| !matches!(core.entity(entity.uid()), cedar::Dereference::Data(_)));
+        let own: Vec<_> = unread.map(|entity| cedar_policy::Entity::from((*entity).clone())).collect();
         let request = cedar::Request::new(
             known(query.principal.uid()),
             known(action),

@@ -92,13 +92,14 @@ impl Row {
         let row = Self { data: writer.bytes.into(), set, ty, file };
         // What was written is read once, now, so that no request finds that it cannot be.
         let (attributes, tags) = row.values(table)?;
-        let same = |kept: &[(&str, Value)], name: &str, value: &PartialValue| match value {
-            PartialValue::Value(value) => kept.iter().any(|(other, kept)| *other == name && kept == value),
-            PartialValue::Residual(_) => false,
+        // In the order in which they were written.
+        let same = |(kept, (name, value)): (&(&str, Value), (&str, &PartialValue))| {
+            kept.0 == name && matches!(value, PartialValue::Value(value) if kept.1 == *value)
         };
-        let kept = entity.attrs().all(|(name, value)| same(&attributes, name, value))
-            && entity.tags().all(|(name, value)| same(&tags, name, value));
-        kept.then_some(row)
+        let written = entity.attrs().map(|(name, value)| (name.as_str(), value));
+        let tagged = entity.tags().map(|(name, value)| (name.as_str(), value));
+        let whole = attributes.len() == entity.attrs_len() && tags.len() == entity.tags_len();
+        (whole && attributes.iter().zip(written).all(same) && tags.iter().zip(tagged).all(same)).then_some(row)
     }
 
     /// The print of the text that it was read from.

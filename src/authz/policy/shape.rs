@@ -114,7 +114,9 @@ impl Shape {
             }
             (Self::Extension(constructor), Json::String(text)) => {
                 let value = extension_value(constructor, text);
-                value.map(Some).ok_or_else(|| here(format!("expected text of type {constructor}")))
+                value
+                    .map(|value| Some(value).filter(|_| wanted))
+                    .ok_or_else(|| here(format!("expected text of type {constructor}")))
             }
             (Self::Set(element), Json::Array(items)) => {
                 let mut values = Vec::with_capacity(if wanted { items.len() } else { 0 });

@@ -289,7 +289,6 @@ impl Store {
     fn undeclared(&self, groups: &BTreeSet<EntityUID>) -> (Option<EntityUID>, String) {
         let group_of = |row: &Row| {
             let (ancestors, parents) = self.hierarchy.ancestors(row.set)?;
-            ancestors.iter().take(parents).find(|uid| groups.contains(&***uid))?;
             ancestors.iter().take(parents).filter(|uid| groups.contains(&***uid)).min().cloned()
         };
         let mut first: Option<(EntityUID, Arc<EntityUID>)> = None;

@@ -28,6 +28,8 @@ pub struct Validation<'s> {
     /// Which of them a scope is about that names an action exactly, or one that the action is in.
     by_action: HashMap<EntityUID, Vec<usize>>,
     by_group: HashMap<EntityUID, Vec<usize>>,
+    /// Whether everything that the schema names is declared in it.
+    is_complete: bool,
     validator: Validator,
 }
 
@@ -58,13 +60,15 @@ impl<'s> Validation<'s> {
             by_group.entry(group.name().clone()).or_default().extend(members);
         }
         let checker = Typechecker::new(core, cedar::ValidationMode::Strict);
-        Self { schema: core, checker, environments, by_action, by_group, validator: Validator::new(schema.clone()) }
+        let (is_complete, validator) = (schema.is_complete(), Validator::new(schema.clone()));
+        Self { schema: core, checker, environments, by_action, by_group, is_complete, validator }
     }
 
     /// Whether this policy is known to be valid, and to give no warning.
     #[must_use]
     pub fn accepts(&self, policy: &Template) -> bool {
-        policy.is_static()
+        self.is_complete
+            && policy.is_static()
             && cedar::Validator::validate_entity_types_and_literals(self.schema, policy).next().is_none()
             && cedar::confusable_string_checks(std::iter::once(policy)).next().is_none()
             && self.type_checks(policy)
@@ -100,13 +104,6 @@ impl<'s> Validation<'s> {
         }
     }
 
-    /// Whether the schema lists the entities of this one's type.
-    #[must_use]
-    pub fn is_enumerated(&self, uid: &EntityUID) -> bool {
-        let ty = self.schema.get_entity_type(uid.entity_type());
-        ty.is_some_and(|ty| matches!(ty.kind, cedar::ValidatorEntityTypeKind::Enum(_)))
-    }
-
     /// What Cedar's validator says.
     #[must_use]
     pub fn judge(&self, policies: &PolicySet) -> ValidationResult {
@@ -118,11 +115,17 @@ impl<'s> Validation<'s> {
 /// all there are.
 fn is_shallow(condition: &TypedExpr) -> bool {
     condition.subexpressions().all(|expr| match expr.expr_kind() {
-        ExprKind::GetAttr { expr, .. } | ExprKind::HasAttr { expr, .. } => {
-            !matches!(expr.data(), Some(Type::Entity(_))) || is_at_hand(expr)
-        }
+        ExprKind::GetAttr { expr, .. } | ExprKind::HasAttr { expr, .. } => match expr.data() {
+            Some(Type::Record { .. }) => true,
+            Some(Type::Entity(_)) => is_at_hand(expr),
+            _ => false,
+        },
         ExprKind::BinaryApp { op: BinaryOp::In | BinaryOp::HasTag | BinaryOp::GetTag, arg1, .. } => is_at_hand(arg1),
-        ExprKind::ExtHasAttr { .. } => false,
+        // `context has mcp.name`
+        ExprKind::ExtHasAttr { expr, attrs } => {
+            let chain: Vec<&str> = attrs.iter().map(AsRef::as_ref).collect();
+            is_at_hand(expr) && expr.data().as_ref().is_some_and(|ty| stays_in_records(ty, &chain))
+        }
         _ => true,
     })
 }
@@ -133,5 +136,15 @@ fn is_at_hand(entity: &TypedExpr) -> bool {
         ExprKind::Var(_) => true,
         ExprKind::GetAttr { expr, .. } => matches!(expr.data(), Some(Type::Record { .. })) && is_at_hand(expr),
         _ => false,
+    }
+}
+
+/// Whether every attribute of a chain but the last is a record, so that looking it up meets no entity.
+fn stays_in_records(ty: &Type, chain: &[&str]) -> bool {
+    let Type::Record { attrs, .. } = ty else { return false };
+    match chain {
+        [] => false,
+        [_last] => true,
+        [name, rest @ ..] => attrs.get_attr(name).is_some_and(|next| stays_in_records(&next.attr_type, rest)),
     }
 }

@@ -82,4 +82,9 @@ pub const MISTAKES: &[Mistake] = &[
         edit: |edit| edit.write("new.cedarschema", "\naction \"x\" in [\"nowhere\"];\n"),
         message: "*.cedarschema: undeclared action: Action::\"nowhere\" (any actions appearing as parents need to be declared as actions)",
     },
+    Mistake {
+        name: "a schema that leaves a type to another one",
+        edit: |edit| edit.write("partner.cedarschema", "\nexternal entity Partner;\n"),
+        message: "partner.cedarschema:2: `external` stands for what another schema declares; expected everything declared here",
+    },
 ];

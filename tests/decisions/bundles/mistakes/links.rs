@@ -127,6 +127,28 @@ pub const MISTAKES: &[Mistake] = &[
         message: "new.links.json:1: policy `l` names `AgentGroup::\"reed-only\"`, which nothing in the bundle declares",
     },
     Mistake {
+        name: "a link to what an enumerated type does not list",
+        edit: |edit| {
+            edit.write("tier.cedarschema", "entity Tier enum [\"gold\", \"silver\"];\n");
+            edit.replace("palisade.cedarschema", "entity Agent in [", "entity Agent in [Tier, ");
+            edit.policy("@id(\"bans\")\n@reason(\"r\")\nforbid (principal in ?principal, action, resource);");
+            let link = |id: &str, tier: &str| {
+                format!(
+                    "{{\"templateId\": \"bans\", \"newId\": \"{id}\", \"values\": {{\"?principal\": {{\"type\": \"Tier\", \"id\": \"{tier}\"}}}}}}"
+                )
+            };
+            edit.write("new.links.json", format!("[{},\n{}]", link("l", "gold"), link("m", "glod")));
+        },
+        message: "new.links.json:2: policy `m` names `Tier::\"glod\"`, which nothing in the bundle declares",
+    },
+    Mistake {
+        name: "a link whose type is written with a blank",
+        edit: |edit| {
+            linked(edit, &format!("[{}]", link("l", "{\"type\": \" AgentGroup\", \"id\": \"read-only\"}", TOOL)))
+        },
+        message: "new.links.json:1: link `l`: ` AgentGroup` is no entity type",
+    },
+    Mistake {
         name: "a link to an agent that can be none",
         edit: |edit| linked(edit, &format!("[{}]", link("l", "{\"type\": \"Agent\", \"id\": \"bot\"}", TOOL))),
         message: "new.links.json:1: policy `l` names `Agent::\"bot\"`, which is no SPIFFE ID: ‹any›",

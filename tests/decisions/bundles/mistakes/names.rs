@@ -4,6 +4,19 @@ use crate::bundles::Mistake;
 
 pub const MISTAKES: &[Mistake] = &[
     Mistake {
+        name: "an entity of a type of one's own that nobody declares",
+        edit: |edit| {
+            edit.write("team.cedarschema", "entity Team;\n");
+            edit.replace("palisade.cedarschema", "entity Agent in [", "entity Agent in [Team, ");
+            edit.write(
+                "teams.entities.json",
+                "[{\"uid\": {\"type\": \"Team\", \"id\": \"contractors\"}, \"attrs\": {}, \"parents\": []}]",
+            );
+            edit.policy("@id(\"new\")\n@reason(\"r\")\nforbid (principal in Team::\"contractros\", action, resource);");
+        },
+        message: "policies/new.cedar:2: policy `new` names `Team::\"contractros\"`, which nothing in the bundle declares",
+    },
+    Mistake {
         name: "endpoint outside of its target",
         edit: |edit| {
             edit.policy("@id(\"new\")\n@reason(\"r\")\nforbid (principal, action in Action::\"http\", resource in Endpoint::\"crm-status/admin\");")
