@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use cedar_policy::{EntityUid, Schema};
 use palisade::authz::policy::Bundle;
-use palisade::authz::policy::ingest::Change;
+use palisade::authz::policy::entities::ingest::Change;
+use palisade::authz::policy::entities::store::Store;
 use palisade::authz::policy::source::{Kind, SourceFile};
-use palisade::authz::policy::store::Store;
 use palisade::store::files;
 
 /// The allocator of the binary.

@@ -4,16 +4,22 @@
 //! group memberships and tags. They must not repeat what Palisade fills in: two sources for one attribute
 //! would have to be reconciled, and one of them would be wrong one day.
 
+mod hierarchy;
+pub mod ingest;
+mod row;
+pub mod store;
+mod trie;
+
 use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value as Json, json};
 
 use super::cedar::{Entity, EntityType, EntityUID, PartialValue, Value, entity_type, uid};
-use super::ingest;
+
+use self::store::Store;
 use super::registry::Registry;
 use super::source::{BundleError, line_of};
-use super::store::Store;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::target::Target;
 

@@ -7,7 +7,7 @@ use super::cedar::{
     ValidatorSchema, id_of,
 };
 use super::entities::MAX_ENDPOINT_DEPTH;
-use super::store::Store;
+use super::entities::store::Store;
 use crate::authz::call::http::{canonical_path, segment_prefix};
 use crate::authz::identity::spiffe::{self, SpiffeId};
 use crate::authz::target::{Protocol, Target};

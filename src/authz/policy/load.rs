@@ -8,12 +8,12 @@ use serde::Deserialize;
 
 use super::cedar::{self, EntityUID, entity_type, uid};
 use super::entities;
+use super::entities::ingest::{Ingest, Source};
+use super::entities::store::Store;
 use super::expansion;
-use super::ingest::{Ingest, Source};
 use super::nesting;
 use super::registry::Registry;
 use super::source::{BundleError, Kind, SourceFile, place_of};
-use super::store::Store;
 use crate::authz::call::http;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::target::{Protocol, Target};

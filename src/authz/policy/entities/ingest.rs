@@ -9,13 +9,13 @@ use foldhash::{HashMap, HashSet};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::cedar::{Entity, EntityUID, id_of};
-use super::entities::{self, complete, line_of_id, strict};
+use super::super::cedar::{Entity, EntityUID, id_of};
+use super::super::load::{Chain, quoted};
+use super::super::source::{BundleError, line_of};
 use super::hierarchy::{Edit, Failure};
-use super::load::{Chain, quoted};
 use super::row::Row;
-use super::source::{BundleError, line_of};
 use super::store::{File, Store};
+use super::{complete, line_of_id, strict};
 
 /// Largest text of one entity, in bytes.
 pub const MAX_ENTITY_BYTES: usize = 1024 * 1024;
@@ -24,11 +24,11 @@ const APPLIED: u16 = 0;
 
 /// A text that defines entities.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'t> {
-    pub(super) name: &'t str,
-    pub(super) text: &'t str,
+pub(in crate::authz::policy) struct Source<'t> {
+    pub(in crate::authz::policy) name: &'t str,
+    pub(in crate::authz::policy) text: &'t str,
     /// Whether Palisade wrote it itself, from targets and tools.
-    pub(super) own: bool,
+    pub(in crate::authz::policy) own: bool,
 }
 
 /// A change of one entity.
@@ -53,10 +53,10 @@ struct Pending<'t> {
 }
 
 /// A store in the making.
-pub(super) struct Ingest<'t> {
+pub(in crate::authz::policy) struct Ingest<'t> {
     schema: &'t Schema,
     sources: Vec<(u16, Source<'t>)>,
-    pub(super) store: Store,
+    pub(in crate::authz::policy) store: Store,
     edit: Edit,
 }
 
@@ -65,7 +65,7 @@ impl<'t> Ingest<'t> {
     ///
     /// # Errors
     /// [`BundleError`] with file and line, for the first entity that is not right.
-    pub(super) fn read(
+    pub(in crate::authz::policy) fn read(
         schema: &'t Schema,
         schema_texts: &[(&str, &str)],
         sources: &[Source<'t>],
@@ -100,7 +100,7 @@ impl<'t> Ingest<'t> {
     ///
     /// # Errors
     /// [`BundleError`] for a circle, a hierarchy beyond its bounds, and for what is in something that nothing declares.
-    pub(super) fn settle(mut self) -> Result<Store, BundleError> {
+    pub(in crate::authz::policy) fn settle(mut self) -> Result<Store, BundleError> {
         match self.store.settle(&self.edit) {
             Ok(()) => Ok(self.store),
             Err(failure) => Err(self.failed(failure)),
@@ -259,7 +259,7 @@ impl Store {
                     store.put(&mut edit, entity, print, file)
                 }
                 Change::Remove(uid) => {
-                    entities::check_definable(&uid.entity_type().to_string(), id_of(uid)).map_err(wrong)?;
+                    super::check_definable(&uid.entity_type().to_string(), id_of(uid)).map_err(wrong)?;
                     let Some(file) = store.file_of(uid) else {
                         return Err(wrong(format!("`{uid}` cannot be removed: nothing in the bundle declares it")));
                     };
@@ -302,7 +302,7 @@ struct Uid<'t> {
 ///
 /// # Errors
 /// [`BundleError`] for a text that is no such array, and what `visit` says.
-pub(super) fn each<'t>(
+pub(in crate::authz::policy) fn each<'t>(
     file: &str,
     text: &'t str,
     mut visit: impl FnMut(&'t str, usize) -> Result<(), BundleError>,
@@ -358,7 +358,7 @@ fn parse(schema: &Schema, source: Source<'_>, raw: &str, at: usize) -> Result<ce
 }
 
 /// An error in an element, as one in its file.
-pub(super) fn placed(file: &str, text: &str, at: usize, error: BundleError) -> BundleError {
+pub(in crate::authz::policy) fn placed(file: &str, text: &str, at: usize, error: BundleError) -> BundleError {
     let line = error.line.map(|line| line + line_of(text, at) - 1);
     BundleError { line, ..BundleError::new(file, error.message) }
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use foldhash::HashSet;
 use foldhash::fast::RandomState;
 
-use super::cedar::EntityUID;
-use super::entities::ID_TYPES;
+use super::super::cedar::EntityUID;
+use super::ID_TYPES;
 use super::trie::Trie;
 
 /// Most levels above an entity.

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use cedar_policy::Schema;
 use foldhash::fast::RandomState;
 
-use super::cedar::{Entity, EntityUID, PartialValue, ValidatorSchema, id_of};
-use super::entities::Types;
+use super::super::cedar::{Entity, EntityUID, PartialValue, ValidatorSchema, id_of};
+use super::super::source::BundleError;
+use super::Types;
 use super::hierarchy::{Edit, Failure, Hierarchy, MAX_ANCESTORS, MAX_DEPTH, MAX_KEPT};
 use super::row::{Row, TypeTable};
-use super::source::BundleError;
 use super::trie::Trie;
 
 /// The entities of a bundle. Cloning it is cheap.

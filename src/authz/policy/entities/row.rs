@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use foldhash::HashMap;
 
-use super::cedar::{
+use super::super::cedar::{
     Entity, EntityType, EntityUID, Expr, ExprKind, Extensions, Literal, Name, PartialValue, RestrictedExpr,
     ValidatorSchema, Value, ValueKind, id_of, uid,
 };
