@@ -17,6 +17,8 @@ mod crowd;
 #[cfg(test)]
 mod draining;
 #[cfg(test)]
+mod growth;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod overload;

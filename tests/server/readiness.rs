@@ -49,9 +49,9 @@ fn grpc_health_says_serving() {
 #[test]
 fn grpc_health_says_not_serving_before_the_bundle_is_there() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let setup = Setup::new().listener(&format!("tcp = \"{address}\""));
+    let setup = Setup::new().listener(&format!("tcp = \"{address}\"")).set("bundle", "max_unindexed_policies", 10_000);
     let mut policies = String::new();
-    for n in 0..2_000 {
+    for n in 0..5_000 {
         let _ = writeln!(
             policies,
             "@id(\"slow-{n}\") @reason(\"r\") forbid (principal, action, resource) when {{ context.now < datetime(\"2000-01-01\") }};"
