@@ -108,6 +108,8 @@ pub struct Summary {
     pub unindexed: Vec<(String, usize)>,
     /// The most of them that one call evaluates.
     pub unindexed_per_call: usize,
+    /// The principal or resource that the most policies of an action name, and how many do.
+    pub crowded: Option<(String, usize)>,
     /// Templates that nothing links.
     pub unlinked_templates: Vec<String>,
     /// How long it took to build from its files.
@@ -126,6 +128,7 @@ impl Summary {
             entities: bundle.store().len(),
             unindexed: engine.unindexed().into_iter().map(|(policy, actions)| (policy.id.clone(), actions)).collect(),
             unindexed_per_call: engine.heaviest_action().map_or(0, |(_, policies)| policies.len()),
+            crowded: engine.most_looked_up(),
             unlinked_templates: bundle.unlinked_templates().to_vec(),
             built_in,
         }

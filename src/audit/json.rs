@@ -7,8 +7,8 @@ use crate::authz::hex;
 use crate::authz::record::Record;
 use crate::proto;
 
-/// Most policies that a record says of that they were evaluated, and why; their number is whole.
-const MAX_EVALUATED: usize = 64;
+/// Most policies in each list of a record; how many were evaluated is told whole.
+const MAX_POLICIES: usize = 64;
 
 /// Appends one record as a line; `false` if it has no JSON form, and nothing was appended.
 #[must_use]
@@ -79,8 +79,10 @@ fn call(evaluation: Evaluation) -> proto::CallRecord {
         policies: evaluation
             .policies
             .iter()
+            .take(MAX_POLICIES)
             .map(|policy| proto::PolicyRecord {
                 id: policy.id.clone(),
+                template: policy.template.as_deref().unwrap_or_default().to_owned(),
                 reason: policy.reason.to_string(),
                 control: policy.control.as_deref().unwrap_or_default().to_owned(),
             })
@@ -88,13 +90,14 @@ fn call(evaluation: Evaluation) -> proto::CallRecord {
         errors: evaluation
             .failures
             .iter()
+            .take(MAX_POLICIES)
             .map(|failure| proto::PolicyError { id: failure.policy.id.clone(), error: failure.error.to_owned() })
             .collect(),
         candidates: u32::try_from(evaluation.evaluated.len()).unwrap_or(u32::MAX),
         evaluated: evaluation
             .evaluated
             .iter()
-            .take(MAX_EVALUATED)
+            .take(MAX_POLICIES)
             .map(|(policy, why)| proto::CandidateRecord { id: policy.id.clone(), why })
             .collect(),
     }

@@ -3,7 +3,7 @@
 //! Everything that Cedar says is compared, call by call: the decision, the determining policies, the policies that failed,
 //! how they failed and in which order. Palisade's one rule of its own is applied to Cedar's answer first: an error denies.
 
-use cedar_policy::{AuthorizationError, Decision as CedarDecision, Response};
+use cedar_policy::{AuthorizationError, Decision as CedarDecision, PolicyId, Response};
 
 use super::decision::{Decision, Evaluation, Verdict};
 use super::facts::Facts;
@@ -156,11 +156,13 @@ impl Expected {
             Ok(response) => response,
             Err(reason) => return Self { reason: Some(*reason), policies: Vec::new(), errors: Vec::new() },
         };
+        // As it is: `Display` writes an apostrophe with a backslash.
+        let id = |id: &PolicyId| AsRef::<str>::as_ref(id).to_owned();
         let error = |AuthorizationError::PolicyEvaluationError(error): &AuthorizationError| {
-            (error.policy_id().to_string(), engine::kind(error.inner()))
+            (id(error.policy_id()), engine::kind(error.inner()))
         };
         let errors: Vec<_> = response.diagnostics().errors().map(error).collect();
-        let determining: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
+        let determining: Vec<String> = response.diagnostics().reason().map(id).collect();
         let forbidden = response.decision() == CedarDecision::Deny && !determining.is_empty();
         let (reason, effect) = match (response.decision(), forbidden, errors.is_empty()) {
             (_, true, _) => (Some(Reason::PolicyForbids), Some("forbid")),

@@ -207,7 +207,8 @@ fn explain_policies(
         describe_parts(text, &bundle.engine().explain(&query), all);
         match reference.decide(bundle, for_reference) {
             Ok(response) => {
-                let reasons: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
+                let reasons: Vec<String> =
+                    response.diagnostics().reason().map(|id| AsRef::<str>::as_ref(id).to_owned()).collect();
                 let _ = writeln!(
                     text,
                     "reference  Cedar's authorizer over all policies: {:?} [{}], {} errors",
@@ -234,15 +235,23 @@ fn describe_parts(text: &mut String, parts: &[(Arc<PolicyInfo>, Part)], all: boo
     }
     let effect = |policy: &PolicyInfo| if policy.forbids { "forbid" } else { "permit" };
     let _ = writeln!(text, "candidates {} of {} policies", candidates.len(), parts.len());
-    for (policy, why, outcome) in candidates {
+    // What decides first; the others in the order of the bundle.
+    candidates.sort_by_key(|(.., outcome)| **outcome == Ok(false));
+    let decisive = candidates.iter().filter(|(.., outcome)| **outcome != Ok(false)).count();
+    let listed = if all { candidates.len() } else { decisive + MAX_OTHERS };
+    for (policy, why, outcome) in candidates.iter().take(listed) {
         let effect = effect(policy);
         let (mark, said) = match outcome {
             Ok(true) => ("=>", format!("{effect}s: {}", policy.reason)),
             Ok(false) => ("  ", format!("{effect}, its conditions do not hold")),
             Err(error) => ("!!", format!("{effect}, failed: {error}")),
         };
+        let link = policy.template.as_ref().map_or_else(String::new, |template| format!(", a link of {template}"));
         let _ = writeln!(text, "  {mark} {:<34} {said}", policy.id);
-        let _ = writeln!(text, "     {:<34} asked for {why}", "");
+        let _ = writeln!(text, "     {:<34} asked for {why}{link}", "");
+    }
+    if let Some(more) = candidates.len().checked_sub(listed).filter(|more| *more > 0) {
+        let _ = writeln!(text, "     and {more} whose conditions do not hold; --all lists them");
     }
     for (why, policies) in others {
         let listed = if all || policies.len() <= MAX_OTHERS { policies.len() } else { 0 };

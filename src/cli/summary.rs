@@ -7,6 +7,8 @@ use crate::authz::policy::{Bundle, Reference};
 
 /// Most names that are listed in one line.
 const MAX_NAMES: usize = 10;
+/// More policies than that about one principal or resource are told.
+const CROWD: usize = 100;
 
 /// A valid bundle in a few lines.
 #[must_use]
@@ -35,16 +37,15 @@ pub fn of(bundle: &Bundle, reference: &Reference) -> String {
     if let Some((action, policies)) = bundle.engine().heaviest_action().filter(|(_, all)| !all.is_empty()) {
         let _ = writeln!(text, "           at most {} for one call, of {action}", policies.len());
     }
-    if let Some((name, count)) = bundle.engine().most_looked_up().filter(|(_, count)| *count > MAX_NAMES) {
-        let _ = writeln!(text, "crowded    {count} policies of one action are looked up by one name: {name}");
+    if let Some((name, count)) = bundle.engine().most_looked_up().filter(|(_, count)| *count > CROWD) {
+        let what = "a call about it may evaluate them all";
+        let _ = writeln!(text, "crowded    {count} policies of an action name one {name}: {what}");
     }
     let templates = bundle.unlinked_templates();
     if !templates.is_empty() {
-        let _ = writeln!(
-            text,
-            "unlinked   {}: templates that do nothing until a *.links.json links them",
-            templates.join(", ")
-        );
+        let templates: BTreeSet<String> = templates.iter().cloned().collect();
+        let says = "a template does nothing until a *.links.json links it";
+        let _ = writeln!(text, "unlinked   {} ({says})", names(&templates));
     }
     let _ = writeln!(text, "targets    {} ({})", bundle.targets().len(), by_protocol.join(", "));
     let _ = writeln!(text, "tools      {tools}");

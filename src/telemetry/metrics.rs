@@ -34,6 +34,8 @@ pub struct Metrics {
     pub bundle_entities: IntGauge,
     /// The most policies that a call evaluates whatever its principal and resource.
     pub bundle_unindexed: IntGauge,
+    /// The most policies of an action that name one principal or resource.
+    pub bundle_crowded: IntGauge,
     /// Checks being decided.
     pub in_flight: IntGauge,
     /// Records taken and not yet written.
@@ -121,6 +123,10 @@ impl Metrics {
             bundle_unindexed: gauge(
                 "palisade_bundle_unindexed_policies",
                 "Policies that name neither principal nor resource, the most that one call evaluates.",
+            )?,
+            bundle_crowded: gauge(
+                "palisade_bundle_crowded_policies",
+                "The most policies of an action that name one principal or resource.",
             )?,
             in_flight: gauge("palisade_checks_in_flight", "Checks being decided.")?,
             record_queue: gauge("palisade_record_queue", "Records taken and not yet written.")?,

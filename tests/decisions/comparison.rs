@@ -53,6 +53,26 @@ impl Held {
     }
 }
 
+/// Ids are compared as they are, not as Cedar writes them.
+#[test]
+fn odd_ids_are_no_difference() {
+    let mut files = support::default_files();
+    let text = "@id(\"don't \\\"touch\\\" \\\\ größe\") @reason(\"r\") forbid (principal, action == Action::\"GET\", resource);";
+    files.insert("odd.cedar".into(), text.as_bytes().to_vec());
+    let held = Held::load(&files);
+    let http = HttpRequest { method: "GET".into(), path: "/status".into(), host: "h".into(), ..HttpRequest::default() };
+    let request = Request {
+        source_principal: "spiffe://example.org/ns/agents/sa/coder".into(),
+        destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
+        target_extension: None,
+        http: Some(http),
+    };
+    let decision = held.decide(&request, support::OFFICE, IdentitySource::SourcePrincipal);
+    assert_eq!(support::policies(&decision), ["don't \"touch\" \\ größe"]);
+    let compared = held.check(&request, support::OFFICE, IdentitySource::SourcePrincipal, &decision);
+    assert_eq!(compared, Ok(()));
+}
+
 /// Every request that has a case: batches, tools that are not registered, arguments that do not fit, what cannot be read.
 #[test]
 fn every_case_is_decided_as_cedar_decides_it() {

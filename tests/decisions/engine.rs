@@ -172,7 +172,7 @@ fn a_bundle_has_a_budget_for_what_no_index_can_drop() {
                     `bundle.max_unindexed_policies` allows 2: name what they are about in their scope, with `==` or `in`";
     assert_eq!(refused, expected);
     let most = bundle.engine().most_looked_up();
-    assert_eq!(most, Some(("principal in Namespace::\"example.org/agents\"".to_owned(), 1)));
+    assert_eq!(most, Some(("principal, Namespace::\"example.org/agents\"".to_owned(), 1)));
     let first = bundle.engine().unindexed().first().map(|(policy, actions)| (policy.id.clone(), *actions));
     assert_eq!(first, Some(("only-agents-namespace".to_owned(), bundle.engine().actions())));
 }

@@ -5,6 +5,7 @@
 //! false scope makes the policy false (Cedar's Lean model, `isAuthorized_eq_for_scope_based_policy_slice`). What Cedar's own authorizer says
 //! over all policies is the same, errors and their order included; `Reference` is there to check.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -279,8 +280,8 @@ impl Engine {
         Some((&policy.info, format!("{side} {operator} {}", self.names.uid(named)?)))
     }
 
-    /// The policies that name neither a principal nor a resource, in the order of the bundle, each with how many actions
-    /// there are whose every call evaluates it.
+    /// The policies that name neither a principal nor a resource, each with how many actions there are whose every call
+    /// evaluates it; the most costly first.
     #[must_use]
     pub fn unindexed(&self) -> Vec<(&PolicyInfo, usize)> {
         let mut actions: HashMap<At, usize> = HashMap::default();
@@ -290,7 +291,7 @@ impl Engine {
             }
         }
         let mut all: Vec<(At, usize)> = actions.into_iter().collect();
-        all.sort_unstable();
+        all.sort_unstable_by_key(|(at, count)| (Reverse(*count), *at));
         all.into_iter().filter_map(|(at, count)| Some((&*self.policies.get(at as usize)?.info, count))).collect()
     }
 
@@ -312,7 +313,7 @@ impl Engine {
             Found::Principal(named) => ("principal", named),
             Found::Resource(named) => ("resource", named),
         };
-        Some((format!("{side} in {}", self.names.uid(named)?), count))
+        Some((format!("{side}, {}", self.names.uid(named)?), count))
     }
 
     /// How many actions there are.

@@ -178,12 +178,17 @@ impl<'de> Visitor<'de> for StrictVisitor {
     }
 }
 
+/// How far before its id the uid of an entity begins, at most, to be found for a message.
+const NEAR_BYTES: usize = 512;
+
 /// The line of an entity, given its quoted id.
 #[must_use]
 pub fn line_of_id(text: &str, quoted: &str) -> usize {
     // An id is also named by those that have it for a parent: its own place is behind `"uid"`.
     let own = text.match_indices(quoted).map(|(at, _)| at).find(|at| {
-        let before = text.get(..*at).unwrap_or_default();
+        // Near it, for the id may be there a thousand times.
+        let near = (at.saturating_sub(NEAR_BYTES)..).find(|from| text.is_char_boundary(*from));
+        let before = near.and_then(|from| text.get(from..*at)).unwrap_or_default();
         before.rfind("\"uid\"").is_some_and(|uid| !before.get(uid..).unwrap_or_default().contains('}'))
     });
     line_of(text, own.or_else(|| text.find(quoted)).unwrap_or(0))

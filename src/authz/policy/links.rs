@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::cedar::{self, EntityType, EntityUID, Policy, PolicyID, SlotEnv, SlotId, Template};
 use super::engine::PolicyInfo;
 use super::load::Texts;
-use super::policies::{Written, judge};
+use super::policies::{Written, check_id, judge, there_twice};
 use super::source::{BundleError, Kind, line_of};
 use super::validation::Validation;
 
@@ -28,7 +28,11 @@ pub(super) struct Link<'f> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    expecting = "a link, `{\"templateId\": …, \"newId\": …, \"values\": {…}}`"
+)]
 struct LinkJson {
     template_id: String,
     new_id: String,
@@ -36,7 +40,7 @@ struct LinkJson {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "`{\"?principal\": {…}, \"?resource\": {…}}`, as the template has slots")]
 struct ValuesJson {
     #[serde(rename = "?principal")]
     principal: Option<UidJson>,
@@ -45,7 +49,7 @@ struct ValuesJson {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an entity, `{\"type\": …, \"id\": …}`")]
 struct UidJson {
     r#type: String,
     id: String,
@@ -70,11 +74,16 @@ pub(super) fn read<'f>(
             links.push(reading.link(file, text, link)?);
         }
     }
-    let mut ids: HashSet<&str> = HashSet::with_capacity(links.len());
-    match links.iter().find(|link| by_id.contains_key(&link.info.id) || !ids.insert(&link.info.id)) {
-        Some(link) => Err(link.wrong(format!("policy id `{}` is there twice", link.info.id))),
-        None => Ok(links),
+    let mut first: HashMap<&str, &Link<'f>> = HashMap::with_capacity(links.len());
+    for link in &links {
+        let id = link.info.id.as_str();
+        let policy = by_id.get(id).and_then(|at| written.get(*at)).map(Written::place);
+        let other = policy.or_else(|| first.insert(id, link).map(Link::place));
+        if let Some(other) = other {
+            return Err(link.wrong_at_last(there_twice(id, &other)));
+        }
     }
+    Ok(links)
 }
 
 struct Reading<'r, 'f> {
@@ -90,12 +99,10 @@ impl Reading<'_, '_> {
         let LinkJson { template_id, new_id, values: ValuesJson { principal, resource } } = json;
         let wrong = |message: String| BundleError {
             // Only for an error: it searches the whole text.
-            line: Some(line_of_link(text, &new_id)),
-            ..BundleError::new(file, format!("link `{new_id}`: {message}"))
+            line: lines_of_link(text, &new_id).next(),
+            ..BundleError::new(file, format!("link `{}`: {message}", new_id.escape_debug()))
         };
-        if new_id.is_empty() {
-            return Err(wrong("its `newId` is empty".into()));
-        }
+        check_id(&new_id).map_err(|expected| wrong(format!("`newId`: {expected}")))?;
         let found = self.by_id.get(&template_id).and_then(|at| Some((*at, self.written.get(*at)?)));
         let (at, written) = found.ok_or_else(|| wrong(format!("there is no template `{template_id}`")))?;
         if written.template.is_static() {
@@ -138,19 +145,34 @@ fn has_slot(template: &Template, slot: SlotId) -> bool {
     template.slots().any(|found| found.id == slot)
 }
 
-/// The line of a link, given its id: an id may also be a template's, or an entity's.
-fn line_of_link(text: &str, id: &str) -> usize {
+/// The lines of a link, given its id, wherever it is a `newId`: it may also be a template's, or an entity's.
+fn lines_of_link(text: &str, id: &str) -> impl DoubleEndedIterator<Item = usize> {
     let quoted = serde_json::Value::from(id).to_string();
     let is_new_id = |at: &usize| {
         let before = text.get(..*at).unwrap_or_default().trim_end();
         before.strip_suffix(':').is_some_and(|before| before.trim_end().ends_with("\"newId\""))
     };
-    line_of(text, text.match_indices(&quoted).map(|(at, _)| at).find(is_new_id).unwrap_or(0))
+    let places: Vec<usize> = text.match_indices(&quoted).map(|(at, _)| at).filter(is_new_id).collect();
+    places.into_iter().map(|at| line_of(text, at))
 }
 
 impl Link<'_> {
     pub(super) fn wrong(&self, message: String) -> BundleError {
-        BundleError { line: Some(line_of_link(self.text, &self.info.id)), ..BundleError::new(self.file, message) }
+        BundleError { line: lines_of_link(self.text, &self.info.id).next(), ..BundleError::new(self.file, message) }
+    }
+
+    /// The same, at the last place of its id.
+    fn wrong_at_last(&self, message: String) -> BundleError {
+        BundleError {
+            line: lines_of_link(self.text, &self.info.id).next_back(),
+            ..BundleError::new(self.file, message)
+        }
+    }
+
+    /// File and line.
+    fn place(&self) -> String {
+        let line = lines_of_link(self.text, &self.info.id).next().unwrap_or(1);
+        format!("{}:{line}", self.file)
     }
 
     /// What fills its slots.

@@ -11,11 +11,27 @@ use super::links::{self, Link};
 use super::literals::{self, Nameable};
 use super::load::Texts;
 use super::nesting;
-use super::source::{BundleError, Kind};
+use super::source::{BundleError, Kind, line_of};
 use super::validation::Validation;
 
 /// Annotations that Palisade knows; any other one is a misspelling.
 const ANNOTATIONS: &[&str] = &["id", "reason", "message", "control"];
+
+/// Longest id, in bytes: it is in every record of what it decides, and a line of what is told to people.
+const MAX_ID_BYTES: usize = 256;
+/// Longest other annotation, in bytes: records repeat it.
+const MAX_ANNOTATION_BYTES: usize = 2048;
+
+/// Whether a text can be the id of a policy.
+///
+/// # Errors
+/// What is expected instead.
+pub(super) fn check_id(id: &str) -> Result<(), String> {
+    if id.trim().is_empty() || id.len() > MAX_ID_BYTES || id.chars().any(char::is_control) {
+        return Err(format!("expected an id of 1 to {MAX_ID_BYTES} bytes, not blank and without control characters"));
+    }
+    Ok(())
+}
 
 /// The policies with the places they come from.
 pub(super) struct Policies<'f> {
@@ -41,8 +57,9 @@ impl<'f> Policies<'f> {
         let mut by_id: HashMap<String, usize> = HashMap::new();
         for (file, text) in texts.of(Kind::Policies) {
             for policy in read_file(file, text)? {
-                if by_id.insert(policy.info.id.clone(), written.len()).is_some() {
-                    return Err(policy.wrong(format!("policy id `{}` is there twice", policy.info.id)));
+                let before = by_id.insert(policy.info.id.clone(), written.len()).and_then(|at| written.get(at));
+                if let Some(before) = before {
+                    return Err(policy.wrong(there_twice(&policy.info.id, &before.place())));
                 }
                 written.push(policy);
             }
@@ -116,7 +133,17 @@ impl<'f> Policies<'f> {
     }
 }
 
+/// That an id is there twice; `before` is the place of the first.
+pub(super) fn there_twice(id: &str, before: &str) -> String {
+    format!("policy id `{id}` is there twice, first in {before}")
+}
+
 impl Written<'_> {
+    /// File and line.
+    pub(super) fn place(&self) -> String {
+        format!("{}:{}", self.file, line_of(self.text, self.at))
+    }
+
     pub(super) fn wrong(&self, message: String) -> BundleError {
         BundleError::at(self.file, self.text, self.at, message)
     }
@@ -191,6 +218,10 @@ fn info(policy: &Template) -> Result<PolicyInfo, String> {
         return Err(format!("annotation `@{unknown}` is unknown; expected one of @{}", ANNOTATIONS.join(", @")));
     }
     let id = value("id").filter(|id| !id.is_empty()).ok_or("this policy has no `@id(\"…\")`")?;
+    check_id(id).map_err(|expected| format!("`@id`: {expected}"))?;
+    if let Some((name, _)) = annotations().find(|(_, value)| value.len() > MAX_ANNOTATION_BYTES) {
+        return Err(format!("`@{name}` of policy `{id}` is longer than {MAX_ANNOTATION_BYTES} bytes"));
+    }
     let Some(reason) = value("reason").filter(|reason| !reason.is_empty()) else {
         return Err(format!("policy `{id}` has no `@reason(\"…\")`"));
     };

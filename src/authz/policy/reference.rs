@@ -12,6 +12,7 @@ use cedar_policy::{Authorizer, Entities, PolicySet, Response, Schema};
 use super::bundle::Bundle;
 use super::cedar::{self, Context, Entity, EntityUID};
 use super::engine::Query;
+use super::literals;
 use super::load::Texts;
 use super::policies::Policies;
 use super::source::{BundleError, SourceFile};
@@ -92,11 +93,14 @@ impl Reference {
         Ok(Authorizer::new().is_authorized(&request.into(), &self.policies, &entities))
     }
 
-    /// The ids of the entities of a type that policies name, in order.
+    /// The ids of the entities of a type that policies and links name, in order.
     #[must_use]
     pub fn named(&self, ty: &str) -> BTreeSet<String> {
-        let literals = self.policies.policies().flat_map(cedar_policy::Policy::entity_literals);
-        literals.filter(|uid| uid.type_name().to_string() == ty).map(|uid| uid.id().unescaped().to_owned()).collect()
+        let core: &cedar::PolicySet = self.policies.as_ref();
+        let written = core.all_templates().flat_map(literals::of).map(|uid| &**uid);
+        let filled = core.policies().flat_map(|policy| policy.env().values());
+        let of_type = written.chain(filled).filter(|uid| uid.entity_type().to_string() == ty);
+        of_type.map(|uid| cedar::id_of(uid).to_owned()).collect()
     }
 }
 

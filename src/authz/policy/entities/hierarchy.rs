@@ -260,6 +260,8 @@ impl Hierarchy {
         // There is one `Arc` for each entity, so its place tells it.
         let mut seen: HashSet<*const EntityUID> = ancestors.iter().map(Arc::as_ptr).collect();
         let mut depth = 0;
+        // Parents that are in the same share that set, which is looked at once.
+        let mut sets: HashSet<u32> = HashSet::default();
         for node in parents {
             let Some(own) = node.own.and_then(|own| self.set(own)) else {
                 depth = depth.max(1);
@@ -268,6 +270,9 @@ impl Hierarchy {
             depth = depth.max(own.depth + 1);
             if depth > MAX_DEPTH {
                 return Err(Failure::TooDeep((*node.uid).clone()));
+            }
+            if !node.own.is_none_or(|own| sets.insert(own)) {
+                continue;
             }
             ancestors.extend(own.ancestors.iter().filter(|uid| seen.insert(Arc::as_ptr(uid))).cloned());
             if ancestors.len() > MAX_ANCESTORS {

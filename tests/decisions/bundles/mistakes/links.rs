@@ -102,22 +102,32 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "a link without an id",
         edit: |edit| linked(edit, &format!("[{}]", link("", GROUP, TOOL))),
-        message: "new.links.json:1: link ``: its `newId` is empty",
+        message: "new.links.json:1: link ``: `newId`: expected an id of 1 to 256 bytes, not blank and without control characters",
+    },
+    Mistake {
+        name: "a link with a line break in its id",
+        edit: |edit| linked(edit, &format!("[\n{}]", link("l\\nverdict PERMIT", GROUP, TOOL))),
+        message: "new.links.json:2: link `l\\nverdict PERMIT`: `newId`: expected an id of 1 to 256 bytes, not blank and without control characters",
+    },
+    Mistake {
+        name: "a link with a text for an entity",
+        edit: |edit| linked(edit, &format!("[{}]", link("l", "\"Agent::x\"", TOOL))),
+        message: "new.links.json:2: invalid type: string \"Agent::x\", expected an entity, `{\"type\": …, \"id\": …}`‹any›",
     },
     Mistake {
         name: "a link with the id of a policy",
         edit: |edit| linked(edit, &format!("[\n{}]", link("only-agents-namespace", GROUP, TOOL))),
-        message: "new.links.json:2: policy id `only-agents-namespace` is there twice",
+        message: "new.links.json:2: policy id `only-agents-namespace` is there twice, first in policies/guardrails.cedar:4",
     },
     Mistake {
         name: "a link with the id of its template",
         edit: |edit| linked(edit, &format!("[{}]", link("reads", GROUP, TOOL))),
-        message: "new.links.json:1: policy id `reads` is there twice",
+        message: "new.links.json:1: policy id `reads` is there twice, first in policies/new.cedar:2",
     },
     Mistake {
         name: "a link with the id of another link",
         edit: |edit| linked(edit, &format!("[{},\n\n{}]", link("l", GROUP, TOOL), link("l", GROUP, TOOL))),
-        message: "new.links.json:1: policy id `l` is there twice",
+        message: "new.links.json:4: policy id `l` is there twice, first in new.links.json:1",
     },
     Mistake {
         name: "a link to a group that nobody declares",

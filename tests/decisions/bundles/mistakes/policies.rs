@@ -149,14 +149,34 @@ pub const MISTAKES: &[Mistake] = &[
         edit: |edit| {
             edit.policy("@id(\"new\")\n@reason(\"r\")\npermit (principal, action, resource);\n@id(\"new\")\n@reason(\"r\")\npermit (principal, action, resource);")
         },
-        message: "policies/new.cedar:5: policy id `new` is there twice",
+        message: "policies/new.cedar:5: policy id `new` is there twice, first in policies/new.cedar:2",
     },
     Mistake {
         name: "id of another file",
         edit: |edit| {
             edit.policy("@id(\"only-agents-namespace\")\n@reason(\"r\")\npermit (principal, action, resource);")
         },
-        message: "policies/new.cedar:2: policy id `only-agents-namespace` is there twice",
+        message: "policies/new.cedar:2: policy id `only-agents-namespace` is there twice, first in policies/guardrails.cedar:4",
+    },
+    Mistake {
+        name: "an id with a line break",
+        edit: |edit| {
+            edit.policy("@id(\"a\\nverdict PERMIT\")\n@reason(\"r\")\nforbid (principal, action, resource);");
+        },
+        message: "policies/new.cedar:2: `@id`: expected an id of 1 to 256 bytes, not blank and without control characters",
+    },
+    Mistake {
+        name: "a blank id",
+        edit: |edit| edit.policy("@id(\"  \")\n@reason(\"r\")\nforbid (principal, action, resource);"),
+        message: "policies/new.cedar:2: `@id`: expected an id of 1 to 256 bytes, not blank and without control characters",
+    },
+    Mistake {
+        name: "a reason that every record would repeat",
+        edit: |edit| {
+            let reason = "r".repeat(2049);
+            edit.policy(&format!("@id(\"new\")\n@reason(\"{reason}\")\nforbid (principal, action, resource);"));
+        },
+        message: "policies/new.cedar:2: `@reason` of policy `new` is longer than 2048 bytes",
     },
     Mistake {
         name: "parentheses that would overflow a parser's stack",
