@@ -83,3 +83,26 @@ fn links_and_entities_take_effect_with_the_reload() {
     put(&app, "grants.links.json", "[]");
     ask().assert_denial("no_policy_permits", 403);
 }
+
+/// However many policies decide, a record has a bound, and their number is told.
+#[test]
+fn a_record_of_many_policies_is_bounded() {
+    let app = App::start();
+    put(&app, "grants.cedar", "@id(\"ban\") @reason(\"banned\") forbid (principal == ?principal, action, resource);");
+    let links: Vec<String> = (0..100)
+        .map(|number| {
+            format!(
+                r#"{{"templateId": "ban", "newId": "ban-{number}", "values": {{"?principal": {{"type": "Agent", "id": "{}"}}}}}}"#,
+                agent("grantee")
+            )
+        })
+        .collect();
+    put(&app, "grants.links.json", &format!("[{}]", links.join(",")));
+    let answer = app.check(&Ask::tool("grantee", "query_customers", &serde_json::json!({"segment": "startup"})));
+    answer.assert_denial("policy_forbids", 403);
+    let call = &app.record(&answer.decision_id)["calls"][0];
+    let length = |list: &str| call[list].as_array().unwrap().len();
+    assert_eq!((length("policies"), length("evaluated")), (64, 64));
+    assert!(call["candidates"].as_u64().unwrap() > 100, "{}", call["candidates"]);
+    assert_eq!(call["policies"][0]["template"], "ban");
+}
