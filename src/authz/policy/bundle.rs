@@ -78,20 +78,16 @@ impl Bundle {
         let schema = texts.schema()?;
         let targets = texts.targets()?;
         let registries = texts.registries(&targets)?;
-        let policies = Policies::read(&texts)?;
-        policies.validate(&schema)?;
         let store = texts.store(&schema, &targets, &registries, previous.map(Self::store))?;
         let validator_schema: &cedar::ValidatorSchema = schema.as_ref();
-        policies.check_literals(&Nameable { store: &store, targets: &targets, schema: validator_schema })?;
-
         let actions = schema.action_entities().map_err(|error| BundleError::new("", error.to_string()))?;
         let actions: &cedar::Entities = actions.as_ref();
         let actions: Vec<Arc<Entity>> = actions.iter().cloned().map(Arc::new).collect();
         let checked = Actions::new(&texts, validator_schema, &actions)?;
         let inputs = checked.inputs(&registries)?;
         checked.check_protocols(&targets)?;
-        let engine = engine(&policies, actions)?;
-        let unlinked_templates = policies.unlinked().map(str::to_owned).collect();
+        let nameable = Nameable { store: &store, targets: &targets, schema: validator_schema };
+        let (engine, unlinked_templates) = Policies::compile(&texts, &schema, &nameable, actions)?;
         check_own_entities(&texts, validator_schema)?;
         let servers = servers(&targets, &registries, &store, &engine, inputs)?;
         Ok(Self {
@@ -174,13 +170,6 @@ impl Bundle {
     pub fn targets(&self) -> &[Arc<Target>] {
         &self.targets
     }
-}
-
-fn engine(policies: &Policies<'_>, actions: Vec<Arc<Entity>>) -> Result<Engine, BundleError> {
-    let mut failed = None;
-    let linked = policies.linked().map_while(|policy| policy.map_err(|error| failed = Some(error)).ok());
-    let engine = Engine::new(linked, actions).map_err(|id| BundleError::new("", format!("policy `{id}` has a slot")));
-    failed.map_or(engine, Err)
 }
 
 /// Agents that no file lists and endpoints are made per call, so their types have to be what Palisade makes.

@@ -198,23 +198,31 @@ impl std::fmt::Debug for Evaluated {
     }
 }
 
-impl Engine {
-    /// Compiles `policies` (static or linked, in order) for `actions`.
+/// Policies being compiled, one after the other, in the order of the bundle.
+#[derive(Default)]
+pub struct Builder {
+    names: Names,
+    policies: Vec<Compiled>,
+    keys: Vec<Keys>,
+}
+
+impl Builder {
+    /// Compiles a policy, static or linked.
     ///
     /// # Errors
-    /// The id of a policy whose scope holds an unfilled template slot.
-    pub fn new(
-        policies: impl IntoIterator<Item = (Arc<PolicyInfo>, Policy)>,
-        actions: Vec<Arc<Entity>>,
-    ) -> Result<Self, String> {
-        let mut names = Names::default();
-        let (mut compiled, mut all_keys) = (Vec::new(), Vec::new());
-        for (info, policy) in policies {
-            let (policy, keys) = Compiled::new(info, &policy, &mut names)?;
-            compiled.push(policy);
-            all_keys.push(keys);
-        }
-        let keyed: Vec<(&ActionScope, Keys)> = compiled.iter().map(|policy| &policy.action).zip(all_keys).collect();
+    /// What is wrong with it: its scope holds an unfilled template slot.
+    pub fn add(&mut self, info: Arc<PolicyInfo>, policy: &Policy) -> Result<(), String> {
+        let (compiled, keys) = Compiled::new(info, policy, &mut self.names)?;
+        self.policies.push(compiled);
+        self.keys.push(keys);
+        Ok(())
+    }
+
+    /// Indexes the policies for `actions`.
+    #[must_use]
+    pub fn finish(self, actions: Vec<Arc<Entity>>) -> Engine {
+        let Self { names, policies, keys } = self;
+        let keyed: Vec<(&ActionScope, Keys)> = policies.iter().map(|policy| &policy.action).zip(keys).collect();
         let index = Index::new(&keyed);
         drop(keyed);
         let actions: Vec<Action> = actions
@@ -226,7 +234,24 @@ impl Engine {
             .collect();
         let id = |action: &Action| super::cedar::id_of(action.known.uid()).to_owned();
         let by_name = actions.iter().enumerate().map(|(at, action)| (id(action), at)).collect();
-        Ok(Self { policies: compiled, names, index, actions, by_name })
+        Engine { policies, names, index, actions, by_name }
+    }
+}
+
+impl Engine {
+    /// Compiles `policies` (static or linked, in order) for `actions`.
+    ///
+    /// # Errors
+    /// As [`Builder::add`].
+    pub fn new(
+        policies: impl IntoIterator<Item = (Arc<PolicyInfo>, Policy)>,
+        actions: Vec<Arc<Entity>>,
+    ) -> Result<Self, String> {
+        let mut builder = Builder::default();
+        for (info, policy) in policies {
+            builder.add(info, &policy)?;
+        }
+        Ok(builder.finish(actions))
     }
 
     /// An entity, as queries take it.
@@ -277,7 +302,7 @@ impl Engine {
             Found::Resource(named) => ("resource", policy.resource, named),
         };
         let operator = if scope.named() == Some(named) { scope.operator() } else { "in" };
-        Some((&policy.info, format!("{side} {operator} {}", self.names.uid(named)?)))
+        Some((&policy.info, format!("{side} {operator} {}", self.names.text(named)?)))
     }
 
     /// The policies that name neither a principal nor a resource, each with how many actions there are whose every call
@@ -313,7 +338,7 @@ impl Engine {
             Found::Principal(named) => ("principal", named),
             Found::Resource(named) => ("resource", named),
         };
-        Some((format!("{side}, {}", self.names.uid(named)?), count))
+        Some((format!("{side}, {}", self.names.text(named)?), count))
     }
 
     /// How many actions there are.
@@ -421,11 +446,10 @@ impl Engine {
 }
 
 impl Compiled {
-    /// # Errors
-    /// The policy's id, if its scope holds an unfilled template slot.
     fn new(info: Arc<PolicyInfo>, policy: &Policy, names: &mut Names) -> Result<(Self, Keys), String> {
-        let principal = Scope::of(policy.principal_constraint().as_inner(), names).ok_or_else(|| info.id.clone())?;
-        let resource = Scope::of(policy.resource_constraint().as_inner(), names).ok_or_else(|| info.id.clone())?;
+        let unfilled = || format!("policy `{}` has a slot that nothing fills", info.id);
+        let principal = Scope::of(policy.principal_constraint().as_inner(), names).ok_or_else(unfilled)?;
+        let resource = Scope::of(policy.resource_constraint().as_inner(), names).ok_or_else(unfilled)?;
         let condition = policy.non_scope_constraints_arc().cloned();
         let keys = Keys::of(&principal, &resource, condition.as_deref(), names);
         let needs = condition.as_deref().map(Needs::of).unwrap_or_default();

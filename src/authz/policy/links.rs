@@ -105,11 +105,11 @@ impl Reading<'_, '_> {
         check_id(&new_id).map_err(|expected| wrong(format!("`newId`: {expected}")))?;
         let found = self.by_id.get(&template_id).and_then(|at| Some((*at, self.written.get(*at)?)));
         let (at, written) = found.ok_or_else(|| wrong(format!("there is no template `{template_id}`")))?;
-        if written.template.is_static() {
+        let Some(whole) = &written.template else {
             return Err(wrong(format!("`{template_id}` is a policy without slots, not a template")));
-        }
+        };
         for (slot, value) in [(SlotId::principal(), &principal), (SlotId::resource(), &resource)] {
-            match (has_slot(&written.template, slot), value) {
+            match (has_slot(whole, slot), value) {
                 (true, None) => return Err(wrong(format!("template `{template_id}` needs a value for `{slot}`"))),
                 (false, Some(_)) => return Err(wrong(format!("template `{template_id}` has no slot `{slot}`"))),
                 _ => {}
@@ -185,11 +185,12 @@ impl Link<'_> {
     /// # Errors
     /// None, once it has been read: every slot is filled.
     pub(super) fn policy(&self, written: &[Written<'_>]) -> Result<Policy, BundleError> {
-        let template = written.get(self.template).ok_or_else(|| self.wrong("its template is gone".into()))?;
+        let template = written.get(self.template).and_then(|written| written.template.clone());
+        let template = template.ok_or_else(|| self.wrong("its template is gone".into()))?;
         let principal = self.principal.iter().map(|uid| (SlotId::principal(), uid.clone()));
         let resource = self.resource.iter().map(|uid| (SlotId::resource(), uid.clone()));
         let values: SlotEnv = principal.chain(resource).collect();
-        Template::link(template.template.clone(), PolicyID::from_string(&self.info.id), values)
+        Template::link(template, PolicyID::from_string(&self.info.id), values)
             .map_err(|error| self.wrong(error.to_string()))
     }
 }
@@ -210,10 +211,9 @@ pub(super) fn validate(
         let mut set = cedar::PolicySet::new();
         set.add(link.policy(written)?).map_err(|error| link.wrong(error.to_string()))?;
         let template = written.get(link.template).ok_or_else(|| link.wrong("its template is gone".into()))?;
-        let (error, warning) = judge(validation, template, &set.into());
-        if let Some(wrong) = error.or(warning) {
-            return Err(link.wrong(format!("link `{}` of `{}`: {}", link.info.id, template.info.id, wrong.message)));
-        }
+        judge(validation, template, &set.into()).map_err(|wrong| {
+            link.wrong(format!("link `{}` of `{}`: {}", link.info.id, template.info.id, wrong.message))
+        })?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cedar_policy::{PolicySet, Schema};
 
-use super::cedar::{self, Policy, Template};
-use super::engine::PolicyInfo;
+use super::cedar::{self, Entity, Policy, Template};
+use super::engine::{Builder, Engine, PolicyInfo};
 use super::links::{self, Link};
 use super::literals::{self, Nameable};
 use super::load::Texts;
@@ -48,21 +48,29 @@ pub(super) struct Written<'f> {
     /// Where in the text it begins.
     at: usize,
     pub(super) info: Arc<PolicyInfo>,
-    pub(super) template: Arc<Template>,
+    /// What links are made of; of a static policy nothing is kept here.
+    pub(super) template: Option<Arc<Template>>,
 }
 
 impl<'f> Policies<'f> {
-    pub(super) fn read(texts: &Texts<'f>) -> Result<Self, BundleError> {
+    /// Reads policies, templates and links. `visit` is shown each policy and template as it is parsed: what it does not
+    /// keep is gone with the file, for syntax trees are much larger than what is made of them.
+    pub(super) fn read(
+        texts: &Texts<'f>,
+        mut visit: impl FnMut(&Written<'f>, &Arc<Template>) -> Result<(), BundleError>,
+    ) -> Result<Self, BundleError> {
         let mut written: Vec<Written<'f>> = Vec::new();
         let mut by_id: HashMap<String, usize> = HashMap::new();
         for (file, text) in texts.of(Kind::Policies) {
-            for policy in read_file(file, text)? {
+            read_file(file, text, |policy, template| {
                 let before = by_id.insert(policy.info.id.clone(), written.len()).and_then(|at| written.get(at));
                 if let Some(before) = before {
                     return Err(policy.wrong(there_twice(&policy.info.id, &before.place())));
                 }
+                visit(&policy, &template)?;
                 written.push(policy);
-            }
+                Ok(())
+            })?;
         }
         if written.is_empty() {
             let message =
@@ -73,64 +81,79 @@ impl<'f> Policies<'f> {
         Ok(Self { written, links })
     }
 
-    /// Strict validation at level 1; warnings are errors too, for they name policies that can never apply.
-    pub(super) fn validate(&self, schema: &Schema) -> Result<(), BundleError> {
-        let validation = Validation::new(schema);
-        let mut warned = None;
-        for policy in self.written.iter().filter(|policy| !validation.accepts(&policy.template)) {
-            let (error, warning) = judge(&validation, policy, &policy.set()?);
-            match error {
-                Some(error) => return Err(error),
-                None => warned = warned.or(warning),
+    /// Compiles the policies of a bundle for `actions`, all of them valid and about what there is.
+    pub(super) fn compile(
+        texts: &Texts<'f>,
+        schema: &Schema,
+        nameable: &Nameable<'_>,
+        actions: Vec<Arc<Entity>>,
+    ) -> Result<(Engine, Vec<String>), BundleError> {
+        let (validation, mut builder) = (Validation::new(schema), Builder::default());
+        let policies = Self::read(texts, |policy, template| {
+            if !validation.accepts(template) {
+                judge(&validation, policy, &alone(policy, template)?)?;
             }
-        }
-        match warned {
-            Some(warning) => Err(warning),
-            None => links::validate(&validation, &self.written, &self.links),
-        }
-    }
-
-    /// Groups, servers and tools that policies name have to exist; what is made per call has to be what can be made.
-    pub(super) fn check_literals(&self, nameable: &Nameable<'_>) -> Result<(), BundleError> {
-        let said =
-            |id: &str, uid: &cedar::EntityUID, what: String| format!("policy `{id}` names `{uid}`, which {what}");
-        for policy in &self.written {
-            for uid in literals::of(&policy.template) {
-                nameable.check(uid).map_err(|what| policy.wrong(said(&policy.info.id, uid, what)))?;
+            for uid in literals::of(template) {
+                nameable.check(uid).map_err(|what| policy.wrong(names(&policy.info.id, uid, &what)))?;
             }
-        }
-        for link in &self.links {
+            match static_policy(policy, template)? {
+                Some(made) => builder.add(policy.info.clone(), &made).map_err(|error| policy.wrong(error)),
+                None => Ok(()),
+            }
+        })?;
+        links::validate(&validation, &policies.written, &policies.links)?;
+        for link in &policies.links {
             for uid in link.values() {
-                nameable.check(uid).map_err(|what| link.wrong(said(&link.info.id, uid, what)))?;
+                nameable.check(uid).map_err(|what| link.wrong(names(&link.info.id, uid, &what)))?;
             }
+            let made = link.policy(&policies.written)?;
+            builder.add(link.info.clone(), &made).map_err(|error| link.wrong(error))?;
         }
-        Ok(())
-    }
-
-    /// What the engine evaluates: the static policies, then the links.
-    pub(super) fn linked(&self) -> impl Iterator<Item = Result<(Arc<PolicyInfo>, Policy), BundleError>> {
-        let fixed = self.written.iter().filter(|policy| policy.template.is_static()).map(|policy| {
-            let made = Template::try_as_policy(policy.template.clone());
-            made.map(|made| (policy.info.clone(), made)).map_err(|error| policy.wrong(error.to_string()))
-        });
-        fixed.chain(self.links.iter().map(|link| Ok((link.info.clone(), link.policy(&self.written)?))))
+        Ok((builder.finish(actions), policies.unlinked().map(str::to_owned).collect()))
     }
 
     /// All of them, as Cedar's public API takes them.
-    pub(super) fn set(&self) -> Result<PolicySet, BundleError> {
+    pub(super) fn set(texts: &Texts<'f>) -> Result<PolicySet, BundleError> {
         let mut set = cedar::PolicySet::new();
-        for policy in self.linked() {
-            set.add(policy?.1).map_err(|error| BundleError::new("", error.to_string()))?;
+        let policies = Self::read(texts, |policy, template| match static_policy(policy, template)? {
+            Some(made) => set.add(made).map_err(|error| policy.wrong(error.to_string())),
+            None => Ok(()),
+        })?;
+        for link in &policies.links {
+            set.add(link.policy(&policies.written)?).map_err(|error| link.wrong(error.to_string()))?;
         }
         Ok(set.into())
     }
 
     /// Templates that nothing links: they do nothing.
-    pub(super) fn unlinked(&self) -> impl Iterator<Item = &str> {
+    fn unlinked(&self) -> impl Iterator<Item = &str> {
         let linked: HashSet<usize> = self.links.iter().map(|link| link.template).collect();
-        let templates = self.written.iter().enumerate().filter(|(_, policy)| !policy.template.is_static());
+        let templates = self.written.iter().enumerate().filter(|(_, policy)| policy.template.is_some());
         templates.filter(move |(at, _)| !linked.contains(at)).map(|(_, policy)| policy.info.id.as_str())
     }
+}
+
+fn names(id: &str, uid: &cedar::EntityUID, what: &str) -> String {
+    format!("policy `{id}` names `{uid}`, which {what}")
+}
+
+/// A policy that needs no link; `None` for a template.
+fn static_policy(policy: &Written<'_>, template: &Arc<Template>) -> Result<Option<Policy>, BundleError> {
+    if !template.is_static() {
+        return Ok(None);
+    }
+    Template::try_as_policy(template.clone()).map(Some).map_err(|error| policy.wrong(error.to_string()))
+}
+
+/// One policy or template, as Cedar's public API takes it.
+fn alone(policy: &Written<'_>, template: &Arc<Template>) -> Result<PolicySet, BundleError> {
+    let mut set = cedar::PolicySet::new();
+    let added = match static_policy(policy, template)? {
+        Some(made) => set.add(made).map_err(|error| error.to_string()),
+        None => set.add_template((**template).clone()).map_err(|error| error.to_string()),
+    };
+    added.map_err(|error| policy.wrong(error))?;
+    Ok(set.into())
 }
 
 /// That an id is there twice; `before` is the place of the first.
@@ -147,28 +170,13 @@ impl Written<'_> {
     pub(super) fn wrong(&self, message: String) -> BundleError {
         BundleError::at(self.file, self.text, self.at, message)
     }
-
-    /// It alone, as Cedar's public API takes it.
-    pub(super) fn set(&self) -> Result<PolicySet, BundleError> {
-        let mut set = cedar::PolicySet::new();
-        let added = if self.template.is_static() {
-            Template::try_as_policy(self.template.clone())
-                .map_err(|error| error.to_string())
-                .and_then(|policy| set.add(policy).map_err(|error| error.to_string()))
-        } else {
-            set.add_template((*self.template).clone()).map_err(|error| error.to_string())
-        };
-        added.map_err(|error| self.wrong(error))?;
-        Ok(set.into())
-    }
 }
 
-/// The first thing that is wrong with a policy, and the first warning, by their places.
-pub(super) fn judge(
-    validation: &Validation<'_>,
-    policy: &Written<'_>,
-    set: &PolicySet,
-) -> (Option<BundleError>, Option<BundleError>) {
+/// Strict validation at level 1 by Cedar itself; warnings are errors too, for they name policies that can never apply.
+///
+/// # Errors
+/// The first thing that is wrong with a policy, or the first warning, by their places.
+pub(super) fn judge(validation: &Validation<'_>, policy: &Written<'_>, set: &PolicySet) -> Result<(), BundleError> {
     let judged = validation.judge(set);
     let place = |found: &dyn miette::Diagnostic| {
         found.labels().and_then(|mut labels| labels.next()).map_or(0, |label| label.offset())
@@ -176,11 +184,18 @@ pub(super) fn judge(
     let say = |found: &dyn miette::Diagnostic| BundleError::diagnostic(policy.file, policy.text, found);
     let error = judged.validation_errors().min_by_key(|error| (place(*error), error.to_string()));
     let warning = judged.validation_warnings().min_by_key(|warning| (place(*warning), warning.to_string()));
-    (error.map(|error| say(error)), warning.map(|warning| say(warning)))
+    match error.map(|error| say(error)).or_else(|| warning.map(|warning| say(warning))) {
+        Some(wrong) => Err(wrong),
+        None => Ok(()),
+    }
 }
 
-/// The policies and templates of a file, in its order.
-fn read_file<'f>(file: &'f str, text: &'f str) -> Result<Vec<Written<'f>>, BundleError> {
+/// Visits the policies and templates of a file, in its order.
+fn read_file<'f>(
+    file: &'f str,
+    text: &'f str,
+    mut visit: impl FnMut(Written<'f>, Arc<Template>) -> Result<(), BundleError>,
+) -> Result<(), BundleError> {
     nesting::check(text, false).map_err(|deep| BundleError::at(file, text, deep.at, deep.what))?;
     let set = cedar::parse_policyset(text).map_err(|errors| match errors.iter().next() {
         Some(first) => BundleError::diagnostic(file, text, first),
@@ -193,10 +208,19 @@ fn read_file<'f>(file: &'f str, text: &'f str) -> Result<Vec<Written<'f>>, Bundl
     if templates.is_empty() {
         return Err(BundleError::new(file, "holds no policy; remove the file if that is meant"));
     }
-    templates.into_iter().map(|(at, template)| read_policy(file, text, at, template)).collect()
+    for (at, template) in templates {
+        let (policy, template) = read_policy(file, text, at, template)?;
+        visit(policy, template)?;
+    }
+    Ok(())
 }
 
-fn read_policy<'f>(file: &'f str, text: &'f str, at: usize, policy: &Template) -> Result<Written<'f>, BundleError> {
+fn read_policy<'f>(
+    file: &'f str,
+    text: &'f str,
+    at: usize,
+    policy: &Template,
+) -> Result<(Written<'f>, Arc<Template>), BundleError> {
     if policy.non_scope_constraints().is_some_and(nesting::is_too_deep) {
         let message = format!(
             "the conditions of a policy are nested deeper than {} levels, of which each `&&`, `||` or other \
@@ -206,8 +230,9 @@ fn read_policy<'f>(file: &'f str, text: &'f str, at: usize, policy: &Template) -
         return Err(BundleError::at(file, text, at, message));
     }
     let info = info(policy).map_err(|message| BundleError::at(file, text, at, message))?;
-    let template = policy.new_id(cedar::PolicyID::from_string(&info.id));
-    Ok(Written { file, text, at, info: Arc::new(info), template: Arc::new(template) })
+    let whole = Arc::new(policy.new_id(cedar::PolicyID::from_string(&info.id)));
+    let template = (!whole.is_static()).then(|| whole.clone());
+    Ok((Written { file, text, at, info: Arc::new(info), template }, whole))
 }
 
 /// What is said of a policy: its annotations, all of them known.

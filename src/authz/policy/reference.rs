@@ -44,7 +44,7 @@ impl Reference {
         let schema = texts.schema()?;
         let targets = texts.targets()?;
         let registries = texts.registries(&targets)?;
-        let policies = Policies::read(&texts)?.set()?;
+        let policies = Policies::set(&texts)?;
         let entities = texts.entities(&schema, &targets, &registries)?;
         Ok(Self { policies, schema, known: Known::All(entities) })
     }
@@ -57,7 +57,7 @@ impl Reference {
     pub fn load_without_entities(files: &[SourceFile]) -> Result<Self, BundleError> {
         let texts = Texts::sort(files)?;
         let schema = texts.schema()?;
-        let policies = Policies::read(&texts)?.set()?;
+        let policies = Policies::set(&texts)?;
         let actions = schema.action_entities().map_err(|error| BundleError::new("*.cedarschema", error.to_string()))?;
         Ok(Self { policies, schema, known: Known::OfTheQuery(actions) })
     }

@@ -1,7 +1,7 @@
 //! What a policy's scope says, in numbers: every entity and type that scopes name gets one at load, and an entity of a
 //! query is looked up once, however many policies it is compared with.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use foldhash::HashMap;
 
@@ -19,7 +19,8 @@ type NamedType = u32;
 pub struct Names {
     entities: HashMap<EntityUID, Named>,
     types: HashMap<EntityType, NamedType>,
-    uids: Vec<Arc<EntityUID>>,
+    /// By number: the entity, written out once somebody asks for that.
+    texts: Vec<(Arc<EntityUID>, OnceLock<Box<str>>)>,
 }
 
 impl Names {
@@ -28,8 +29,8 @@ impl Names {
         if let Some(named) = self.entities.get(&**uid) {
             return *named;
         }
-        let next = u32::try_from(self.uids.len()).unwrap_or(u32::MAX);
-        self.uids.push(uid.clone());
+        let next = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
+        self.texts.push((uid.clone(), OnceLock::new()));
         self.entities.insert((**uid).clone(), next);
         next
     }
@@ -39,10 +40,11 @@ impl Names {
         *self.types.entry(ty.clone()).or_insert(next)
     }
 
-    /// The entity with a number.
+    /// The entity with a number, as Cedar writes it. Records repeat it for every call, so it is kept.
     #[must_use]
-    pub fn uid(&self, named: Named) -> Option<&EntityUID> {
-        self.uids.get(named as usize).map(|uid| &**uid)
+    pub fn text(&self, named: Named) -> Option<&str> {
+        let (uid, text) = self.texts.get(named as usize)?;
+        Some(text.get_or_init(|| uid.to_string().into()))
     }
 
     /// An entity as scopes see it.

@@ -57,7 +57,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "context attribute of another type",
         edit: |edit| edit.replace("palisade.cedarschema", "  hour: Long,", "  hour: String,"),
-        message: "policies/guardrails.cedar:‹any›: for policy `changes-in-office-hours`, unexpected type: expected Long but saw String",
+        message: "palisade.cedarschema:‹any›: action `CancelTask`: context attribute `local` has to have type `{hour: Long, minute: Long, weekday: Long}`, not `{hour: String, minute: Long, weekday: Long}`",
     },
     Mistake {
         name: "context attribute that can be absent is required",
