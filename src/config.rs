@@ -239,7 +239,8 @@ impl Config {
     pub fn parse(file: &str, text: &str, base: &Path) -> Result<Self, ConfigError> {
         let places = Places::of(text);
         let mut config: Self = toml::from_str(text).map_err(|error| {
-            let (line, message) = places.explain(error.span(), error.message());
+            // Some messages have a second line, of what was expected.
+            let (line, message) = places.explain(error.span(), &error.message().replace('\n', "; "));
             ConfigError { file: file.to_owned(), line, message }
         })?;
         config.bundle.path = base.join(&config.bundle.path);

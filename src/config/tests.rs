@@ -58,6 +58,15 @@ fn relative_paths_are_relative_to_the_file() {
     assert_eq!(config.listener[0].unix.as_deref(), Some(Path::new("/etc/palisade/a.sock")));
 }
 
+/// Also where the TOML reader says more than one line.
+#[test]
+fn mistakes_are_one_line() {
+    for text in ["[[listener@reason(\" \"a\"\n", "[[listener", "[a", "a", "a = ", "a = 'x", "a = \"\"\"\n\n"] {
+        let message = parse(text).unwrap_err();
+        assert!(message.starts_with("palisade.toml:") && !message.contains('\n'), "{message}");
+    }
+}
+
 #[test]
 fn mistakes_name_file_line_and_key() {
     let good = GOOD;

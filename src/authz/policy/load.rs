@@ -115,7 +115,8 @@ impl<'f> Texts<'f> {
         }
         let file: TargetsFile = toml::from_str(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
-            BundleError::at(name, text, offset, error.message())
+            // Some messages have a second line, of what was expected.
+            BundleError::at(name, text, offset, error.message().replace('\n', "; "))
         })?;
         let mut names = BTreeSet::new();
         for target in &file.target {
