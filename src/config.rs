@@ -239,8 +239,9 @@ impl Config {
     pub fn parse(file: &str, text: &str, base: &Path) -> Result<Self, ConfigError> {
         let places = Places::of(text);
         let mut config: Self = toml::from_str(text).map_err(|error| {
-            // Some messages have a second line, of what was expected.
-            let (line, message) = places.explain(error.span(), &error.message().replace('\n', "; "));
+            let (line, message) = places.explain(error.span(), error.message());
+            // One mistake is one line, also where the message, or a key in it, has several.
+            let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
             ConfigError { file: file.to_owned(), line, message }
         })?;
         config.bundle.path = base.join(&config.bundle.path);

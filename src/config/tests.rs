@@ -61,7 +61,16 @@ fn relative_paths_are_relative_to_the_file() {
 /// Also where the TOML reader says more than one line.
 #[test]
 fn mistakes_are_one_line() {
-    for text in ["[[listener@reason(\" \"a\"\n", "[[listener", "[a", "a", "a = ", "a = 'x", "a = \"\"\"\n\n"] {
+    for text in [
+        "[[listener@reason(\" \"a\"\n",
+        "[[listener",
+        "[a",
+        "a",
+        "a = ",
+        "a = 'x",
+        "a = \"\"\"\n\n",
+        "[[b]c]\n\"\"\"d\ne\"",
+    ] {
         let message = parse(text).unwrap_err();
         assert!(message.starts_with("palisade.toml:") && !message.contains('\n'), "{message}");
     }
