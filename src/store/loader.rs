@@ -92,7 +92,8 @@ impl Loader {
                 Active::Missing => None,
                 Active::Loaded(bundle) => Some(&**bundle),
             };
-            let bundle = Bundle::load_after(&files, digest, previous)?;
+            // Its low priority alone would still let it keep a core for milliseconds at a time.
+            let bundle = Bundle::load_aside(&files, digest, previous, &thread::yield_now)?;
             bundle.check_budget(max_unindexed)?;
             let reference = compares.then(|| Reference::load_without_entities(&files)).transpose()?;
             Ok(Some(Snapshot::new(bundle, reference, begun.elapsed())))

@@ -74,6 +74,20 @@ impl Bundle {
     /// # Errors
     /// As [`Bundle::load`].
     pub fn load_after(files: &[SourceFile], digest: String, previous: Option<&Self>) -> Result<Self, BundleError> {
+        Self::load_aside(files, digest, previous, &|| {})
+    }
+
+    /// The same, aside of what is more urgent: `between` is called every fraction of a millisecond or so while policies are
+    /// read, to let others go first.
+    ///
+    /// # Errors
+    /// As [`Bundle::load`].
+    pub fn load_aside(
+        files: &[SourceFile],
+        digest: String,
+        previous: Option<&Self>,
+        between: &dyn Fn(),
+    ) -> Result<Self, BundleError> {
         let texts = Texts::sort(files)?;
         let schema = texts.schema()?;
         let targets = texts.targets()?;
@@ -87,7 +101,7 @@ impl Bundle {
         let inputs = checked.inputs(&registries)?;
         checked.check_protocols(&targets)?;
         let nameable = Nameable { store: &store, targets: &targets, schema: validator_schema };
-        let (engine, unlinked_templates) = Policies::compile(&texts, &schema, &nameable, actions)?;
+        let (engine, unlinked_templates) = Policies::compile(&texts, &schema, &nameable, actions, between)?;
         check_own_entities(&texts, validator_schema)?;
         let servers = servers(&targets, &registries, &store, &engine, inputs)?;
         Ok(Self {

@@ -142,6 +142,20 @@ impl<'t> Iterator for Tokens<'t> {
     }
 }
 
+/// Cuts a text of policies into pieces of `policies` each (the last one may have fewer), with the offsets at which they
+/// begin: a `;` ends a policy and is nothing else.
+pub fn pieces(text: &str, policies: usize) -> impl Iterator<Item = (usize, &str)> {
+    let mut ends = Tokens { text, at: 0 }.filter(|(_, token)| *token == ";").map(|(at, _)| at + 1);
+    let mut begin = 0;
+    std::iter::from_fn(move || {
+        let end = ends.by_ref().take(policies).last().unwrap_or(text.len());
+        let piece = text.get(begin..end).filter(|piece| !piece.is_empty());
+        let piece = piece.map(|piece| (begin, piece));
+        begin = end;
+        piece
+    })
+}
+
 /// The length of the string literal that `text` begins with, or of all of it if the literal never ends.
 fn string_length(text: &str) -> usize {
     let mut escaped = false;
@@ -204,5 +218,25 @@ mod tests {
             assert_eq!(check(text, false), Ok(()), "{text}");
             assert_eq!(check(text, true), Ok(()), "{text}");
         }
+    }
+
+    #[test]
+    fn pieces_end_behind_policies() {
+        let text = "// a; b\npermit (principal, action, resource) when { \"x;\\\";\" == \"\" };\n@id(\";\") forbid (principal, action, resource);\npermit (principal, action, resource); // end;\n";
+        let of = |policies| pieces(text, policies).collect::<Vec<_>>();
+        // The comment behind the last one.
+        assert_eq!(of(9).len(), 2);
+        for policies in 1..=4 {
+            let all = of(policies);
+            assert_eq!(all.iter().map(|(_, piece)| *piece).collect::<String>(), text);
+            assert!(all.iter().all(|(begin, piece)| text[*begin..].starts_with(piece)));
+            let ends = |piece: &str| piece.ends_with(");") || piece.ends_with("};") || piece.ends_with("end;\n");
+            assert!(all.iter().all(|(_, piece)| ends(piece)), "{all:?}");
+        }
+        assert_eq!(of(1).len(), 4);
+        assert_eq!(pieces("", 1).count(), 0);
+        // A text that never ends is one piece, for the parser to refuse.
+        assert_eq!(pieces("permit \"; ; ;", 1).count(), 1);
+        assert_eq!(pieces(";;", 1).collect::<Vec<_>>(), [(0, ";"), (1, ";")]);
     }
 }

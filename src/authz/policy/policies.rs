@@ -22,6 +22,9 @@ const MAX_ID_BYTES: usize = 256;
 /// Longest other annotation, in bytes: records repeat it.
 const MAX_ANNOTATION_BYTES: usize = 2048;
 
+/// How many policies are parsed at once: as many as take a fraction of a millisecond.
+const PIECE: usize = 16;
+
 /// Whether a text can be the id of a policy.
 ///
 /// # Errors
@@ -47,6 +50,8 @@ pub(super) struct Written<'f> {
     pub(super) text: &'f str,
     /// Where in the text it begins.
     at: usize,
+    /// Where in the text the piece begins that it was parsed with.
+    piece: usize,
     pub(super) info: Arc<PolicyInfo>,
     /// What links are made of; of a static policy nothing is kept here.
     pub(super) template: Option<Arc<Template>>,
@@ -54,15 +59,17 @@ pub(super) struct Written<'f> {
 
 impl<'f> Policies<'f> {
     /// Reads policies, templates and links. `visit` is shown each policy and template as it is parsed: what it does not
-    /// keep is gone with the file, for syntax trees are much larger than what is made of them.
-    pub(super) fn read(
+    /// keep is gone with its piece of the file, for syntax trees are much larger than what is made of them. `between` is called
+    /// between two pieces.
+    fn read(
         texts: &Texts<'f>,
+        between: &dyn Fn(),
         mut visit: impl FnMut(&Written<'f>, &Arc<Template>) -> Result<(), BundleError>,
     ) -> Result<Self, BundleError> {
         let mut written: Vec<Written<'f>> = Vec::new();
         let mut by_id: HashMap<String, usize> = HashMap::new();
         for (file, text) in texts.of(Kind::Policies) {
-            read_file(file, text, |policy, template| {
+            read_file(file, text, between, |policy, template| {
                 let before = by_id.insert(policy.info.id.clone(), written.len()).and_then(|at| written.get(at));
                 if let Some(before) = before {
                     return Err(policy.wrong(there_twice(&policy.info.id, &before.place())));
@@ -87,9 +94,10 @@ impl<'f> Policies<'f> {
         schema: &Schema,
         nameable: &Nameable<'_>,
         actions: Vec<Arc<Entity>>,
+        between: &dyn Fn(),
     ) -> Result<(Engine, Vec<String>), BundleError> {
         let (validation, mut builder) = (Validation::new(schema), Builder::default());
-        let policies = Self::read(texts, |policy, template| {
+        let policies = Self::read(texts, between, |policy, template| {
             if !validation.accepts(template) {
                 judge(&validation, policy, &alone(policy, template)?)?;
             }
@@ -115,7 +123,7 @@ impl<'f> Policies<'f> {
     /// All of them, as Cedar's public API takes them.
     pub(super) fn set(texts: &Texts<'f>) -> Result<PolicySet, BundleError> {
         let mut set = cedar::PolicySet::new();
-        let policies = Self::read(texts, |policy, template| match static_policy(policy, template)? {
+        let policies = Self::read(texts, &|| {}, |policy, template| match static_policy(policy, template)? {
             Some(made) => set.add(made).map_err(|error| policy.wrong(error.to_string())),
             None => Ok(()),
         })?;
@@ -181,7 +189,8 @@ pub(super) fn judge(validation: &Validation<'_>, policy: &Written<'_>, set: &Pol
     let place = |found: &dyn miette::Diagnostic| {
         found.labels().and_then(|mut labels| labels.next()).map_or(0, |label| label.offset())
     };
-    let say = |found: &dyn miette::Diagnostic| BundleError::diagnostic(policy.file, policy.text, found);
+    let say =
+        |found: &dyn miette::Diagnostic| BundleError::diagnostic_from(policy.file, policy.text, policy.piece, found);
     let error = judged.validation_errors().min_by_key(|error| (place(*error), error.to_string()));
     let warning = judged.validation_warnings().min_by_key(|warning| (place(*warning), warning.to_string()));
     match error.map(|error| say(error)).or_else(|| warning.map(|warning| say(warning))) {
@@ -194,23 +203,30 @@ pub(super) fn judge(validation: &Validation<'_>, policy: &Written<'_>, set: &Pol
 fn read_file<'f>(
     file: &'f str,
     text: &'f str,
+    between: &dyn Fn(),
     mut visit: impl FnMut(Written<'f>, Arc<Template>) -> Result<(), BundleError>,
 ) -> Result<(), BundleError> {
     nesting::check(text, false).map_err(|deep| BundleError::at(file, text, deep.at, deep.what))?;
-    let set = cedar::parse_policyset(text).map_err(|errors| match errors.iter().next() {
-        Some(first) => BundleError::diagnostic(file, text, first),
-        None => BundleError::new(file, errors.to_string()),
-    })?;
-    let mut templates: Vec<(usize, &Template)> =
-        set.all_templates().map(|template| (template.loc().map_or(0, |loc| loc.span.offset()), template)).collect();
-    templates.sort_by_key(|(at, _)| *at);
-    // A file that is being written is empty for a moment, and its forbids must not vanish with it.
-    if templates.is_empty() {
-        return Err(BundleError::new(file, "holds no policy; remove the file if that is meant"));
+    let mut visited = 0;
+    for (begin, piece) in nesting::pieces(text, PIECE) {
+        between();
+        let set = cedar::parse_policyset(piece).map_err(|errors| match errors.iter().next() {
+            Some(first) => BundleError::diagnostic_from(file, text, begin, first),
+            None => BundleError::new(file, errors.to_string()),
+        })?;
+        let offset = |template: &Template| template.loc().map_or(0, |loc| loc.span.offset());
+        let mut templates: Vec<(usize, &Template)> =
+            set.all_templates().map(|template| (begin + offset(template), template)).collect();
+        templates.sort_by_key(|(at, _)| *at);
+        visited += templates.len();
+        for (at, template) in templates {
+            let (policy, template) = read_policy(file, text, (begin, at), template)?;
+            visit(policy, template)?;
+        }
     }
-    for (at, template) in templates {
-        let (policy, template) = read_policy(file, text, at, template)?;
-        visit(policy, template)?;
+    // A file that is being written is empty for a moment, and its forbids must not vanish with it.
+    if visited == 0 {
+        return Err(BundleError::new(file, "holds no policy; remove the file if that is meant"));
     }
     Ok(())
 }
@@ -218,7 +234,7 @@ fn read_file<'f>(
 fn read_policy<'f>(
     file: &'f str,
     text: &'f str,
-    at: usize,
+    (piece, at): (usize, usize),
     policy: &Template,
 ) -> Result<(Written<'f>, Arc<Template>), BundleError> {
     if policy.non_scope_constraints().is_some_and(nesting::is_too_deep) {
@@ -232,7 +248,7 @@ fn read_policy<'f>(
     let info = info(policy).map_err(|message| BundleError::at(file, text, at, message))?;
     let whole = Arc::new(policy.new_id(cedar::PolicyID::from_string(&info.id)));
     let template = (!whole.is_static()).then(|| whole.clone());
-    Ok((Written { file, text, at, info: Arc::new(info), template }, whole))
+    Ok((Written { file, text, at, piece, info: Arc::new(info), template }, whole))
 }
 
 /// What is said of a policy: its annotations, all of them known.

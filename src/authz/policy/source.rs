@@ -83,6 +83,12 @@ impl BundleError {
     /// An error of a Cedar parser or validator: the first labelled place, the message and its help.
     #[must_use]
     pub fn diagnostic(file: &str, text: &str, error: &dyn miette::Diagnostic) -> Self {
+        Self::diagnostic_from(file, text, 0, error)
+    }
+
+    /// The same of a part of the text that begins at `begin`.
+    #[must_use]
+    pub fn diagnostic_from(file: &str, text: &str, begin: usize, error: &dyn miette::Diagnostic) -> Self {
         let mut message = error.to_string();
         let label = error.labels().and_then(|mut labels| labels.next());
         if let Some(text) = label.as_ref().and_then(|label| label.label()) {
@@ -94,7 +100,7 @@ impl BundleError {
         // One error is one line, whatever the parser's texts hold.
         let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
         match label {
-            Some(label) => Self::at(file, text, label.offset(), message),
+            Some(label) => Self::at(file, text, begin + label.offset(), message),
             None => Self::new(file, message),
         }
     }
