@@ -21,6 +21,7 @@ pub mod scope;
 pub mod shape;
 pub mod source;
 pub mod validation;
+mod written;
 
 pub use bundle::Bundle;
 pub use engine::{Evaluated, Failure, PolicyInfo, Satisfied};

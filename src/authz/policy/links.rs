@@ -12,9 +12,9 @@ use serde::Deserialize;
 use super::cedar::{self, EntityType, EntityUID, Policy, PolicyID, SlotEnv, SlotId, Template};
 use super::engine::PolicyInfo;
 use super::load::Texts;
-use super::policies::{Written, check_id, judge, there_twice};
 use super::source::{BundleError, Kind, line_of};
 use super::validation::Validation;
+use super::written::{Written, check_id, judge, there_twice};
 
 /// A link and where it comes from.
 pub(super) struct Link<'f> {

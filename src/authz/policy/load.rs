@@ -13,7 +13,7 @@ use super::entities::store::Store;
 use super::expansion;
 use super::nesting;
 use super::registry::Registry;
-use super::source::{BundleError, Kind, SourceFile, place_of};
+use super::source::{BundleError, Chain, Kind, SourceFile, place_of, quoted};
 use crate::authz::call::http;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::target::{Protocol, Target};
@@ -225,10 +225,6 @@ fn own_entities(targets: &[Arc<Target>], registries: &[(&str, Registry)]) -> Vec
     servers.chain(registries.iter().flat_map(|(_, registry)| entities::tools_json(registry))).collect()
 }
 
-pub(super) fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 /// What the types of `targets.toml` cannot say.
 fn check_target(target: &Target) -> Result<(), String> {
     let (matches, protocol) = (&target.matches, target.protocol);
@@ -267,22 +263,3 @@ fn check_target(target: &Target) -> Result<(), String> {
     }
     Ok(())
 }
-
-/// An error with its causes in one sentence: Cedar's entity errors keep the interesting part in them.
-#[derive(Debug)]
-pub(super) struct Chain<'e, E>(pub(super) &'e E);
-
-impl<E: std::error::Error> std::fmt::Display for Chain<'_, E> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
-}
-
-impl<E: std::error::Error> std::error::Error for Chain<'_, E> {}
-impl<E: std::error::Error> miette::Diagnostic for Chain<'_, E> {}

@@ -135,3 +135,27 @@ pub fn place_of(text: &str, needle: &str) -> Option<usize> {
 pub fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|b| *b == b'\n').count()
 }
+
+/// A text as JSON writes it.
+pub fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// An error with its causes in one sentence: Cedar's entity errors keep the interesting part in them.
+#[derive(Debug)]
+pub struct Chain<'e, E>(pub &'e E);
+
+impl<E: std::error::Error> std::fmt::Display for Chain<'_, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl<E: std::error::Error> std::error::Error for Chain<'_, E> {}
+impl<E: std::error::Error> miette::Diagnostic for Chain<'_, E> {}

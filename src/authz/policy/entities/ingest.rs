@@ -10,8 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::super::cedar::{Entity, EntityUID, id_of};
-use super::super::load::{Chain, quoted};
-use super::super::source::{BundleError, line_of};
+use super::super::source::{BundleError, Chain, line_of, quoted};
 use super::hierarchy::{Edit, Failure};
 use super::row::Row;
 use super::store::{File, Store};
