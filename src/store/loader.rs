@@ -142,7 +142,9 @@ impl Loader {
             Err(BundleError::new(
                 "",
                 match error {
-                    RecvTimeoutError::Timeout => format!("could not be read and validated within {seconds} s"),
+                    RecvTimeoutError::Timeout => {
+                        format!("could not be read and validated within {seconds} s (`bundle.load_seconds`)")
+                    }
                     RecvTimeoutError::Disconnected => "loading it panicked, which is a bug of Palisade".to_owned(),
                 },
             ))
@@ -179,7 +181,7 @@ mod tests {
         let hasty = Patience { pause: Duration::from_millis(300), time: Duration::from_millis(1) };
         let texts: Vec<String> =
             (0..3).map(|_| loader.load(folder.path(), hasty, &nothing).unwrap_err().to_string()).collect();
-        assert_eq!(texts[0], "could not be read and validated within 0 s");
+        assert_eq!(texts[0], "could not be read and validated within 0 s (`bundle.load_seconds`)");
         assert_eq!(texts[1], texts[0]);
         assert!(texts[2].contains("still being read"), "{}", texts[2]);
         // Both come to an end by themselves; then loading goes on.

@@ -103,12 +103,7 @@ pub fn read_file(file: &str, text: &str) -> Result<Vec<Json>, BundleError> {
 /// # Errors
 /// [`BundleError`] with the line.
 pub(super) fn strict(text: &str) -> Result<Json, BundleError> {
-    serde_json::from_str::<Strict>(text).map(|Strict(json)| json).map_err(|error| {
-        let message = error.to_string();
-        let place = format!(" at line {} column {}", error.line(), error.column());
-        let message = message.strip_suffix(&place).unwrap_or(&message);
-        BundleError { line: Some(error.line()), ..BundleError::new("", message) }
-    })
+    serde_json::from_str::<Strict>(text).map(|Strict(json)| json).map_err(|error| BundleError::json("", &error))
 }
 
 /// JSON without duplicate members.

@@ -68,8 +68,7 @@ pub(super) fn read<'f>(
     let mut reading = Reading { written, by_id, templates: HashMap::new(), types: HashMap::new() };
     let mut links: Vec<Link<'f>> = Vec::new();
     for (file, text) in texts.of(Kind::Links) {
-        let file_links: Vec<LinkJson> = serde_json::from_str(text)
-            .map_err(|error| BundleError { line: Some(error.line()), ..BundleError::new(file, error.to_string()) })?;
+        let file_links: Vec<LinkJson> = serde_json::from_str(text).map_err(|error| BundleError::json(file, &error))?;
         for link in file_links {
             links.push(reading.link(file, text, link)?);
         }

@@ -48,8 +48,7 @@ impl Registry {
     /// # Errors
     /// [`BundleError`] with the line, also for a tool that is there twice.
     pub fn parse(file: &str, text: &str) -> Result<Self, BundleError> {
-        let registry: Self = serde_json::from_str(text)
-            .map_err(|error| BundleError { line: Some(error.line()), ..BundleError::new(file, error.to_string()) })?;
+        let registry: Self = serde_json::from_str(text).map_err(|error| BundleError::json(file, &error))?;
         let mut names = HashSet::new();
         for tool in &registry.tools {
             if !names.insert(&tool.name) {

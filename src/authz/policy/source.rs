@@ -80,6 +80,15 @@ impl BundleError {
         }
     }
 
+    /// An error of a JSON reader, whose message tells the place once more.
+    #[must_use]
+    pub fn json(file: &str, error: &serde_json::Error) -> Self {
+        let message = error.to_string();
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let message = message.strip_suffix(&place).unwrap_or(&message);
+        Self { line: Some(error.line().max(1)), ..Self::new(file, message) }
+    }
+
     /// An error of a Cedar parser or validator: the first labelled place, the message and its help.
     #[must_use]
     pub fn diagnostic(file: &str, text: &str, error: &dyn miette::Diagnostic) -> Self {

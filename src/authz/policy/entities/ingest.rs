@@ -312,7 +312,7 @@ pub(in crate::authz::policy) fn each<'t>(
     };
     let byte = |at: usize| text.as_bytes().get(at).copied();
     let malformed = || match serde_json::from_str::<Vec<IgnoredAny>>(text) {
-        Err(error) => BundleError { line: Some(error.line()), ..BundleError::new(file, error.to_string()) },
+        Err(error) => BundleError::json(file, &error),
         Ok(_) => BundleError::new(file, "every entity has to be an object"),
     };
     let mut at = skip(0);

@@ -20,12 +20,12 @@ pub const MISTAKES: &[Mistake] = &[
 "#,
             )
         },
-        message: "new.entities.json:3: EOF while parsing an object at line 3 column 0",
+        message: "new.entities.json:3: EOF while parsing an object",
     },
     Mistake {
         name: "entities that are no array",
         edit: |edit| edit.write("new.entities.json", r#"{}"#),
-        message: "new.entities.json:1: invalid type: map, expected a sequence at line 1 column 0",
+        message: "new.entities.json:1: invalid type: map, expected a sequence",
     },
     Mistake {
         name: "entity without a uid",

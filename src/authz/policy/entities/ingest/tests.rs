@@ -356,9 +356,9 @@ fn what_is_in_itself_is_refused() {
 fn what_is_no_list_of_entities_is_refused_with_its_line() {
     let entity = r#"{"uid":{"type":"Thing","id":"x"},"attrs":{},"parents":[]}"#;
     let cases = [
-        ("", "a:1: EOF while parsing a value at line 1 column 0"),
-        ("\n\n[", "a:3: EOF while parsing a list at line 3 column 1"),
-        ("[] []", "a:1: trailing characters at line 1 column 4"),
+        ("", "a:1: EOF while parsing a value"),
+        ("\n\n[", "a:3: EOF while parsing a list"),
+        ("[] []", "a:1: trailing characters"),
         ("[1]", "a: every entity has to be an object"),
         ("[null]", "a: every entity has to be an object"),
         ("[{}]", "a:1: every entity needs `\"uid\": {\"type\": …, \"id\": …}`"),
@@ -368,10 +368,10 @@ fn what_is_no_list_of_entities_is_refused_with_its_line() {
         assert_eq!(refused(text), message, "{text}");
     }
     for (rest, message) in [
-        (",]", "a:2: trailing comma at line 2 column 2"),
-        ("", "a:2: EOF while parsing a list at line 2 column 0"),
-        (" x]", "a:2: expected `,` or `]` at line 2 column 2"),
-        ("]\n]", "a:3: trailing characters at line 3 column 1"),
+        (",]", "a:2: trailing comma"),
+        ("", "a:2: EOF while parsing a list"),
+        (" x]", "a:2: expected `,` or `]`"),
+        ("]\n]", "a:3: trailing characters"),
         (",\n{\"uid\":{\"type\":\"Thing\",\"id\":\"y\",\"id\":\"z\"}}]", "a:3: duplicate member `id`"),
         // Whatever a name is spelled like.
         (
