@@ -21,6 +21,7 @@ use crate::authz::comparison::{self, Asked, Difference};
 use crate::authz::decision::Decision;
 use crate::authz::facts::Facts;
 use crate::authz::identity::IdentitySource;
+use crate::authz::record::MAX_POLICIES;
 use crate::authz::{Active, Settings};
 use crate::envoy::request;
 use crate::store::Snapshot;
@@ -177,6 +178,7 @@ impl<C: Fn(&Decided) -> Result<(), Difference>> Worker<C> {
         let (decision_id, bundle) = (&decided.decision_id, &*decided.bundle.digest);
         match difference {
             Some(Difference { call, part, ours, cedars }) => {
+                let [ours, cedars] = [ours, cedars].map(|all| all.get(..MAX_POLICIES).unwrap_or(all));
                 tracing::error!(
                     decision_id,
                     bundle,

@@ -4,11 +4,8 @@ use jiff::Timestamp;
 
 use crate::authz::decision::{Evaluation, Verdict};
 use crate::authz::hex;
-use crate::authz::record::Record;
+use crate::authz::record::{MAX_POLICIES, Record};
 use crate::proto;
-
-/// Most policies in each list of a record; how many were evaluated is told whole.
-const MAX_POLICIES: usize = 64;
 
 /// Appends one record as a line; `false` if it has no JSON form, and nothing was appended.
 #[must_use]

@@ -8,6 +8,10 @@ use super::decision::Decision;
 use super::plain::{MAX_NAME_BYTES, MAX_PATH_BYTES, bounded, plain_host, plain_path};
 use super::request::Request;
 
+/// Most policies in each list of a record or a span: thousands may decide, where a template has that many links. How many
+/// were evaluated is told whole.
+pub const MAX_POLICIES: usize = 64;
+
 /// W3C trace context of a decision's span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trace {

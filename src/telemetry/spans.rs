@@ -13,7 +13,7 @@ use super::Config;
 use super::export::Queue;
 use super::trace_context::share;
 use crate::authz::decision::{Evaluation, Verdict};
-use crate::authz::record::Record;
+use crate::authz::record::{MAX_POLICIES, Record};
 use crate::authz::target::Protocol;
 
 /// Exports spans of decisions, and through [`Spans::provider`] those of Palisade's own life.
@@ -145,7 +145,7 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
         all.push(KeyValue::new("authz.target", target.name.to_string()));
         all.push(KeyValue::new("authz.protocol", target.protocol.as_str()));
     }
-    let policies = decision.evaluations.iter().flat_map(|evaluation| &evaluation.policies);
+    let policies = decision.evaluations.iter().flat_map(|evaluation| &evaluation.policies).take(MAX_POLICIES);
     let ids: Vec<StringValue> = policies.map(|policy| StringValue::from(policy.id.clone())).collect();
     all.push(KeyValue::new("authz.policy.ids", Value::Array(ids.into())));
     let is_mcp = decision.target.as_ref().is_some_and(|target| target.protocol == Protocol::Mcp);
@@ -153,14 +153,15 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
     if decision.evaluations.len() > 1 {
         all.push(KeyValue::new("authz.batch.calls", decision.evaluations.len() as i64));
     }
-    let failures: String = decision.evaluations.iter().flat_map(|evaluation| &evaluation.failures).fold(
-        String::new(),
-        |mut text, failure| {
-            let separator = if text.is_empty() { "" } else { "; " };
-            let _ = write!(text, "{separator}{}: {}", failure.policy.id, failure.error);
-            text
-        },
-    );
+    let failures: String =
+        decision.evaluations.iter().flat_map(|evaluation| &evaluation.failures).take(MAX_POLICIES).fold(
+            String::new(),
+            |mut text, failure| {
+                let separator = if text.is_empty() { "" } else { "; " };
+                let _ = write!(text, "{separator}{}: {}", failure.policy.id, failure.error);
+                text
+            },
+        );
     if !failures.is_empty() {
         all.push(KeyValue::new("authz.policy.errors", failures));
     }

@@ -4,9 +4,11 @@ use palisade::authz::decision::Decision;
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::policy::Bundle;
 use palisade::authz::reason::Reason;
-use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::request::Request;
 use palisade::authz::{Active, authorize};
+use serde_json::{Value, json};
 
+use crate::laws::chance::{http, message};
 use crate::support::{self, Files};
 
 /// A template that lets agents read single customers, and what links it.
@@ -35,29 +37,10 @@ fn link(template: &str, id: &str, values: &str) -> String {
     format!(r#"{{"templateId": "{template}", "newId": "{id}", "values": {{{values}}}}}"#)
 }
 
-fn tools_call(agent: &str, tool: &str, arguments: &str) -> Request<'static> {
-    let body = format!(
-        r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments}}}}}"#
-    );
-    let length = body.len().to_string();
-    let headers = [
-        ("accept", "application/json, text/event-stream"),
-        ("content-type", "application/json"),
-        ("content-length", length.as_str()),
-        ("mcp-protocol-version", "2025-11-25"),
-    ];
-    Request {
-        source_principal: format!("spiffe://example.org/ns/agents/sa/{agent}").into(),
-        destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
-        target_extension: None,
-        http: Some(HttpRequest {
-            method: "POST".into(),
-            path: "/mcp".into(),
-            host: "crm.example.org".into(),
-            headers: Headers::new(headers.map(|(name, value)| (name, value.to_owned())), false),
-            body: Body::Raw(body.into_bytes().into()),
-        }),
-    }
+fn tools_call(agent: &str, tool: &str, arguments: &Value) -> Request<'static> {
+    let agent = format!("spiffe://example.org/ns/agents/sa/{agent}");
+    let body = message("tools/call", &json!({"name": tool, "arguments": arguments}));
+    http(&agent, "spiffe://example.org/ns/tools/sa/crm", None, "POST", "/mcp", Some(&body))
 }
 
 fn decide(active: &Active, request: &Request) -> Decision {
@@ -87,7 +70,7 @@ fn links_are_policies_as_any_other() {
     assert!(bundle.unlinked_templates().is_empty());
     let active = Active::Loaded(Box::new(bundle));
 
-    let decision = decide(&active, &tools_call("coder", "get_customer", r#"{"customer_id": 7}"#));
+    let decision = decide(&active, &tools_call("coder", "get_customer", &json!({"customer_id": 7})));
     assert_eq!(support::policies(&decision), ["coder-reads", "coder-reads-again"], "{decision:?}");
     let policy = &decision.evaluations[0].policies[0];
     assert_eq!(policy.template.as_deref(), Some("reads"));
@@ -97,12 +80,12 @@ fn links_are_policies_as_any_other() {
     let found = evaluated(&decision);
     assert!(found.contains(&("coder-reads".to_owned(), coder.to_owned())), "{found:?}");
 
-    let decision = decide(&active, &tools_call("coder", "get_customer", r#"{"customer_id": 100}"#));
+    let decision = decide(&active, &tools_call("coder", "get_customer", &json!({"customer_id": 100})));
     assert_eq!(decision.reason(), Some(Reason::NoPolicyPermits), "the template's condition");
-    let decision = decide(&active, &tools_call("analyst", "query_customers", r#"{"segment": "startup"}"#));
+    let decision = decide(&active, &tools_call("analyst", "query_customers", &json!({"segment": "startup"})));
     assert_eq!(decision.reason(), Some(Reason::PolicyForbids));
     assert_eq!(support::policies(&decision), ["analyst-is-banned"]);
-    let decision = decide(&active, &tools_call("nobody", "get_customer", r#"{"customer_id": 7}"#));
+    let decision = decide(&active, &tools_call("nobody", "get_customer", &json!({"customer_id": 7})));
     assert_eq!(decision.reason(), Some(Reason::NoPolicyPermits));
 }
 
@@ -115,7 +98,7 @@ fn a_template_that_nothing_links_does_nothing_and_is_told() {
         assert_eq!(bundle.unlinked_templates(), ["reads", "bans"]);
         assert_eq!(bundle.engine().len(), 14);
         let active = Active::Loaded(Box::new(bundle));
-        let decision = decide(&active, &tools_call("coder", "get_customer", r#"{"customer_id": 7}"#));
+        let decision = decide(&active, &tools_call("coder", "get_customer", &json!({"customer_id": 7})));
         assert_eq!(decision.reason(), Some(Reason::NoPolicyPermits));
     }
 }
@@ -123,7 +106,7 @@ fn a_template_that_nothing_links_does_nothing_and_is_told() {
 #[test]
 fn it_is_told_why_a_policy_was_asked() {
     let active = support::active(None);
-    let decision = decide(&active, &tools_call("support-bot", "query_customers", r#"{"segment": "startup"}"#));
+    let decision = decide(&active, &tools_call("support-bot", "query_customers", &json!({"segment": "startup"})));
     let every = "every principal and resource";
     let expected = [
         ("support-bot-reads-customers", "principal == Agent::\"spiffe://example.org/ns/agents/sa/support-bot\""),
@@ -154,10 +137,11 @@ fn first_conditions_are_looked_up_too() {
         policy("asked-too", format!("!({other}) && context.local.hour > 25")),
     ];
     let active = Active::Loaded(Box::new(with(&[("new.cedar", &text.join("\n"))])));
-    let found: Vec<String> = evaluated(&decide(&active, &tools_call("coder", "get_customer", r#"{"customer_id": 7}"#)))
-        .into_iter()
-        .map(|(id, _)| id)
-        .collect();
+    let found: Vec<String> =
+        evaluated(&decide(&active, &tools_call("coder", "get_customer", &json!({"customer_id": 7}))))
+            .into_iter()
+            .map(|(id, _)| id)
+            .collect();
     assert!(!found.iter().any(|id| id.starts_with("skipped")), "{found:?}");
     assert!(["asked", "asked-too"].iter().all(|id| found.contains(&(*id).to_owned())), "{found:?}");
 }

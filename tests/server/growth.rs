@@ -1,6 +1,9 @@
 //! Bundles that grow while they are in force: policies that no index can drop, links, entities.
 
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+
 use crate::support::ask::{Ask, agent};
+use crate::support::otlp::{Receiver, value};
 use crate::support::{App, Setup, eventually, replace};
 
 /// What is in force, by its digest.
@@ -84,10 +87,11 @@ fn links_and_entities_take_effect_with_the_reload() {
     ask().assert_denial("no_policy_permits", 403);
 }
 
-/// However many policies decide, a record has a bound, and their number is told.
+/// However many policies decide, a record and a span have a bound, and their number is told.
 #[test]
-fn a_record_of_many_policies_is_bounded() {
-    let app = App::start();
+fn records_and_spans_of_many_policies_are_bounded() {
+    let (receiver, address) = Receiver::start();
+    let app = Setup::new().set("telemetry", "otlp_endpoint", format!("\"http://{address}\"")).start();
     put(&app, "grants.cedar", "@id(\"ban\") @reason(\"banned\") forbid (principal == ?principal, action, resource);");
     let links: Vec<String> = (0..100)
         .map(|number| {
@@ -105,4 +109,7 @@ fn a_record_of_many_policies_is_bounded() {
     assert_eq!((length("policies"), length("evaluated")), (64, 64));
     assert!(call["candidates"].as_u64().unwrap() > 100, "{}", call["candidates"]);
     assert_eq!(call["policies"][0]["template"], "ban");
+    let span = receiver.span(&answer.decision_id);
+    let Some(Value::ArrayValue(ids)) = value(&span.attributes, "authz.policy.ids") else { panic!("{span:?}") };
+    assert_eq!(ids.values.len(), 64);
 }

@@ -52,8 +52,10 @@ pub(super) fn of(policy: &Template) -> impl Iterator<Item = &Arc<EntityUID>> {
 fn of_scope(constraint: &PrincipalOrResourceConstraint) -> Option<&Arc<EntityUID>> {
     use PrincipalOrResourceConstraint as C;
     match constraint {
-        C::Eq(EntityReference::EUID(uid)) | C::In(EntityReference::EUID(uid)) => Some(uid),
-        C::IsIn(_, EntityReference::EUID(uid)) => Some(uid),
+        C::Eq(EntityReference::EUID(uid))
+        | C::In(EntityReference::EUID(uid))
+        | C::IsIn(_, EntityReference::EUID(uid)) => Some(uid),
+        // Any, a type alone, or a slot.
         C::Any | C::Is(_) | C::Eq(_) | C::In(_) | C::IsIn(..) => None,
     }
 }

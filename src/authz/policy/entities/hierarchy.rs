@@ -263,7 +263,7 @@ impl Hierarchy {
         // Parents that are in the same share that set, which is looked at once.
         let mut sets: HashSet<u32> = HashSet::default();
         for node in parents {
-            let Some(own) = node.own.and_then(|own| self.set(own)) else {
+            let Some((number, own)) = node.own.and_then(|number| Some((number, self.set(number)?))) else {
                 depth = depth.max(1);
                 continue;
             };
@@ -271,7 +271,7 @@ impl Hierarchy {
             if depth > MAX_DEPTH {
                 return Err(Failure::TooDeep((*node.uid).clone()));
             }
-            if !node.own.is_none_or(|own| sets.insert(own)) {
+            if !sets.insert(number) {
                 continue;
             }
             ancestors.extend(own.ancestors.iter().filter(|uid| seen.insert(Arc::as_ptr(uid))).cloned());

@@ -152,7 +152,7 @@ impl Store {
     }
 
     fn hash(&self, ty: u16, id: &str) -> u32 {
-        (self.hasher.hash_one((ty, id)) >> 32) as u32
+        hash_of(&self.hasher, ty, id)
     }
 
     /// What a text is told apart by from others in this store and those made of it.
@@ -195,11 +195,10 @@ impl Store {
     /// Puts an entity in, in place of the one with its uid. `print` is that of the text that it was read from.
     pub(super) fn put(&mut self, edit: &mut Edit, entity: &Entity, print: u64, file: u16) -> Result<(), Failure> {
         let uid = entity.uid();
-        let rows = &self.rows;
-        let (table, hasher) = (&self.table, &self.hasher);
+        let (rows, table, hasher) = (&self.rows, &self.table, &self.hasher);
         let own = |uid: &EntityUID| {
             let (ty, id) = (table.number(uid.entity_type())?, id_of(uid));
-            rows.get((hasher.hash_one((ty, id)) >> 32) as u32, |row| row.is(ty, id)).map(|row| row.set)
+            rows.get(hash_of(hasher, ty, id), |row| row.is(ty, id)).map(|row| row.set)
         };
         let set = self.hierarchy.join(edit, entity.parents(), own)?;
         let row = Row::new(&self.table, entity, print, set, file).ok_or(Failure::Broken)?;
@@ -306,4 +305,8 @@ impl Store {
             None => self.explain(Failure::Broken),
         }
     }
+}
+
+fn hash_of(hasher: &RandomState, ty: u16, id: &str) -> u32 {
+    (hasher.hash_one((ty, id)) >> 32) as u32
 }
