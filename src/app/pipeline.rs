@@ -6,7 +6,6 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use http::HeaderValue;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -26,8 +25,9 @@ use crate::authz::record::{Record, RequestSummary, Trace};
 use crate::authz::request::Request;
 use crate::authz::{Settings, authorize};
 use crate::capture::Capturer;
+use crate::envoy::request;
+use crate::envoy::response::{self, Answer};
 use crate::envoy::service::{Check, Decide, Refused};
-use crate::envoy::{request, response};
 use crate::store::files::sha256;
 use crate::store::loader::Patience;
 use crate::store::{Reload, Snapshot, Store, Summary};
@@ -211,7 +211,7 @@ impl Pipeline {
         snapshot: &Arc<Snapshot>,
         request: Result<Request<'_>, Reason>,
         known: Known,
-    ) -> CheckResponse {
+    ) -> Answer {
         let parent = parent(check.traceparent.as_ref()).or_else(|| {
             let http = request.as_ref().ok()?.http.as_ref()?;
             Parent::parse(http.headers.single("traceparent").ok()??)
@@ -259,7 +259,7 @@ impl Pipeline {
         known: Known,
         trace: Trace,
         took: Duration,
-    ) -> CheckResponse {
+    ) -> Answer {
         let answer = response::build(&decision, &known.decision_id);
         let tally = Tally::of(&decision);
         let record = Record {
@@ -281,7 +281,7 @@ impl Pipeline {
 
     /// The denial of a call whose record cannot be kept. Its span is all that tells of it, and there is no writer to
     /// leave it to.
-    fn unrecorded(&self, record: Record) -> (CheckResponse, Tally) {
+    fn unrecorded(&self, record: Record) -> (Answer, Tally) {
         let record = Record { decision: record.decision.overruled(Reason::RecordUnavailable), ..record };
         if let Some(spans) = &self.parts.spans {
             spans.observe(&record);
@@ -337,7 +337,7 @@ fn parent(traceparent: Option<&HeaderValue>) -> Option<Parent> {
 }
 
 impl Decide for Pipeline {
-    fn decide(&self, check: Check) -> CheckResponse {
+    fn decide(&self, check: Check) -> Answer {
         let snapshot = self.parts.store.snapshot();
         let known = Known::new();
         let request = request::decode(&check.message);
@@ -347,7 +347,7 @@ impl Decide for Pipeline {
         self.decide_request(&check, &snapshot, request, known)
     }
 
-    fn refuse(&self, refused: Refused) -> CheckResponse {
+    fn refuse(&self, refused: Refused) -> Answer {
         let snapshot = self.parts.store.snapshot();
         let decision = Decision::deny(refused.reason);
         let parent = parent(refused.traceparent.as_ref());

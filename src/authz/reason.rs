@@ -26,7 +26,7 @@ pub struct Wire {
     /// HTTP status of the denial.
     pub http: u16,
     /// `google.rpc.Code` of the check response; never 0, which Envoy reads as "allow".
-    pub grpc: i32,
+    pub grpc: u32,
     /// JSON-RPC 2.0 error code for the protocols that carry one.
     pub json_rpc: i64,
     /// One sentence for the caller: names no policy, no attribute and no value.
@@ -46,9 +46,9 @@ const MCP_HEADER_MISMATCH: i64 = -32_020;
 /// MCP 2026-07-28, "UnsupportedProtocolVersion".
 const MCP_UNSUPPORTED_VERSION: i64 = -32_022;
 
-const PERMISSION_DENIED: i32 = 7;
-const RESOURCE_EXHAUSTED: i32 = 8;
-const UNAVAILABLE: i32 = 14;
+const PERMISSION_DENIED: u32 = 7;
+const RESOURCE_EXHAUSTED: u32 = 8;
+const UNAVAILABLE: u32 = 14;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident: $code:literal, $blame:ident, $http:literal, $grpc:expr, $rpc:expr, $title:literal;)*) => {

@@ -266,7 +266,7 @@ fn describe_parts(text: &mut String, parts: &[(Arc<PolicyInfo>, Part)], all: boo
 
 fn describe_answer(text: &mut String, decision: &Decision) {
     use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
-    let answer = response::build(decision, "00000000-0000-7000-8000-000000000000");
+    let answer = response::build(decision, "00000000-0000-7000-8000-000000000000").message();
     let code = answer.status.as_ref().map_or(-1, |status| status.code);
     match answer.http_response {
         Some(HttpResponse::DeniedResponse(denied)) => {

@@ -4,15 +4,12 @@
 //! `denied_response`. So there is one constructor that sets it, and code 0 is only written for a
 //! [`Permit`]. A failure of ours is a denial with HTTP 503, never a gRPC error and never `error_response`:
 //! to both of those `failure_mode_allow` may apply.
+//!
+//! An answer is written field by field: as a tree of messages it would take some thirty allocations for a few hundred
+//! bytes. The numbers are those of `envoy/service/auth/v3/external_auth.proto`.
 
-use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
-use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
-use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
-use envoy_types::pb::envoy::r#type::v3::HttpStatus;
-use envoy_types::pb::google::protobuf::value::Kind;
-use envoy_types::pb::google::protobuf::{Struct, Value};
-use envoy_types::pb::google::rpc::Status;
+use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
+use prost::Message as _;
 use serde_json::json;
 
 use crate::authz::call::json_rpc::Reply;
@@ -20,6 +17,7 @@ use crate::authz::decision::{Decision, Denial, Permit, Verdict};
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::reason::{Blame, Wire};
 use crate::authz::target::{McpDenial, Protocol, Target};
+use crate::envoy::wire::{put_message, put_number, put_text};
 
 /// Carries the decision id to the upstream and back to the caller.
 pub const DECISION_ID: &str = "x-palisade-decision-id";
@@ -31,61 +29,107 @@ const REMOVED: &[&str] = &["x-palisade-user", "x_palisade_user", "x_palisade_age
 /// Seconds after which a caller may try again when the fault is ours.
 const RETRY_AFTER_SECONDS: &str = "1";
 
+/// Room for a permit without growing, in bytes.
+const USUAL_BYTES: usize = 512;
+
+/// A `CheckResponse`, encoded.
+#[derive(Clone, Debug)]
+pub struct Answer(Vec<u8>);
+
+impl Answer {
+    /// The message in protobuf's wire format.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The message as Envoy reads it.
+    #[must_use]
+    pub fn message(&self) -> CheckResponse {
+        // What was written below is whole; if ever it were not, this is no allow either.
+        CheckResponse::decode(self.bytes()).unwrap_or_default()
+    }
+}
+
 /// The answer to a check.
 #[must_use]
-pub fn build(decision: &Decision, decision_id: &str) -> CheckResponse {
+pub fn build(decision: &Decision, decision_id: &str) -> Answer {
     match &decision.verdict {
         Verdict::Permit(permit) => permitted(permit, decision.caller.as_ref(), decision_id),
         Verdict::Denial(denial) => denied(denial, decision, decision_id),
     }
 }
 
+/// Which of its two responses a `CheckResponse` has, by its number there.
+#[derive(Clone, Copy)]
+enum Response {
+    Denied = 2,
+    Ok = 3,
+}
+
 /// The one constructor. `code` is 0 only in [`permitted`].
-fn answer(code: i32, response: HttpResponse, metadata: [(&str, &str); 3]) -> CheckResponse {
-    let fields = metadata.into_iter().filter(|(_, value)| !value.is_empty());
-    let string = |value: &str| Value { kind: Some(Kind::StringValue(value.to_owned())) };
-    CheckResponse {
-        status: Some(Status { code, message: String::new(), details: Vec::new() }),
-        dynamic_metadata: Some(Struct {
-            fields: fields.map(|(name, value)| (name.to_owned(), string(value))).collect(),
-        }),
-        http_response: Some(response),
-    }
+fn answer(code: u32, kind: Response, response: impl FnOnce(&mut Vec<u8>), metadata: [(&str, &str); 3]) -> Answer {
+    let mut answer = Vec::with_capacity(USUAL_BYTES);
+    // 1 `status`: 1 `code`.
+    put_message(&mut answer, 1, |status| put_number(status, 1, code));
+    put_message(&mut answer, kind as u32, response);
+    // 4 `dynamic_metadata`, a `google.protobuf.Struct`: 1 `fields`, a map: 1 key, 2 value: 3 `string_value`.
+    put_message(&mut answer, 4, |fields| {
+        for (name, value) in metadata.into_iter().filter(|(_, value)| !value.is_empty()) {
+            put_message(fields, 1, |field| {
+                put_text(field, 1, name);
+                put_message(field, 2, |string| put_text(string, 3, value));
+            });
+        }
+    });
+    Answer(answer)
 }
 
-fn permitted(_evidence: &Permit, caller: Option<&SpiffeId>, decision_id: &str) -> CheckResponse {
-    let mut headers = vec![overwrite(DECISION_ID, decision_id)];
-    headers.extend(caller.map(|agent| overwrite(AGENT, agent.as_str())));
-    let ok = OkHttpResponse {
-        headers,
-        headers_to_remove: REMOVED.iter().map(|name| (*name).to_owned()).collect(),
-        response_headers_to_add: vec![overwrite(DECISION_ID, decision_id)],
-        ..OkHttpResponse::default()
+fn permitted(_evidence: &Permit, caller: Option<&SpiffeId>, decision_id: &str) -> Answer {
+    // `OkHttpResponse`: 2 `headers`, 5 `headers_to_remove`, 6 `response_headers_to_add`.
+    let response = |ok: &mut Vec<u8>| {
+        put_header(ok, 2, DECISION_ID, decision_id);
+        if let Some(agent) = caller {
+            put_header(ok, 2, AGENT, agent.as_str());
+        }
+        for name in REMOVED {
+            put_text(ok, 5, name);
+        }
+        put_header(ok, 6, DECISION_ID, decision_id);
     };
-    answer(0, HttpResponse::OkResponse(ok), [("decision_id", decision_id), ("verdict", "permit"), ("reason", "")])
+    answer(0, Response::Ok, response, [("decision_id", decision_id), ("verdict", "permit"), ("reason", "")])
 }
 
-fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> CheckResponse {
+fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
     let wire = denial.reason.wire();
     let rendered = render(denial, &wire, decision, decision_id);
-    let mut headers = vec![overwrite(DECISION_ID, decision_id), overwrite("content-type", rendered.content_type)];
-    if wire.blame == Blame::Us {
-        headers.push(overwrite("retry-after", RETRY_AFTER_SECONDS));
-    }
-    let response =
-        DeniedHttpResponse { status: Some(HttpStatus { code: rendered.http.into() }), headers, body: rendered.body };
+    // `DeniedHttpResponse`: 1 `status`: 1 `code`; 2 `headers`, 3 `body`.
+    let response = |denied: &mut Vec<u8>| {
+        put_message(denied, 1, |status| put_number(status, 1, rendered.http.into()));
+        put_header(denied, 2, DECISION_ID, decision_id);
+        put_header(denied, 2, "content-type", rendered.content_type);
+        if wire.blame == Blame::Us {
+            put_header(denied, 2, "retry-after", RETRY_AFTER_SECONDS);
+        }
+        put_text(denied, 3, &rendered.body);
+    };
     let metadata = [("decision_id", decision_id), ("verdict", "denial"), ("reason", wire.code)];
-    answer(wire.grpc, HttpResponse::DeniedResponse(response), metadata)
+    answer(wire.grpc, Response::Denied, response, metadata)
 }
 
-/// "Overwrite" on every Envoy version: up to 1.37 `append_action` is ignored here and overwriting is what
-/// happens; later its default would append to the client's own value.
-fn overwrite(name: &str, value: &str) -> HeaderValueOption {
-    HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), raw_value: Vec::new() }),
-        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
-        ..HeaderValueOption::default()
-    }
+/// `OVERWRITE_IF_EXISTS_OR_ADD` of `HeaderAppendAction`. "Overwrite" on every Envoy version: up to 1.37 it is ignored here
+/// and overwriting is what happens; later its default would append to the client's own value.
+const OVERWRITE: u32 = 2;
+
+/// A `HeaderValueOption`: 1 `header`: 1 `key`, 2 `value`; 3 `append_action`.
+fn put_header(out: &mut Vec<u8>, number: u32, name: &str, value: &str) {
+    put_message(out, number, |option| {
+        put_message(option, 1, |header| {
+            put_text(header, 1, name);
+            put_text(header, 2, value);
+        });
+        put_number(option, 3, OVERWRITE);
+    });
 }
 
 struct Rendered {
@@ -152,13 +196,15 @@ fn tool_error(id: &str, message: &str, code: &str, decision_id: &str) -> String 
 
 #[cfg(test)]
 mod tests {
+    use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+
     use super::*;
     use crate::authz::reason::Reason;
 
     #[test]
     fn every_denial_is_explicit_and_never_looks_like_an_allow() {
         for reason in Reason::ALL {
-            let response = build(&Decision::deny(*reason), "id");
+            let response = build(&Decision::deny(*reason), "id").message();
             assert_ne!(response.status.unwrap().code, 0, "{reason}");
             let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else { panic!("{reason}") };
             let status = denied.status.unwrap().code;

@@ -13,10 +13,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
-use prost::Message;
 use uuid::Uuid;
 
 use super::response;
@@ -60,9 +58,9 @@ pub struct Refused {
 /// What decides: implemented by the composition root.
 pub trait Decide: Send + Sync + 'static {
     /// Decides one check.
-    fn decide(&self, check: Check) -> CheckResponse;
+    fn decide(&self, check: Check) -> response::Answer;
     /// Denies a check that could not even be read, or whose decision failed.
-    fn refuse(&self, refused: Refused) -> CheckResponse;
+    fn refuse(&self, refused: Refused) -> response::Answer;
 }
 
 /// Bounds of the exchange.
@@ -270,15 +268,13 @@ impl SplitToChecked for Bytes {
     }
 }
 
-fn respond(answer: &CheckResponse) -> http::Response<Answer> {
-    let length = answer.encoded_len();
-    let mut data = Vec::with_capacity(PREFIX_BYTES + length);
+fn respond(answer: &response::Answer) -> http::Response<Answer> {
+    let message = answer.bytes();
+    let mut data = Vec::with_capacity(PREFIX_BYTES + message.len());
     data.put_u8(0);
     // An answer is a few hundred bytes.
-    data.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    // The buffer grows as needed: encoding into it cannot fail.
-    let encoded = answer.encode(&mut data);
-    debug_assert!(encoded.is_ok());
+    data.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    data.extend_from_slice(message);
     grpc(Answer { data: Some(data.into()), trailers: Some(ok_trailers()) })
 }
 

@@ -161,7 +161,7 @@ pub fn decide(active: &Active, source: IdentitySource, now: &str, message: &[u8]
         Err(reason) => Decision::deny(reason),
         Ok(request) => authorize(active, &settings(), source, &request, &facts(now, Some(&request))),
     };
-    let answer = response::build(&decision, DECISION_ID);
+    let answer = response::build(&decision, DECISION_ID).message();
     (decision, answer)
 }
 

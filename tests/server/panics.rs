@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use palisade::authz::decision::Decision;
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::reason::Reason;
@@ -29,14 +28,14 @@ struct Panicking {
 }
 
 impl Decide for Panicking {
-    fn decide(&self, check: Check) -> CheckResponse {
+    fn decide(&self, check: Check) -> response::Answer {
         if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             panic!("cannot cope with {CANARY} in {} bytes", check.message.len());
         }
         response::build(&Decision::deny(Reason::NoPolicyPermits), "00000000-0000-7000-8000-000000000001")
     }
 
-    fn refuse(&self, refused: Refused) -> CheckResponse {
+    fn refuse(&self, refused: Refused) -> response::Answer {
         let count = {
             let mut all = self.refused.lock().unwrap();
             all.push(refused.reason);

@@ -43,7 +43,7 @@ pub fn decide(request: &Request<'_>, source: IdentitySource) {
     let decision = authz::authorize(active, settings, source, request, &facts);
     let permitted = matches!(decision.verdict, Verdict::Permit(_));
 
-    let answer = response::build(&decision, "the-decision-id");
+    let answer = response::build(&decision, "the-decision-id").message();
     let code = answer.status.expect("every answer has a status").code;
     assert_eq!(code == 0, permitted);
     match answer.http_response.expect("every answer says what to do") {

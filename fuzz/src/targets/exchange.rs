@@ -21,12 +21,12 @@ const BOUNDS: Bounds = Bounds { message_bytes: 4_096, in_flight: 1, deadline: Du
 struct Deny;
 
 impl Decide for Deny {
-    fn decide(&self, check: Check) -> CheckResponse {
+    fn decide(&self, check: Check) -> response::Answer {
         assert!(check.message.len() <= BOUNDS.message_bytes && check.time <= BOUNDS.deadline);
         response::build(&Decision::deny(Reason::NoPolicyPermits), "id")
     }
 
-    fn refuse(&self, refused: Refused) -> CheckResponse {
+    fn refuse(&self, refused: Refused) -> response::Answer {
         response::build(&Decision::deny(refused.reason), "id")
     }
 }

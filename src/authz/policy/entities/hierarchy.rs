@@ -189,9 +189,12 @@ impl Hierarchy {
 
     /// Computes the ancestors of all that an edit touches.
     pub(super) fn settle(&mut self, edit: &Edit) -> Result<(), Failure> {
-        let mut pending = self.below(edit);
-        for set in pending.iter().copied().collect::<BTreeSet<u32>>() {
-            self.close(set, &mut pending, &mut Vec::new())?;
+        let pending = self.below(edit);
+        let mut sets: Vec<u32> = pending.iter().copied().collect();
+        if let Err(failure) = self.close_all(&sets, pending.clone()) {
+            // Which of several mistakes is met first depends on numbers, and so on the past: told is the first by name.
+            sets.sort_by_cached_key(|set| self.parents_by_name(*set));
+            return self.close_all(&sets, pending).and(Err(failure));
         }
         let mut undeclared = BTreeSet::new();
         for node in edit.nodes.iter().filter_map(|node| self.node(*node)) {
@@ -221,18 +224,29 @@ impl Hierarchy {
         found
     }
 
+    fn close_all(&mut self, sets: &[u32], mut pending: HashSet<u32>) -> Result<(), Failure> {
+        sets.iter().try_for_each(|set| self.close(*set, &mut pending, &mut Vec::new()))
+    }
+
+    fn parents_by_name(&self, set: u32) -> Vec<(Arc<EntityUID>, u32)> {
+        let parents = self.set(set).map(|set| Arc::clone(&set.parents)).unwrap_or_default();
+        let mut parents: Vec<(Arc<EntityUID>, u32)> =
+            parents.iter().filter_map(|node| Some((Arc::clone(&self.node(*node)?.uid), *node))).collect();
+        parents.sort_unstable();
+        parents
+    }
+
     /// Computes the ancestors of a set, those of the sets above it first. `path` is how it was come to: sets, each with
     /// the entity of the set before through which.
     fn close(&mut self, number: u32, pending: &mut HashSet<u32>, path: &mut Vec<(u32, u32)>) -> Result<(), Failure> {
         if !pending.contains(&number) {
             return Ok(());
         }
-        let set = Arc::clone(self.set(number).ok_or(Failure::Broken)?);
-        for node in &*set.parents {
-            let Some(own) = self.node(*node).ok_or(Failure::Broken)?.own.filter(|own| pending.contains(own)) else {
+        for (_, node) in self.parents_by_name(number) {
+            let Some(own) = self.node(node).ok_or(Failure::Broken)?.own.filter(|own| pending.contains(own)) else {
                 continue;
             };
-            path.push((number, *node));
+            path.push((number, node));
             if let Some(at) = path.iter().position(|(before, _)| *before == own) {
                 let circle = path.iter().skip(at).filter_map(|(_, node)| self.node(*node));
                 return Err(circle.map(|node| &*node.uid).min().cloned().map_or(Failure::Broken, Failure::Cycle));
@@ -245,6 +259,7 @@ impl Hierarchy {
             path.pop();
         }
         pending.remove(&number);
+        let set = Arc::clone(self.set(number).ok_or(Failure::Broken)?);
         let (ancestors, depth) = self.gather(&set)?;
         self.kept = (self.kept + ancestors.len()).saturating_sub(set.ancestors.len());
         let set = self.set_mut(number)?;
