@@ -144,9 +144,9 @@ fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Sa
             return (Err(Denial { detail: refused.detail, ..refused.reason.into() }), evaluation);
         }
     };
-    evaluation.resource = Some(query.resource.uid().clone());
+    evaluation.resource = Some(query.resource().uid().clone());
     let answer = bundle.engine().decide(&query);
-    evaluation.evaluated = Evaluated::new(bundle.engine().clone(), query.candidates);
+    evaluation.evaluated = Evaluated::of(bundle.engine().clone(), query);
     let outcome = match answer {
         Answer::Permitted(satisfied) => {
             evaluation.policies = satisfied.permits().to_vec();

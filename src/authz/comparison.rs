@@ -95,7 +95,7 @@ fn ask(reference: &Reference, asked: &Asked<'_>, decision: &Decision) -> Result<
         };
         // What Cedar says of a question that does not fit quotes it, values included.
         let unfit = |_| Difference::unasked(at, "does not fit the schema");
-        reference.decide(bundle, query).map(Ok).map_err(unfit)
+        reference.decide(bundle, &query).map(Ok).map_err(unfit)
     };
     reading.calls.iter().take(rests_on).enumerate().map(ask_one).collect()
 }

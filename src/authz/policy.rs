@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod agents;
 pub mod bundle;
+pub mod candidates;
 pub mod cedar;
 pub mod context;
 pub mod engine;
@@ -24,5 +25,6 @@ pub mod validation;
 mod written;
 
 pub use bundle::Bundle;
-pub use engine::{Evaluated, Failure, PolicyInfo, Satisfied};
+pub use candidates::Evaluated;
+pub use engine::{Failure, PolicyInfo, Satisfied};
 pub use reference::Reference;

@@ -203,9 +203,9 @@ fn explain_policies(
         else {
             continue;
         };
-        let _ = writeln!(text, "resource   {}", query.resource.uid());
+        let _ = writeln!(text, "resource   {}", query.resource().uid());
         describe_parts(text, &bundle.engine().explain(&query), all);
-        match reference.decide(bundle, for_reference) {
+        match reference.decide(bundle, &for_reference) {
             Ok(response) => {
                 let reasons: Vec<String> =
                     response.diagnostics().reason().map(|id| AsRef::<str>::as_ref(id).to_owned()).collect();

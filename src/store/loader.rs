@@ -62,6 +62,9 @@ impl Default for Loader {
     }
 }
 
+/// A bundle of that many bytes takes seconds to build: whoever waits is told.
+const LARGE_BYTES: usize = 4 * 1024 * 1024;
+
 impl Loader {
     /// A loader; one that `compares` loads each bundle with its [`Reference`]. `max_unindexed` is the budget of
     /// [`Bundle::check_budget`].
@@ -88,6 +91,14 @@ impl Loader {
                 return Ok(None);
             }
             let begun = Instant::now();
+            let bytes: usize = files.iter().map(|file| file.bytes.len()).sum();
+            if bytes >= LARGE_BYTES {
+                tracing::info!(
+                    files = files.len(),
+                    bytes,
+                    "building a large bundle; the one in force stays until it is done"
+                );
+            }
             let previous = match &in_force.active {
                 Active::Missing => None,
                 Active::Loaded(bundle) => Some(&**bundle),

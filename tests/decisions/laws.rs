@@ -34,7 +34,7 @@ pub fn both(compared: &Compared, request: &Request, now: &str) -> (Decision, Opt
     let response = authz::read(bundle, &settings, source, request).ok().and_then(|(caller, server, reading)| {
         let parts = Parts { request, reading: &reading, caller: &caller, server, facts: &facts };
         let query = bundle.query(&parts, &reading.calls[0], Some(Needs::ALL)).ok()?;
-        let response = reference.decide(bundle, query);
+        let response = reference.decide(bundle, &query);
         Some(response.unwrap_or_else(|error| panic!("the question does not fit the schema: {error}")))
     });
     (decision, response)

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
+use super::candidates::Query;
 use super::cedar::{
     Entities, Entity, EntityUID, EntityUIDEntry, EvaluationError, Evaluator, Expr, Extensions, Literal,
     NoEntitiesSchema, Policy, Request, SlotEnv, TCComputation, Value, ValueKind,
@@ -82,20 +83,6 @@ pub enum Part {
     Candidate(String, Result<bool, &'static str>),
 }
 
-/// Everything a query is about.
-pub struct Query {
-    /// The principal with its ancestors.
-    pub principal: Arc<Known>,
-    /// The index of the action, from [`Engine::action`].
-    pub action: usize,
-    /// The resource with its ancestors.
-    pub resource: Arc<Known>,
-    /// The policies to ask, from [`Engine::candidates`].
-    pub candidates: Candidates,
-    /// The context.
-    pub context: super::cedar::Context,
-}
-
 /// The policies, compiled.
 #[derive(Debug)]
 pub struct Engine {
@@ -126,77 +113,6 @@ struct Action {
 
 /// Why a policy is a candidate that names neither principal nor resource.
 const UNINDEXED: &str = "every principal and resource";
-
-/// The policies whose scope holds for a query, and the first condition that they are looked up by, in the order of the
-/// bundle.
-#[derive(Clone, Debug, Default)]
-pub struct Candidates {
-    policies: Vec<Candidate>,
-    needs: Needs,
-}
-
-impl Candidates {
-    /// What of the context they can read.
-    #[must_use]
-    pub const fn needs(&self) -> Needs {
-        self.needs
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.policies.len()
-    }
-
-    /// Whether there is none: nothing permits.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.policies.is_empty()
-    }
-
-    /// The candidates.
-    pub fn iter(&self) -> impl Iterator<Item = Candidate> {
-        self.policies.iter().copied()
-    }
-}
-
-/// The policies that were evaluated for one call. Why each was one is put into words when somebody reads it, not while the
-/// call waits.
-#[derive(Clone, Default)]
-pub struct Evaluated(Option<(Arc<Engine>, Candidates)>);
-
-impl Evaluated {
-    /// The candidates of a query to an engine.
-    #[must_use]
-    pub const fn new(engine: Arc<Engine>, candidates: Candidates) -> Self {
-        Self(Some((engine, candidates)))
-    }
-
-    /// How many there were.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |(_, candidates)| candidates.len())
-    }
-
-    /// Whether there was none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Each with what of the call led to it, in the order of the bundle.
-    pub fn iter(&self) -> impl Iterator<Item = (&Arc<PolicyInfo>, String)> {
-        self.0.iter().flat_map(|(engine, candidates)| {
-            candidates.iter().filter_map(|candidate| engine.explain_candidate(candidate))
-        })
-    }
-}
-
-impl std::fmt::Debug for Evaluated {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.iter().map(|(policy, why)| (&policy.id, why))).finish()
-    }
-}
 
 /// Policies being compiled, one after the other, in the order of the bundle.
 #[derive(Default)]
@@ -272,15 +188,13 @@ impl Engine {
         self.actions.get(action).map(|action| action.known.uid())
     }
 
-    /// The policies whose scope holds for an action, a principal and a resource.
-    #[must_use]
-    pub fn candidates(&self, action: usize, principal: &Known, resource: &Known) -> Candidates {
-        let Some(action) = self.actions.get(action) else {
-            return Candidates { policies: Vec::new(), needs: Needs::ALL };
-        };
-        let mut policies = self.index.candidates(&action.relevant, principal, resource);
+    /// The policies whose scope holds for an action, a principal and a resource, in the order of the bundle; and what of the
+    /// context they can read.
+    pub(super) fn candidates(&self, action: usize, principal: &Known, resource: &Known) -> (Vec<Candidate>, Needs) {
+        let Some(action) = self.actions.get(action) else { return (Vec::new(), Needs::ALL) };
+        let mut candidates = self.index.candidates(&action.relevant, principal, resource);
         let mut needs = Needs::default();
-        policies.retain(|candidate| {
+        candidates.retain(|candidate| {
             // Kept if it is not there, so that evaluating it says that something is broken.
             let Some(policy) = self.policies.get(candidate.at as usize) else { return true };
             let applies = policy.principal.matches(principal) && policy.resource.matches(resource);
@@ -289,12 +203,12 @@ impl Engine {
             }
             applies
         });
-        Candidates { policies, needs }
+        (candidates, needs)
     }
 
     /// A candidate, and what of the call led to it.
     #[must_use]
-    pub fn explain_candidate(&self, candidate: Candidate) -> Option<(&Arc<PolicyInfo>, String)> {
+    pub(super) fn explain_candidate(&self, candidate: Candidate) -> Option<(&Arc<PolicyInfo>, String)> {
         let policy = self.policies.get(candidate.at as usize)?;
         let (side, scope, named) = match candidate.found {
             Found::Unindexed => return Some((&policy.info, UNINDEXED.to_owned())),
@@ -392,22 +306,22 @@ impl Engine {
     #[must_use]
     pub fn explain(&self, query: &Query) -> Vec<(Arc<PolicyInfo>, Part)> {
         let in_action = |policy: &Compiled| {
-            self.actions.get(query.action).is_some_and(|action| policy.action.matches(&action.known))
+            self.actions.get(query.action()).is_some_and(|action| policy.action.matches(&action.known))
         };
-        let mut outcomes = Vec::with_capacity(query.candidates.len());
+        let mut outcomes = Vec::with_capacity(query.candidates().len());
         if self.evaluate(query, |_, outcome| outcomes.push(outcome)).is_none() {
             return Vec::new();
         }
-        let mut candidates = query.candidates.iter().zip(outcomes).peekable();
+        let mut candidates = query.candidates().iter().copied().zip(outcomes).peekable();
         let parts = (0..).zip(&self.policies).map(|(at, policy)| {
             let part = if let Some((candidate, outcome)) = candidates.next_if(|(candidate, _)| candidate.at == at) {
                 let why = self.explain_candidate(candidate).map(|(_, why)| why).unwrap_or_default();
                 Part::Candidate(why, outcome)
             } else if !in_action(policy) {
                 Part::OutOfScope("another action")
-            } else if !policy.principal.matches(&query.principal) {
+            } else if !policy.principal.matches(query.principal()) {
                 Part::OutOfScope("another principal")
-            } else if !policy.resource.matches(&query.resource) {
+            } else if !policy.resource.matches(query.resource()) {
                 Part::OutOfScope("another resource")
             } else {
                 Part::OutOfScope("another case, by its first condition")
@@ -419,9 +333,9 @@ impl Engine {
 
     /// Evaluates the candidates of a query in the order of the bundle; `None` if that could not be done.
     fn evaluate(&self, query: &Query, mut visit: impl FnMut(&Compiled, Result<bool, &'static str>)) -> Option<()> {
-        let action = self.actions.get(query.action)?;
+        let action = self.actions.get(query.action())?;
         let extensions = Extensions::all_available();
-        let parts = [&*query.principal, &*query.resource, &action.known];
+        let parts = [query.principal(), query.resource(), &action.known];
         let slice = parts.map(|known| known.entity().clone());
         // Each entity carries its whole ancestry, so there is nothing to compute and nothing to conflict.
         let entities = Entities::new()
@@ -429,15 +343,15 @@ impl Engine {
             .ok()?;
         let known = |uid: &EntityUID| EntityUIDEntry::known(uid.clone(), None);
         let request = Request::new_unchecked(
-            known(query.principal.uid()),
+            known(query.principal().uid()),
             known(action.known.uid()),
-            known(query.resource.uid()),
-            Some(query.context.clone()),
+            known(query.resource().uid()),
+            Some(query.context().clone()),
         );
         let evaluator = Evaluator::new(request, &entities, extensions);
         // Slots are in scopes alone, which are compared already.
         let slots = SlotEnv::new();
-        for candidate in query.candidates.iter() {
+        for candidate in query.candidates() {
             let policy = self.policies.get(candidate.at as usize)?;
             visit(policy, policy.evaluate(&evaluator, &slots));
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::bundle::{Bundle, Server};
+use super::candidates::Query;
 use super::context::{self, Needs};
-use super::engine::Query;
 use super::shape::Mismatch;
 use crate::authz::call::{Call, Reading, Resource};
 use crate::authz::facts::Facts;
@@ -62,17 +62,19 @@ impl Bundle {
             (_, None) => (self.action(call)?, parts.server.entity.clone()),
         };
         let principal = self.agent(&parts.caller.agent).ok_or(Reason::InternalError)?;
-        let candidates = self.engine().candidates(action, &principal, &resource);
-        let needs = needs.unwrap_or_else(|| candidates.needs());
-        // Arguments have to fit the schema also where no policy reads them.
-        let input = tool.map(|tool| {
-            let arguments = call.arguments.as_ref().ok_or(Reason::InternalError)?;
-            let wrong =
-                |mismatch: Mismatch| Refused { reason: Reason::ArgumentsMismatch, detail: Some(mismatch.to_string()) };
-            tool.input.convert(arguments, |name| needs.has_member(name)).map_err(wrong)
-        });
-        let context = context::build(needs, parts.request, parts.reading, call, input.transpose()?, parts.facts);
-        Ok(Query { principal, action, resource, candidates, context })
+        Query::new(self.engine(), action, principal, resource, |candidates_need| {
+            let needs = needs.unwrap_or(candidates_need);
+            // Arguments have to fit the schema also where no policy reads them.
+            let input = tool.map(|tool| {
+                let arguments = call.arguments.as_ref().ok_or(Reason::InternalError)?;
+                let wrong = |mismatch: Mismatch| Refused {
+                    reason: Reason::ArgumentsMismatch,
+                    detail: Some(mismatch.to_string()),
+                };
+                tool.input.convert(arguments, |name| needs.has_member(name)).map_err(wrong)
+            });
+            Ok(context::build(needs, parts.request, parts.reading, call, input.transpose()?, parts.facts))
+        })
     }
 
     fn action(&self, call: &Call<'_>) -> Result<usize, Refused> {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use cedar_policy::{Authorizer, Entities, PolicySet, Response, Schema};
 
 use super::bundle::Bundle;
+use super::candidates::Query;
 use super::cedar::{self, Context, Entity, EntityUID};
-use super::engine::Query;
 use super::literals;
 use super::load::Texts;
 use super::policies::Policies;
@@ -67,24 +67,24 @@ impl Reference {
     ///
     /// # Errors
     /// What Cedar says if the request does not fit the schema.
-    pub fn decide(&self, bundle: &Bundle, query: Query) -> Result<Response, String> {
-        let action = bundle.engine().action_uid(query.action).ok_or("no such action")?;
+    pub fn decide(&self, bundle: &Bundle, query: &Query) -> Result<Response, String> {
+        let action = bundle.engine().action_uid(query.action()).ok_or("no such action")?;
         let known = |uid: &EntityUID| (uid.clone(), None);
         let schema: &cedar::ValidatorSchema = self.schema.as_ref();
         let (entities, above) = match &self.known {
             Known::All(entities) => (entities, Vec::new()),
-            Known::OfTheQuery(actions) => (actions, others(bundle, &query)),
+            Known::OfTheQuery(actions) => (actions, others(bundle, query)),
         };
         // What Cedar read from the files itself counts; of the rest the last one of a uid.
-        let own = above.into_iter().chain([query.principal.entity().clone(), query.resource.entity().clone()]);
+        let own = above.into_iter().chain([query.principal().entity().clone(), query.resource().entity().clone()]);
         let core: &cedar::Entities = entities.as_ref();
         let unread = own.filter(|entity| !matches!(core.entity(entity.uid()), cedar::Dereference::Data(_)));
         let own: Vec<_> = unread.map(|entity| cedar_policy::Entity::from((*entity).clone())).collect();
         let request = cedar::Request::new(
-            known(query.principal.uid()),
+            known(query.principal().uid()),
             known(action),
-            known(query.resource.uid()),
-            query.context,
+            known(query.resource().uid()),
+            query.context().clone(),
             Some(schema),
             cedar::Extensions::all_available(),
         )
@@ -107,13 +107,13 @@ impl Reference {
 /// The entities that the context of a query names, and whatever they, the principal and the resource are in.
 fn others(bundle: &Bundle, query: &Query) -> Vec<Arc<Entity>> {
     let get = |uid: &EntityUID| bundle.store().get(uid);
-    let named: HashSet<EntityUID> = match &query.context {
+    let named: HashSet<EntityUID> = match query.context() {
         Context::Value(attributes) => attributes.values().flat_map(cedar::Value::all_literal_uids).collect(),
         // Palisade makes no context with unknowns in it.
         Context::RestrictedResidual(_) => HashSet::new(),
     };
     let named: Vec<Arc<Entity>> = named.iter().filter_map(get).collect();
-    let roots = named.iter().chain([query.principal.entity(), query.resource.entity()]);
+    let roots = named.iter().chain([query.principal().entity(), query.resource().entity()]);
     let above: HashSet<&EntityUID> = roots.flat_map(|entity| entity.ancestors()).collect();
     above.into_iter().filter_map(get).chain(named.iter().cloned()).collect()
 }

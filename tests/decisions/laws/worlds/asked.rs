@@ -7,8 +7,9 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Context, Decision, Entities, EntityUid, EvaluationError, Policy, PolicyId,
     PolicySet, SlotId, Template,
 };
+use palisade::authz::policy::candidates::Query;
 use palisade::authz::policy::cedar::{self, Entity, EntityUID, EntityUIDEntry, Evaluator, Extensions};
-use palisade::authz::policy::engine::{Answer, Engine, Failure, Part, PolicyInfo, Query};
+use palisade::authz::policy::engine::{Answer, Engine, Failure, Part, PolicyInfo};
 use palisade::authz::policy::scope::Known;
 use serde_json::{Map, Value, json};
 
@@ -75,13 +76,8 @@ impl Asked {
         let (principal, resource) = (self.entity(&ask.principal), self.entity(&ask.resource));
         let action = self.engine.action(ask.action).unwrap();
         let core: &cedar::Context = context.as_ref();
-        let query = Query {
-            principal: principal.clone(),
-            action,
-            resource: resource.clone(),
-            candidates: self.engine.candidates(action, &principal, &resource),
-            context: core.clone(),
-        };
+        let whole = |_| Ok::<_, std::convert::Infallible>(core.clone());
+        let Ok(query) = Query::new(&self.engine, action, principal.clone(), resource.clone(), whole);
         let known = |uid: &EntityUID| EntityUIDEntry::known(uid.clone(), None);
         let action_uid = self.engine.action_uid(action).unwrap();
         let request = cedar::Request::new_unchecked(
@@ -109,7 +105,7 @@ impl Asked {
             satisfied: parts.iter().filter(|(_, part)| holds(part)).map(|(info, _)| info.id.clone()).collect(),
             left_out_in_scope: left_out.any(|((_, policy), _)| scope_holds(policy, &evaluator)),
             policies: parts.len(),
-            evaluated: query.candidates.len(),
+            evaluated: query.candidates().len(),
         })
     }
 
