@@ -134,7 +134,6 @@ impl Pipeline {
             }
             return;
         };
-        metrics.bundle_loads.inc();
         let Summary { digest, policies, targets, entities, unindexed, unindexed_per_call, crowded, .. } = &summary;
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         metrics.bundle_policies.set(count(*policies));
@@ -144,6 +143,8 @@ impl Pipeline {
         let seconds = summary.built_in.as_secs_f64();
         metrics.bundle_build_seconds.set(seconds);
         metrics.bundle_loaded_seconds.set(now().as_second() as f64);
+        // Last: once a load is counted, all other figures are those of its bundle.
+        metrics.bundle_loads.inc();
         let path = self.parts.store.directory().display();
         let unindexed = listed(unindexed.iter().map(|(id, actions)| format!("{id} ({actions} actions)")));
         tracing::info!(

@@ -11,11 +11,12 @@ fn digest(app: &App) -> String {
     app.get("/readyz").1.lines().find_map(|line| line.strip_prefix("bundle: ")).unwrap_or_default().to_owned()
 }
 
-/// Puts a file into the bundle and waits until it is in force.
+/// Puts a file into the bundle and waits until it is in force, and its figures are told.
 fn put(app: &App, file: &str, text: &str) {
-    let before = digest(app);
+    let loads = || app.metric("palisade_bundle_loads_total", &[]);
+    let before = (digest(app), loads());
     replace(&app.setup.bundle().join(file), text);
-    eventually("another bundle", || (digest(app) != before).then_some(()));
+    eventually("another bundle", || (digest(app) != before.0 && loads() > before.1).then_some(()));
 }
 
 /// What every call would evaluate has a budget, also while running.
