@@ -16,6 +16,14 @@ for program; do
                 fail "python3 does not work here"
             [ "${version#* }" = 1 ] || fail "python3 is ${version% *}: 3.11 or newer is needed"
             ;;
+        node)
+            [ "$found" ] || fail "node is missing: install Node.js 22 or newer, with npm (for the tests' identity provider)"
+            version=$(node --version 2>/dev/null) || fail "node does not work here"
+            # What the provider uses and older ones lack; the last releases of 20 have it too.
+            node -e 'if (!require("crypto").hash || !URL.parse) process.exit(1)' 2>/dev/null ||
+                fail "node is $version: 22 or newer is needed"
+            ;;
+        npm) [ "$found" ] || fail "npm is missing: it comes with Node.js (on Debian and Ubuntu: apt install npm)" ;;
         *) fail "nobody knows what to do without '$program'" ;;
     esac
 done

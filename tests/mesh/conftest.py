@@ -12,14 +12,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from idp import Idp  # noqa: E402
+
 from demo.mesh import Mesh, Settings, binary  # noqa: E402
 
-# The meshes that are up: whose logs to show when a test fails.
+# The meshes and identity providers that are up: whose logs to show when a test fails.
 _up: list[Mesh] = []
+_idps: list[Idp] = []
 
 
 @contextlib.contextmanager
-def _running(**settings: object) -> Iterator[Mesh]:
+def running_mesh(**settings: object) -> Iterator[Mesh]:
     with Mesh(Settings(palisade=binary("debug"), **settings)) as mesh:  # type: ignore[arg-type]
         _up.append(mesh)
         try:
@@ -32,7 +35,7 @@ def _running(**settings: object) -> Iterator[Mesh]:
 def mesh() -> Iterator[Mesh]:
     """The mesh that tests share: they may call whatever they like, and must leave everything running."""
     # Envoy lets WebSocket upgrades through, so that it is Palisade that has to refuse them.
-    with _running(websockets=True) as mesh:
+    with running_mesh(websockets=True) as mesh:
         yield mesh
 
 
@@ -40,7 +43,31 @@ def mesh() -> Iterator[Mesh]:
 def start_mesh() -> Iterator[Callable[..., Mesh]]:
     """For a test that breaks something: start a mesh of its own, with `Settings` as keywords."""
     with contextlib.ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(_running(**settings))
+        yield lambda **settings: stack.enter_context(running_mesh(**settings))
+
+
+@contextlib.contextmanager
+def _running_idp(directory: Path) -> Iterator[Idp]:
+    with Idp(directory) as idp:
+        _idps.append(idp)
+        try:
+            yield idp
+        finally:
+            _idps.remove(idp)
+
+
+@pytest.fixture(scope="session")
+def idp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Idp]:
+    """The identity provider that tests share: they may get any tokens from it, and must not change how it behaves."""
+    with _running_idp(tmp_path_factory.mktemp("idp")) as idp:
+        yield idp
+
+
+@pytest.fixture
+def start_idp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Idp]]:
+    """For a test that rotates keys or breaks something: start an identity provider of its own."""
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(_running_idp(tmp_path_factory.mktemp("idp")))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -52,4 +79,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
             for component in mesh.components.values():
                 if tail := component.tail(30):
                     report.sections.append((f"end of the log of {component.name}", tail))
+        for idp in _idps:
+            report.sections.append(("end of the log of the identity provider", idp.tail()))
     return report
