@@ -13,6 +13,7 @@ mod crowd;
 
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
@@ -21,6 +22,7 @@ use palisade::authz::identity::IdentitySource;
 use palisade::authz::limits::Limits;
 use palisade::authz::policy::Bundle;
 use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::token::Tokens;
 use palisade::authz::{Active, Settings, authorize};
 use palisade::envoy::response;
 use palisade::store::files;
@@ -41,9 +43,14 @@ fn main() {
     println!("bundle: {} policies; {RUNS} runs each, one thread", bundle.engine().len());
     println!("{:<52} {:>9} {:>9} {:>9}", "", "p50 µs", "p99 µs", "mean µs");
     let active = Active::Loaded(Box::new(bundle));
-    let settings = Settings { trust_domains: vec!["example.org".into()], limits: Limits::default() };
-    let facts =
-        Facts { now: "2026-03-04T10:15:00Z".parse().expect("a time"), zone: TimeZone::UTC, body_sha256: Some([0; 32]) };
+    let settings =
+        Settings { trust_domains: vec!["example.org".into()], limits: Limits::default(), tokens: Arc::default() };
+    let facts = Facts {
+        now: "2026-03-04T10:15:00Z".parse().expect("a time"),
+        zone: TimeZone::UTC,
+        body_sha256: Some([0; 32]),
+        tokens: Tokens::Absent,
+    };
     let decide = |request: &Request| authorize(&active, &settings, IdentitySource::SourcePrincipal, request, &facts);
 
     let call = tools_call("support-bot", "query_customers", r#"{"segment":"startup","limit":20}"#);
@@ -56,7 +63,7 @@ fn main() {
     measure("answer: CheckResponse of a permit", || response::build(&decision, "019b0000-0000-7000-8000-000000000000"));
     among_many(&settings, &facts);
     let body = call.http.as_ref().and_then(|http| http.body.bytes()).unwrap_or_default();
-    measure("digest: SHA-256 of the body", || files::sha256(body));
+    measure("digest: SHA-256 of the body", || palisade::authz::digest::sha256(body));
 }
 
 /// The same call with 20 policies that apply to it, among more and more that do not.
@@ -140,6 +147,7 @@ fn tools_call(agent: &str, tool: &str, arguments: &str) -> Request<'static> {
     ];
     Request {
         source_principal: format!("spiffe://example.org/ns/agents/sa/{agent}").into(),
+        source_certificate: "".into(),
         destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
         target_extension: None,
         http: Some(HttpRequest {

@@ -96,6 +96,7 @@ class Settings:
     start_palisade: bool = True  # False: nobody listens on the port that Envoy asks
     authz_port: int | None = None  # another port for Envoy to ask, such as a proxy's that delays
     otlp_endpoint: str | None = None  # none: the mesh's own span receiver; "": Palisade exports no spans
+    tokens: str = ""  # what Palisade's configuration says of tokens, as TOML
     websockets: bool = False  # True: the CRM's Envoy lets upgrades through to the check
 
 
@@ -175,6 +176,7 @@ class Mesh:
                 records=json.dumps(str(self.records_path)),
                 otlp=f"http://127.0.0.1:{self.ports.otlp}" if otlp is None else otlp,
             )
+            + self.settings.tokens
         )
         self._spawn("palisade", self.settings.palisade, "serve", "--config", config, "--record", self.captures_path)
         if wait:
@@ -194,9 +196,13 @@ class Mesh:
         """The same, as a proxy URL for an SDK's HTTP client."""
         return f"http://127.0.0.1:{self.ports.agents[agent]}"
 
+    def certificate_of(self, name: str) -> tuple[Path, Path]:
+        """The files of a workload's certificate and of its key."""
+        return self._certificates[name]
+
     def past_own_envoy(self, certificate_of: str | None, server: str = "crm") -> http.client.HTTPSConnection:
         """A connection straight to the servers' Envoy, with somebody's certificate or with none."""
-        return self.with_certificate(self._certificates[certificate_of] if certificate_of else None, server)
+        return self.with_certificate(self.certificate_of(certificate_of) if certificate_of else None, server)
 
     def with_certificate(self, paths: tuple[Path, Path] | None, server: str = "crm") -> http.client.HTTPSConnection:
         """The same, with any certificate."""

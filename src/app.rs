@@ -23,13 +23,16 @@ use crate::admin;
 use crate::audit;
 use crate::authz::Settings;
 use crate::authz::policy::source::BundleError;
+use crate::authz::token::{Authority, Keyring};
 use crate::capture::Capturer;
 use crate::config::{self, Config};
 use crate::envoy::service::Bounds;
+use crate::keys::{Keys, KeysError};
 use crate::store::Store;
 use crate::store::loader::Loader;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{logs, spans::Spans};
+use crate::tokens::{self, Verifier};
 use comparison::Comparer;
 use listen::{Bound, Serving};
 use pipeline::Pipeline;
@@ -61,6 +64,9 @@ pub enum StartError {
     /// Captures cannot be written.
     #[error("cannot capture to {0}: {1}")]
     Capture(PathBuf, io::Error),
+    /// Keys cannot be had as configured.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// A thread or a runtime could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -114,12 +120,11 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     // Everything but deciding runs on one thread of its own: admin, reloads, export.
     let background =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build()?;
-    let spans = {
-        let _on_the_runtime = background.enter();
-        Spans::new(&config.telemetry).map_err(StartError::Telemetry)?
-    };
+    let spans = exporting(config, &background)?;
     logs::install(config.log, spans.as_ref());
     warn_of_asserted_callers(config);
+
+    let (settings, keys) = believing(config, &background)?;
 
     let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Telemetry(error.to_string()))?);
     capture.iter().for_each(|capture| capture.count_dropped(metrics.captures_dropped.clone()));
@@ -131,11 +136,12 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     })?;
     let loader = Loader::new(config.comparison.one_in > 0, config.bundle.max_unindexed_policies);
     let store = Arc::new(Store::new(config.bundle.path.clone(), loader));
-    let settings = Settings { trust_domains: config.identity.trust_domains.clone(), limits: config.limits.clone() };
     let comparer = Comparer::start(config.comparison.one_in, settings.clone(), config.zone(), metrics.clone())?;
     let in_flight = Arc::new(AtomicUsize::new(0));
     let pipeline = Arc::new(Pipeline::new(pipeline::Parts {
         store: store.clone(),
+        tokens: Verifier::new(settings.tokens.clone(), Box::new(Ring(keys.clone()))),
+        keys: keys.clone(),
         settings,
         zone: config.zone(),
         recorder: writer.recorder(),
@@ -159,6 +165,8 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         in_flight,
         stopped,
     };
+    // No longer than the slowest of them may take: whose keys are not there yet is refused, and readiness says so.
+    background.block_on(keys.attempted());
     // Until the bundle is there every check is answered, with a denial, and the health service says so.
     background.block_on(pipeline.report_health());
     let deciding = start_deciding(config.runtime.worker_threads, bound, serving)?;
@@ -178,6 +186,35 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     tracing::info!(?tcp, ?unix, %admin, "ready");
     let drain = Duration::from_secs(config.server.drain_seconds);
     Ok(Running { tcp, unix, admin, stop, deciding, background, pipeline, writer, spans, drain })
+}
+
+/// What exports spans, if they are wanted.
+fn exporting(config: &Config, background: &tokio::runtime::Runtime) -> Result<Option<Spans>, StartError> {
+    let _on_the_runtime = background.enter();
+    Spans::new(&config.telemetry).map_err(StartError::Telemetry)
+}
+
+/// What is configured about deciding, and the keys that it needs, being fetched.
+fn believing(config: &Config, background: &tokio::runtime::Runtime) -> Result<(Settings, Arc<Keys>), StartError> {
+    let settings = Settings {
+        trust_domains: config.identity.trust_domains.clone(),
+        limits: config.limits.clone(),
+        tokens: Arc::new(config.tokens()),
+    };
+    Ok((settings, Arc::new(Keys::start(config.keys(), background.handle())?)))
+}
+
+/// The keys that are fetched, as whoever verifies takes them.
+struct Ring(Arc<Keys>);
+
+impl tokens::Keys for Ring {
+    fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.0.keyring())
+    }
+
+    fn lacks(&self, authority: &Authority) {
+        self.0.unknown_key(authority);
+    }
 }
 
 fn warn_of_asserted_callers(config: &Config) {

@@ -12,6 +12,7 @@
 pub mod call;
 pub mod comparison;
 pub mod decision;
+pub mod digest;
 pub mod facts;
 pub mod hex;
 pub mod identity;
@@ -22,8 +23,10 @@ pub mod reason;
 pub mod record;
 pub mod request;
 pub mod target;
+pub mod token;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use call::{Call, ProtocolFacts, Reading, Resource};
 use decision::{Decision, Denial, Evaluation, Permit, Verdict};
@@ -37,6 +40,9 @@ use policy::query::Parts;
 use policy::{Bundle, Evaluated, Satisfied};
 use reason::Reason;
 use request::Request;
+use target::TokenUse;
+use token::holder::Peer;
+use token::{Rules, Tokens};
 
 /// The bundle in force. Before the first one is loaded there is still one: it denies.
 #[derive(Debug, Default)]
@@ -66,6 +72,8 @@ pub struct Settings {
     pub trust_domains: Vec<String>,
     /// Bounds on what is read.
     pub limits: Limits,
+    /// Which tokens are looked for, and believed.
+    pub tokens: Arc<Rules>,
 }
 
 /// Decides one check that arrived at a listener with this identity source.
@@ -78,10 +86,10 @@ pub fn authorize(
 ) -> Decision {
     let Active::Loaded(bundle) = active else { return Decision::deny(Reason::BundleMissing) };
     let mut known = Decision::deny(Reason::InternalError);
-    match read_known(bundle, settings, source, request, &mut known) {
+    match read_known(bundle, settings, source, request, &facts.tokens, &mut known) {
         Err(denial) => Decision { verdict: Verdict::Denial(denial), ..known },
         Ok((caller, server, reading)) => {
-            let parts = Parts { request, reading: &reading, caller: &caller, server, facts };
+            let parts = Parts { request, reading: &reading, caller: &caller, server, facts, rules: &settings.tokens };
             let (verdict, evaluations) = decide_all(bundle, &parts);
             Decision { verdict, evaluations, reply: reading.reply, ..known }
         }
@@ -97,17 +105,25 @@ fn read_known<'a>(
     settings: &Settings,
     source: IdentitySource,
     request: &'a Request<'a>,
+    tokens: &Tokens,
     known: &mut Decision,
 ) -> Result<Read<'a>, Denial> {
     // The target is looked up first so that even a denial for identity is written in its protocol's words.
     let found = bundle.find_target(request);
     known.target = found.ok().flatten().map(|(target, _)| target.clone());
-    let caller = match identity::identify(request, source, &settings.trust_domains) {
-        Identity::Verified(caller) => caller,
+    let agent = match identity::identify(request, source, &settings.trust_domains) {
+        Identity::Verified(agent) => agent,
         Identity::Absent => return Err(Reason::IdentityAbsent.into()),
         Identity::Failed { reason, detail } => return Err(Denial { detail: Some(detail), ..reason.into() }),
     };
-    known.caller = Some(caller.agent.clone());
+    known.caller = Some(agent.clone());
+    // Behind a waypoint the certificate is the waypoint's, whoever calls.
+    let certificate = if source == IdentitySource::SourcePrincipal { &*request.source_certificate } else { "" };
+    let peer = Peer { agent: &agent, certificate };
+    let is_ours = !known.target.as_ref().is_some_and(|target| target.tokens == TokenUse::Ignore);
+    let proved = token::hold(if is_ours { tokens } else { &Tokens::Absent }, &settings.tokens, &peer)?;
+    known.behalf = proved.user.as_ref().and_then(|user| user.behalf(&settings.tokens));
+    let caller = Caller { agent, proved };
     let (target, server) = found?.ok_or(Reason::TargetUnknown)?;
     let reading = call::read(request, target, &settings.limits).map_err(|unreadable| {
         known.reply = unreadable.reply;
@@ -197,6 +213,7 @@ pub fn read<'a>(
     settings: &Settings,
     source: IdentitySource,
     request: &'a Request<'a>,
+    tokens: &Tokens,
 ) -> Result<Read<'a>, Denial> {
-    read_known(bundle, settings, source, request, &mut Decision::deny(Reason::InternalError))
+    read_known(bundle, settings, source, request, tokens, &mut Decision::deny(Reason::InternalError))
 }

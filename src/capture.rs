@@ -70,10 +70,11 @@ pub struct Peer {
     /// The name in its certificate.
     #[serde(default)]
     pub principal: String,
+    /// Its certificate, as URL-encoded PEM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub certificate: String,
     #[serde(default, skip_serializing)]
     address: Unread,
-    #[serde(default, skip_serializing)]
-    certificate: Unread,
     #[serde(default, skip_serializing)]
     labels: Unread,
     #[serde(default, skip_serializing)]
@@ -188,6 +189,7 @@ impl Capture {
         let Attributes { source, destination, request, mut context_extensions, .. } = self.attributes;
         Ok(Request {
             source_principal: source.principal.into(),
+            source_certificate: source.certificate.into(),
             destination_principal: destination.principal.into(),
             target_extension: context_extensions.remove("palisade.target").map(Into::into),
             http: request.map(|part| part.http.request()).transpose()?,
@@ -209,7 +211,10 @@ impl Capture {
             identity: None,
             time: None,
             attributes: Attributes {
-                source: principal(&request.source_principal),
+                source: Peer {
+                    certificate: if redact { String::new() } else { request.source_certificate.to_string() },
+                    ..principal(&request.source_principal)
+                },
                 destination: principal(&request.destination_principal),
                 request: http,
                 context_extensions: extension.collect(),

@@ -2,6 +2,7 @@
 
 mod check;
 mod files;
+mod keys;
 mod places;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,10 @@ use serde::Deserialize;
 use crate::authz::identity::IdentitySource;
 use crate::authz::limits::Limits;
 use crate::authz::policy::bundle::MAX_UNINDEXED_POLICIES;
+use crate::authz::token::Rules;
+use crate::authz::token::issuer::{Issuer, Source, TrustDomain};
+use crate::authz::token::presented::Place;
+use crate::keys::source::Owner;
 use crate::{audit, telemetry};
 use places::Places;
 
@@ -31,6 +36,14 @@ pub struct Config {
     pub admin: Admin,
     /// Who may be a caller.
     pub identity: Identity,
+    /// The issuers whose tokens are believed.
+    pub issuer: Vec<Issuer>,
+    /// The trust domains whose JWT-SVIDs are.
+    pub trust_domain: Vec<TrustDomain>,
+    /// What Palisade's targets are called in JWT-SVIDs.
+    pub svid: Svid,
+    /// The headers that carry tokens.
+    pub token: Vec<Place>,
     /// The bundle.
     pub bundle: Bundle,
     /// Clock of policies.
@@ -85,6 +98,14 @@ impl Default for Admin {
 pub struct Identity {
     /// SPIFFE trust domains.
     pub trust_domains: Vec<String>,
+}
+
+/// What JWT-SVIDs are addressed to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Svid {
+    /// The audiences that are ours.
+    pub audiences: Vec<String>,
 }
 
 /// Where the bundle is.
@@ -248,11 +269,36 @@ impl Config {
         if config.record.path.as_os_str() != "-" {
             config.record.path = base.join(&config.record.path);
         }
+        for source in config.sources_mut() {
+            source.file = source.file.as_ref().map(|path| base.join(path));
+            source.ca_file = source.ca_file.as_ref().map(|path| base.join(path));
+        }
         for listener in &mut config.listener {
             listener.unix = listener.unix.as_ref().map(|path| base.join(path));
         }
         config.check().map_err(|mistake| ConfigError::of(file, &places, mistake))?;
         Ok(config)
+    }
+
+    /// Which tokens are looked for, and believed.
+    #[must_use]
+    pub fn tokens(&self) -> Rules {
+        Rules { places: self.token.clone(), issuers: self.issuer.clone(), svid_audiences: self.svid.audiences.clone() }
+    }
+
+    /// Where keys come from: issuers in their order, then trust domains.
+    #[must_use]
+    pub fn keys(&self) -> Vec<(Owner, Source)> {
+        let issuer = |issuer: &Issuer| {
+            (Owner::Issuer { name: issuer.name.clone(), issuer: issuer.issuer.clone() }, issuer.keys.clone())
+        };
+        let domain = |domain: &TrustDomain| (Owner::TrustDomain(domain.name.clone()), domain.keys.clone());
+        self.issuer.iter().map(issuer).chain(self.trust_domain.iter().map(domain)).collect()
+    }
+
+    fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
+        let issuers = self.issuer.iter_mut().map(|issuer| &mut issuer.keys);
+        issuers.chain(self.trust_domain.iter_mut().map(|domain| &mut domain.keys))
     }
 
     /// The zone of `context.local`.

@@ -32,8 +32,12 @@ pub mod config;
 #[cfg(feature = "server")]
 pub mod envoy;
 #[cfg(feature = "server")]
+pub mod keys;
+#[cfg(feature = "server")]
 pub mod proto;
 #[cfg(feature = "server")]
 pub mod store;
 #[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(feature = "server")]
+pub mod tokens;

@@ -19,13 +19,14 @@ use jiff::tz::TimeZone;
 use super::{STACK_BYTES, priority};
 use crate::authz::comparison::{self, Asked, Difference};
 use crate::authz::decision::Decision;
+use crate::authz::digest::sha256;
 use crate::authz::facts::Facts;
 use crate::authz::identity::IdentitySource;
 use crate::authz::record::MAX_POLICIES;
+use crate::authz::token::Tokens;
 use crate::authz::{Active, Settings};
 use crate::envoy::request;
 use crate::store::Snapshot;
-use crate::store::files::sha256;
 use crate::telemetry::metrics::Metrics;
 
 /// Most checks that wait, and most bytes in them. The bundles that decided them wait as well.
@@ -42,6 +43,8 @@ pub struct Decided {
     pub identity: IdentitySource,
     /// The moment as of which it was decided.
     pub now: Timestamp,
+    /// What became of its tokens.
+    pub tokens: Tokens,
     /// What the policies decided, before anything of Palisade's own overruled it.
     pub decision: Decision,
     /// The decision's id.
@@ -135,7 +138,7 @@ fn compare(settings: &Settings, zone: &TimeZone, decided: &Decided) -> Result<()
         return Err(Difference::unasked(0, "no longer readable"));
     };
     let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
-    let facts = Facts { now: decided.now, zone: zone.clone(), body_sha256 };
+    let facts = Facts { now: decided.now, zone: zone.clone(), body_sha256, tokens: decided.tokens.clone() };
     let asked = Asked { bundle, settings, source: decided.identity, request: &request, facts: &facts };
     comparison::check(reference, &asked, &decided.decision)
 }
@@ -217,6 +220,7 @@ mod tests {
             message: vec![0; message].into(),
             identity: IdentitySource::default(),
             now: Timestamp::UNIX_EPOCH,
+            tokens: Tokens::Absent,
             decision: Decision::deny(Reason::NoPolicyPermits),
             decision_id: "id".into(),
             bundle: Arc::default(),
@@ -331,7 +335,8 @@ mod tests {
             }),
         };
         let message = Bytes::from(check.encode_to_vec());
-        let facts = Facts { now: Timestamp::UNIX_EPOCH, zone: TimeZone::UTC, body_sha256: None };
+        let facts =
+            Facts { now: Timestamp::UNIX_EPOCH, zone: TimeZone::UTC, body_sha256: None, tokens: Tokens::Absent };
         let request = request::decode(&message).unwrap();
         let decision = authorize(&bundle.active, settings, IdentitySource::default(), &request, &facts);
         Decided { decision, bundle: bundle.clone(), message: message.clone(), ..decided(0) }
@@ -342,7 +347,8 @@ mod tests {
     fn a_call_is_compared_with_the_bundle_that_decided() {
         let before = snapshot("forbid (principal, action, resource) when { principal has namespace };");
         let after = snapshot("forbid (principal, action, resource) unless { principal has namespace };");
-        let settings = Settings { trust_domains: vec!["example.org".into()], limits: Limits::default() };
+        let settings =
+            Settings { trust_domains: vec!["example.org".into()], limits: Limits::default(), tokens: Arc::default() };
         for (bundle, reason) in [(&before, Some(Reason::PolicyForbids)), (&after, None)] {
             let decided = decided_by(bundle, &settings);
             assert_eq!(decided.decision.reason(), reason);
@@ -395,7 +401,8 @@ mod tests {
     #[test]
     fn what_cannot_be_compared_is_a_difference() {
         let bundle = snapshot("forbid (principal, action, resource) unless { principal has namespace };");
-        let settings = Settings { trust_domains: vec!["example.org".into()], limits: Limits::default() };
+        let settings =
+            Settings { trust_domains: vec!["example.org".into()], limits: Limits::default(), tokens: Arc::default() };
         let part = |decided| compare(&settings, &TimeZone::UTC, &decided).unwrap_err().part;
         assert_eq!(part(Decided { bundle: Arc::default(), ..decided_by(&bundle, &settings) }), Part::Question);
         assert_eq!(

@@ -19,21 +19,25 @@ use super::comparison::{Comparer, Decided};
 use crate::admin::Status;
 use crate::audit::{Recorder, Unavailable};
 use crate::authz::decision::Decision;
+use crate::authz::digest::sha256;
 use crate::authz::facts::Facts;
+use crate::authz::identity::{Identity, identify};
 use crate::authz::reason::Reason;
 use crate::authz::record::{Record, RequestSummary, Trace};
 use crate::authz::request::Request;
+use crate::authz::token::Tokens;
 use crate::authz::{Settings, authorize};
 use crate::capture::Capturer;
 use crate::envoy::request;
 use crate::envoy::response::{self, Answer};
 use crate::envoy::service::{Check, Decide, Refused};
-use crate::store::files::sha256;
+use crate::keys::{Keys, Status as Keyed};
 use crate::store::loader::Patience;
 use crate::store::{Reload, Snapshot, Store, Summary};
 use crate::telemetry::metrics::{Metrics, Tally};
 use crate::telemetry::spans::Spans;
 use crate::telemetry::trace_context::{self, Parent};
+use crate::tokens::Verifier;
 
 /// What a pipeline is made of.
 pub struct Parts {
@@ -43,6 +47,10 @@ pub struct Parts {
     pub settings: Settings,
     /// The zone of `context.local`.
     pub zone: TimeZone,
+    /// What believes tokens.
+    pub tokens: Verifier,
+    /// The keys that it believes them with.
+    pub keys: Arc<Keys>,
     /// Where records go.
     pub recorder: Recorder,
     /// The thread that writes them.
@@ -221,9 +229,15 @@ impl Pipeline {
             Err(reason) => (Decision::deny(reason), RequestSummary::default()),
             Ok(request) => {
                 let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
-                let facts = Facts { now: known.now, zone: self.parts.zone.clone(), body_sha256 };
+                // Whoever is nobody makes us verify nothing.
+                let domains = &self.parts.settings.trust_domains;
+                let tokens = match identify(&request, check.identity, domains) {
+                    Identity::Verified(_) => self.parts.tokens.of(&request, known.now.as_second()),
+                    Identity::Absent | Identity::Failed { .. } => Tokens::Absent,
+                };
+                let facts = Facts { now: known.now, zone: self.parts.zone.clone(), body_sha256, tokens };
                 let decision = authorize(&snapshot.active, &self.parts.settings, check.identity, &request, &facts);
-                self.compare(check, snapshot, &known, &decision);
+                self.compare(check, snapshot, &known, &facts.tokens, &decision);
                 (decision, RequestSummary::of(&request, facts.body_sha256))
             }
         };
@@ -233,7 +247,7 @@ impl Pipeline {
     }
 
     /// Hands a decision of the policies over to be compared, if it is drawn.
-    fn compare(&self, check: &Check, bundle: &Arc<Snapshot>, known: &Known, decision: &Decision) {
+    fn compare(&self, check: &Check, bundle: &Arc<Snapshot>, known: &Known, tokens: &Tokens, decision: &Decision) {
         let Some(comparer) = self.parts.comparer.as_ref().filter(|comparer| comparer.draws(known.random)) else {
             return;
         };
@@ -245,6 +259,7 @@ impl Pipeline {
             message: Bytes::copy_from_slice(&check.message),
             identity: check.identity,
             now: known.now,
+            tokens: tokens.clone(),
             decision: decision.clone(),
             decision_id: known.decision_id.clone(),
             bundle: bundle.clone(),
@@ -386,6 +401,10 @@ impl Status for Pipeline {
         if let Some(error) = &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
             lines += &format!("bundle on disk refused, the last good one is in force: {error}\n");
         }
+        for Keyed { owner, error, .. } in self.parts.keys.statuses().iter().filter(|status| !status.is_available()) {
+            let error = error.as_deref().unwrap_or("not fetched yet");
+            lines += &format!("keys of {owner} are not available, its tokens are refused: {error}\n");
+        }
         (ready, lines)
     }
 
@@ -395,6 +414,13 @@ impl Status for Pipeline {
         metrics.in_flight.set(gauge(self.parts.in_flight.load(Ordering::Relaxed) as u64));
         metrics.record_queue.set(gauge(recorder.unwritten() as u64));
         bring_to(&metrics.records_lost, recorder.lost());
+        for Keyed { owner, keys, age, successes, failures, .. } in self.parts.keys.statuses() {
+            let owner = owner.name();
+            metrics.keys.count.with_label_values(&[owner]).set(gauge(keys as u64));
+            metrics.keys.age_seconds.with_label_values(&[owner]).set(age.unwrap_or_default().as_secs_f64());
+            bring_to(&metrics.keys.fetches.with_label_values(&[owner, "success"]), successes);
+            bring_to(&metrics.keys.fetches.with_label_values(&[owner, "failure"]), failures);
+        }
         bring_to(&metrics.record_write_errors, recorder.write_errors());
         if let Some(spans) = &self.parts.spans {
             bring_to(&metrics.spans_dropped, spans.dropped());

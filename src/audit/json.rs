@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 
-use crate::authz::decision::{Evaluation, Verdict};
+use crate::authz::decision::{Behalf, Evaluation, Verdict};
 use crate::authz::hex;
+use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::record::{MAX_POLICIES, Record};
 use crate::proto;
 
@@ -48,7 +49,7 @@ fn message(record: Record) -> proto::DecisionRecord {
         verdict: verdict.into(),
         reason,
         detail,
-        caller: decision.caller.map(|agent| proto::Caller { spiffe_id: agent.as_str().to_owned() }),
+        caller: decision.caller.map(|agent| caller(&agent, decision.behalf)),
         target: target.map_or_else(String::new, |target| target.name.to_string()),
         protocol: target.map_or_else(String::new, |target| target.protocol.as_str().to_owned()),
         calls: decision.evaluations.into_iter().map(call).collect(),
@@ -64,6 +65,16 @@ fn message(record: Record) -> proto::DecisionRecord {
         trace_id: hex::encode(&record.trace.trace_id),
         span_id: hex::encode(&record.trace.span_id),
         duration_micros: record.duration_micros,
+    }
+}
+
+fn caller(agent: &SpiffeId, behalf: Option<Behalf>) -> proto::Caller {
+    let behalf = behalf.unwrap_or(Behalf { user: String::new(), actors: Vec::new(), session: None });
+    proto::Caller {
+        spiffe_id: agent.as_str().to_owned(),
+        user: behalf.user,
+        actors: behalf.actors,
+        session: behalf.session.unwrap_or_default(),
     }
 }
 

@@ -82,8 +82,10 @@ pub fn check(reference: &Reference, asked: &Asked<'_>, decision: &Decision) -> R
 fn ask(reference: &Reference, asked: &Asked<'_>, decision: &Decision) -> Result<Vec<Answered>, Difference> {
     let Asked { bundle, settings, source, request, facts } = *asked;
     // Nothing was asked then, which is the right answer if there are no evaluations either.
-    let Ok((caller, server, reading)) = read(bundle, settings, source, request) else { return Ok(Vec::new()) };
-    let parts = Parts { request, reading: &reading, caller: &caller, server, facts };
+    let Ok((caller, server, reading)) = read(bundle, settings, source, request, &facts.tokens) else {
+        return Ok(Vec::new());
+    };
+    let parts = Parts { request, reading: &reading, caller: &caller, server, facts, rules: &settings.tokens };
     let rests_on = match decision.verdict {
         Verdict::Permit(_) => reading.calls.len(),
         Verdict::Denial(_) => decision.evaluations.len().max(1),

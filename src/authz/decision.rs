@@ -19,12 +19,25 @@ pub struct Decision {
     pub verdict: Verdict,
     /// The workload that asks, where it could be verified.
     pub caller: Option<SpiffeId>,
+    /// For whom it asks, where a token proves that.
+    pub behalf: Option<Behalf>,
     /// The target, where one matched.
     pub target: Option<Arc<Target>>,
     /// One entry per call that reached the policies.
     pub evaluations: Vec<Evaluation>,
     /// How the answer is addressed.
     pub reply: Reply,
+}
+
+/// For whom a workload asks, for the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behalf {
+    /// The user, as `<issuer>/<subject>`.
+    pub user: String,
+    /// The actors of the token, the current one first.
+    pub actors: Vec<String>,
+    /// The user's session at the issuer.
+    pub session: Option<String>,
 }
 
 /// Permit or denial.
@@ -112,6 +125,7 @@ impl Decision {
         Self {
             verdict: Verdict::Denial(reason.into()),
             caller: None,
+            behalf: None,
             target: None,
             evaluations: Vec::new(),
             reply: Reply::None,

@@ -4,6 +4,8 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::token::Tokens;
+
 /// Facts for one decision.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -13,6 +15,8 @@ pub struct Facts {
     pub zone: TimeZone,
     /// SHA-256 of the body, where there is a body.
     pub body_sha256: Option<[u8; 32]>,
+    /// What became of the tokens of the request.
+    pub tokens: Tokens,
 }
 
 /// The wall clock of `context.local`.

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::reason::Reason;
 use super::request::Request;
+use super::token::Proved;
 use spiffe::SpiffeId;
 
 /// Longest part of a refused name that is put on record, in characters.
@@ -28,19 +29,21 @@ pub enum IdentitySource {
 }
 
 /// The workload that makes the call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// Its SPIFFE ID.
     pub agent: SpiffeId,
+    /// What its tokens prove.
+    pub proved: Proved,
 }
 
 /// The outcome of looking for a caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Identity {
     /// Nobody is named.
     Absent,
     /// Somebody is named, and the name stands.
-    Verified(Caller),
+    Verified(SpiffeId),
     /// Something is named that must not be taken for a name.
     Failed {
         /// Why, for the wire.
@@ -88,6 +91,6 @@ pub fn identify(request: &Request<'_>, source: IdentitySource, trust_domains: &[
         Ok(agent) if !trust_domains.iter().any(|domain| domain == agent.trust_domain()) => {
             failed(Reason::IdentityUntrustedDomain, format!("`{agent}` belongs to no configured trust domain"))
         }
-        Ok(agent) => Identity::Verified(Caller { agent }),
+        Ok(agent) => Identity::Verified(agent),
     }
 }

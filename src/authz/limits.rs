@@ -22,16 +22,21 @@ pub struct Limits {
     pub batch_messages: usize,
 }
 
+impl Limits {
+    /// The limits unless configured otherwise.
+    pub const DEFAULT: Self = Self {
+        body_bytes: 65_536,
+        header_count: 128,
+        header_bytes: 65_536,
+        path_bytes: 8_192,
+        json_depth: 32,
+        json_values: 4_096,
+        batch_messages: 32,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            body_bytes: 65_536,
-            header_count: 128,
-            header_bytes: 65_536,
-            path_bytes: 8_192,
-            json_depth: 32,
-            json_values: 4_096,
-            batch_messages: 32,
-        }
+        Self::DEFAULT
     }
 }

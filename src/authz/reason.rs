@@ -47,6 +47,7 @@ const MCP_HEADER_MISMATCH: i64 = -32_020;
 const MCP_UNSUPPORTED_VERSION: i64 = -32_022;
 
 const PERMISSION_DENIED: u32 = 7;
+const UNAUTHENTICATED: u32 = 16;
 const RESOURCE_EXHAUSTED: u32 = 8;
 const UNAVAILABLE: u32 = 14;
 
@@ -169,6 +170,58 @@ reasons! {
     /// The path of a gRPC call is not exactly `/package.Service/Method`.
     GrpcPathMalformed: "grpc_path_malformed", Caller, 403, PERMISSION_DENIED, INVALID_REQUEST, "the path is not a gRPC method";
 
+    // --- tokens -----------------------------------------------------------------------------------
+    /// A token longer than 8 KiB.
+    TokenTooLong: "token_too_long", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is too long";
+    /// Something stands where a token has to stand and is none: not three parts of base64url, not JSON.
+    TokenMalformed: "token_malformed", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token could not be read";
+    /// A token whose header or claims name a member twice.
+    TokenDuplicateMember: "token_duplicate_member", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is ambiguous";
+    /// A token that has to be understood in another way: `crit`, `b64`, `zip`, `enc`.
+    TokenExtensionUnsupported: "token_extension_unsupported", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token needs an extension that is not supported";
+    /// A token that brings its own key, or says where one is: `jwk`, `jku`, `x5u`, `x5c`.
+    TokenKeyEmbedded: "token_key_embedded", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token brings its own key";
+    /// `kid` is no plain name.
+    TokenKeyIdMalformed: "token_key_id_malformed", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token's key id is not valid";
+    /// `alg` is `none`, an HMAC, unknown, or not one that this issuer or this key may use.
+    TokenAlgorithmRefused: "token_algorithm_refused", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token's algorithm is not allowed";
+    /// `typ` is not that of an access token of this issuer: an ID token, a proof, a WIT.
+    TokenTypeRefused: "token_type_refused", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "this kind of token is not accepted here";
+    /// `iss` is absent or not configured, or a JWT-SVID of a trust domain whose bundle is not.
+    TokenIssuerUnknown: "token_issuer_unknown", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token's issuer is not known";
+    /// `kid` names none of the issuer's keys.
+    TokenKeyUnknown: "token_key_unknown", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token's key is not known";
+    /// The signature is not the key's.
+    TokenSignatureInvalid: "token_signature_invalid", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token's signature is not valid";
+    /// A claim that a token has to have is absent.
+    TokenClaimMissing: "token_claim_missing", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token lacks a claim";
+    /// A claim has another type or form than its specification gives it.
+    TokenClaimMalformed: "token_claim_malformed", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "a claim of the token is not valid";
+    /// `aud` does not name us.
+    TokenAudienceMismatch: "token_audience_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is meant for somebody else";
+    /// `exp` is over.
+    TokenExpired: "token_expired", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token has expired";
+    /// `nbf`, `iat` or `auth_time` is to come.
+    TokenNotYetValid: "token_not_yet_valid", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is not valid yet";
+    /// It lives longer than its issuer's tokens may.
+    TokenLifetimeTooLong: "token_lifetime_too_long", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token lives too long";
+    /// More actors in `act` than are allowed.
+    TokenDelegationTooDeep: "token_delegation_too_deep", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the chain of delegation is too long";
+    /// `cnf` binds the token to something that is not checked here.
+    TokenBindingUnsupported: "token_binding_unsupported", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound in a way that is not supported";
+    /// An access token in the query of a URI, where it ends up in logs.
+    TokenInQuery: "token_in_query", Caller, 400, UNAUTHENTICATED, INVALID_REQUEST, "a token may not be part of the address";
+    /// `authorization` has a scheme other than Bearer and DPoP.
+    TokenSchemeUnsupported: "token_scheme_unsupported", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "this kind of authorization is not supported";
+    /// The current actor of the token (or its client, or its subject) is another workload than the one that presents it.
+    TokenActorMismatch: "token_actor_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token was issued to somebody else";
+    /// The token is bound to another certificate than the peer's, or Envoy does not hand that over.
+    TokenBindingMismatch: "token_binding_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to another certificate";
+    /// The token is bound to a key, and no proof of that key came with it.
+    TokenProofMissing: "token_proof_missing", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token needs a proof";
+    /// The token is bound to nothing, and its issuer's rules do not accept that.
+    TokenUnbound: "token_unbound", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to nobody";
+
     // --- policy -----------------------------------------------------------------------------------
     /// At least one `forbid` was satisfied.
     PolicyForbids: "policy_forbids", Policy, 403, PERMISSION_DENIED, DENIED, "denied by policy";
@@ -184,6 +237,8 @@ reasons! {
     Overloaded: "overloaded", Us, 503, RESOURCE_EXHAUSTED, INTERNAL_ERROR, "the authorizer is overloaded";
     /// The decision was not ready before Palisade's own deadline.
     DeadlineMissed: "deadline_missed", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer was too slow";
+    /// The keys of the token's issuer were never fetched, or are too old to be trusted.
+    TokenKeysUnavailable: "token_keys_unavailable", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the keys of the token's issuer are not available";
     /// The record of the decision could not be taken.
     RecordUnavailable: "record_unavailable", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer cannot record its decision";
     /// A panic while deciding: a bug of ours.
@@ -204,9 +259,12 @@ impl Reason {
     #[must_use]
     pub const fn is_unreadable(self) -> bool {
         matches!(self.wire().blame, Blame::Caller)
+            // A token that is not believed is about who asks, not about what.
+            && self.wire().http != 401
             && !matches!(
                 self,
-                Self::IdentityAbsent
+                Self::TokenInQuery
+                    | Self::IdentityAbsent
                     | Self::IdentityMalformed
                     | Self::IdentityUntrustedDomain
                     | Self::TargetUnknown

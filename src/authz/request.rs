@@ -13,6 +13,8 @@ pub struct Request<'a> {
     pub source_principal: Cow<'a, str>,
     /// `destination.principal`: the same for the proxy's own certificate.
     pub destination_principal: Cow<'a, str>,
+    /// `source.certificate`: the peer's certificate as URL-encoded PEM, where the proxy hands it over.
+    pub source_certificate: Cow<'a, str>,
     /// `context_extensions["palisade.target"]`: set by the proxy's configuration, not by the client.
     pub target_extension: Option<Cow<'a, str>>,
     /// The HTTP request; absent for a check by a TCP filter.

@@ -68,6 +68,17 @@ pub enum Batches {
     AllOrNothing,
 }
 
+/// What becomes of the tokens of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenUse {
+    /// They are verified, where the configuration says that they are looked for.
+    #[default]
+    Verify,
+    /// They are the target's business alone, and nobody else's proof: a service of somebody else with tokens of its own.
+    Ignore,
+}
+
 /// One target of `targets.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,6 +98,9 @@ pub struct Target {
     /// Whether batches may pass, for MCP; absent is the default.
     #[serde(default)]
     pub batches: Option<Batches>,
+    /// What becomes of tokens.
+    #[serde(default)]
+    pub tokens: TokenUse,
     /// The exact paths to which messages are posted, for MCP and A2A; see [`Target::takes_messages_at`].
     #[serde(default)]
     pub message_paths: Vec<String>,

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::{complain, exit, print, summary};
 use crate::authz::decision::{Decision, Verdict};
+use crate::authz::digest::sha256;
 use crate::authz::facts::Facts;
 use crate::authz::identity::{IdentitySource, xfcc};
 use crate::authz::limits::Limits;
@@ -17,11 +18,12 @@ use crate::authz::policy::engine::Part;
 use crate::authz::policy::query::Parts;
 use crate::authz::policy::{Bundle, PolicyInfo, Reference};
 use crate::authz::request::Request;
+use crate::authz::token::Tokens;
+use crate::authz::token::presented::Place;
 use crate::authz::{self, Active, Settings};
 use crate::capture::Capture;
 use crate::config::Config;
 use crate::envoy::response;
-use crate::store::files::sha256;
 use crate::store::loader::{Loader, Patience};
 
 /// Check a bundle, or decide one recorded check offline and explain it
@@ -83,7 +85,7 @@ fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> 
     #[expect(clippy::disallowed_methods, reason = "a command decides as of now unless told otherwise")]
     let now = arguments.now.or(captured.time).map_or_else(|| Timestamp::try_from(std::time::SystemTime::now()), Ok);
     let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
-    let facts = Facts { now: now.map_err(|error| error.to_string())?, zone, body_sha256 };
+    let facts = Facts { now: now.map_err(|error| error.to_string())?, zone, body_sha256, tokens: Tokens::Absent };
 
     let active = Active::Loaded(Box::new(bundle));
     let decision = authz::authorize(&active, &settings, identity, &request, &facts);
@@ -91,6 +93,10 @@ fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> 
     let mut text = String::new();
     if captured.redacted {
         text.push_str("note: values were taken out of this capture; with them it may decide otherwise\n");
+    }
+    let carries = |place: &Place| request.http.as_ref().is_some_and(|http| http.headers.contains(&place.header));
+    if settings.tokens.places.iter().any(carries) {
+        text.push_str("note: its tokens are not verified here, and policies see nothing of them: the server may decide otherwise\n");
     }
     describe(&mut text, &decision, bundle, &facts);
     let asked = Asked { settings: &settings, identity, request: &request, facts: &facts, all: arguments.all };
@@ -135,8 +141,8 @@ fn settings(
 ) -> Result<(Settings, jiff::tz::TimeZone), String> {
     if let Some(path) = &arguments.config {
         let config = Config::load(path).map_err(|error| error.to_string())?;
-        let zone = config.zone();
-        return Ok((Settings { trust_domains: config.identity.trust_domains, limits: config.limits }, zone));
+        let (zone, tokens) = (config.zone(), Arc::new(config.tokens()));
+        return Ok((Settings { trust_domains: config.identity.trust_domains, limits: config.limits, tokens }, zone));
     }
     let peer = if identity == IdentitySource::Xfcc {
         let header =
@@ -147,7 +153,7 @@ fn settings(
     };
     let own = peer.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
     let trust_domains = own.map(str::to_owned).into_iter().collect();
-    Ok((Settings { trust_domains, limits: Limits::default() }, jiff::tz::TimeZone::UTC))
+    Ok((Settings { trust_domains, limits: Limits::default(), tokens: Arc::default() }, jiff::tz::TimeZone::UTC))
 }
 
 fn describe(text: &mut String, decision: &Decision, bundle: &Bundle, facts: &Facts) {
@@ -193,8 +199,10 @@ fn explain_policies(
     asked: &Asked<'_>,
 ) -> Result<(), String> {
     let Asked { settings, identity, request, facts, all } = *asked;
-    let Ok((caller, server, reading)) = authz::read(bundle, settings, identity, request) else { return Ok(()) };
-    let parts = Parts { request, reading: &reading, caller: &caller, server, facts };
+    let Ok((caller, server, reading)) = authz::read(bundle, settings, identity, request, &facts.tokens) else {
+        return Ok(());
+    };
+    let parts = Parts { request, reading: &reading, caller: &caller, server, facts, rules: &settings.tokens };
     for (at, call) in reading.calls.iter().enumerate() {
         let number = if reading.calls.len() > 1 { format!(" {}", at + 1) } else { String::new() };
         let _ = writeln!(text, "call{number:<7}Action::\"{}\"", call.action);

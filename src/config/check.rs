@@ -16,6 +16,7 @@ impl Config {
         self.check_listeners()?;
         self.check_addresses()?;
         self.check_names()?;
+        self.check_tokens()?;
         self.check_ranges()?;
         self.check_fit()
     }

@@ -32,16 +32,18 @@ fn known_names(text: &str) -> Vec<String> {
 fn every_key_is_printed() {
     let mut keys = BTreeSet::new();
     for table in known_names("nobodys_key = 1\n") {
-        let header = if table == "listener" { "[[listener]]".to_owned() } else { format!("[{table}]") };
+        let several = ["issuer", "listener", "token", "trust_domain"].contains(&&*table);
+        let header = if several { format!("[[{table}]]") } else { format!("[{table}]") };
         keys.extend(known_names(&format!("{header}\nnobodys_key = 1\n")).iter().map(|key| format!("{table}.{key}")));
     }
     let mut printed = BTreeSet::new();
     let mut table = "";
     for line in DEFAULT.lines() {
+        let line = line.trim_start_matches("# ");
         if let Some(name) = line.strip_prefix('[') {
-            table = name.trim_matches(['[', ']']);
+            table = name.split(']').next().unwrap_or_default().trim_matches('[');
         }
-        let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") else { continue };
+        let Some((key, _)) = line.split_once(" = ") else { continue };
         if key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
             assert!(printed.insert(format!("{table}.{key}")), "{table}.{key} is there twice");
         }
@@ -199,7 +201,8 @@ fn every_number_has_a_range() {
         if let Some(name) = line.strip_prefix('[') {
             table = name.trim_end_matches(']');
         }
-        let Some((key, value)) = line.split_once(" = ") else { continue };
+        // Those of tables that are not there unless written have tests of their own.
+        let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) else { continue };
         let value = value.split('#').next().unwrap_or_default().trim();
         let Ok(default) = value.parse::<u64>() else { continue };
         numbers += 1;

@@ -40,8 +40,8 @@ fn attribute_context(message: &[u8]) -> Result<Request<'_>, Malformed> {
     let (mut source, mut destination, mut request, mut target) = (None, None, None, None);
     for field in Fields::of(message) {
         match field? {
-            (1, payload) => once(&mut source, principal(payload.bytes()?)?)?,
-            (2, payload) => once(&mut destination, principal(payload.bytes()?)?)?,
+            (1, payload) => once(&mut source, peer(payload.bytes()?)?)?,
+            (2, payload) => once(&mut destination, peer(payload.bytes()?)?)?,
             (4, payload) => once(&mut request, http_of(payload.bytes()?)?)?,
             (10, payload) => {
                 if let (TARGET_EXTENSION, name) = map_entry(payload.bytes()?)? {
@@ -51,24 +51,29 @@ fn attribute_context(message: &[u8]) -> Result<Request<'_>, Malformed> {
             _ => {}
         }
     }
+    let (source_principal, source_certificate) = source.unwrap_or_default();
+    let (destination_principal, _its_own) = destination.unwrap_or_default();
     Ok(Request {
-        source_principal: source.unwrap_or_default().into(),
-        destination_principal: destination.unwrap_or_default().into(),
+        source_principal: source_principal.into(),
+        source_certificate: source_certificate.into(),
+        destination_principal: destination_principal.into(),
         target_extension: target.map(Cow::Borrowed),
         http: request.flatten(),
     })
 }
 
-/// `AttributeContext.Peer.principal`. `service` (2) is copied from a request header and `labels` (3) from the
-/// proxy's node: neither identifies. `address` (1) may be rewritten; `certificate` (5) is not read yet.
-fn principal(message: &[u8]) -> Result<&str, Malformed> {
-    let mut principal = None;
+/// `principal` and `certificate` of `AttributeContext.Peer`. `service` (2) is copied from a request header and `labels` (3)
+/// from the proxy's node: neither identifies. `address` (1) may be rewritten.
+fn peer(message: &[u8]) -> Result<(&str, &str), Malformed> {
+    let (mut principal, mut certificate) = (None, None);
     for field in Fields::of(message) {
-        if let (4, payload) = field? {
-            once(&mut principal, payload.text()?)?;
+        match field? {
+            (4, payload) => once(&mut principal, payload.text()?)?,
+            (5, payload) => once(&mut certificate, payload.text()?)?,
+            _ => {}
         }
     }
-    Ok(principal.unwrap_or_default())
+    Ok((principal.unwrap_or_default(), certificate.unwrap_or_default()))
 }
 
 /// `AttributeContext.Request.http`

@@ -111,6 +111,9 @@ fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
         if wire.blame == Blame::Us {
             put_header(denied, 2, "retry-after", RETRY_AFTER_SECONDS);
         }
+        if wire.http == UNAUTHORIZED {
+            put_header(denied, 2, "www-authenticate", &challenge(&wire));
+        }
         put_text(denied, 3, &rendered.body);
     };
     let metadata = [("decision_id", decision_id), ("verdict", "denial"), ("reason", wire.code)];
@@ -130,6 +133,13 @@ fn put_header(out: &mut Vec<u8>, number: u32, name: &str, value: &str) {
         });
         put_number(option, 3, OVERWRITE);
     });
+}
+
+const UNAUTHORIZED: u16 = 401;
+
+/// What every 401 carries (RFC 6750, section 3): why the token is not believed, in words that hold nothing of it.
+fn challenge(wire: &Wire) -> String {
+    format!("Bearer error=\"invalid_token\", error_description=\"{}\"", wire.title)
 }
 
 struct Rendered {
@@ -212,6 +222,12 @@ mod tests {
             assert!(denied.body.contains("\"decision_id\":\"id\""), "{reason}");
             let retry = denied.headers.iter().any(|h| h.header.as_ref().unwrap().key == "retry-after");
             assert_eq!(retry, status == 503, "{reason}");
+            let of =
+                |name: &str| denied.headers.iter().filter_map(|h| h.header.as_ref()).find(|h| h.key == name).cloned();
+            let challenge = of("www-authenticate").map(|header| header.value);
+            assert_eq!(challenge.is_some(), status == 401, "{reason}");
+            // A quotation mark in a title would end the text early (RFC 9110, section 5.6.4).
+            assert!(challenge.is_none_or(|text| text.matches('"').count() == 4), "{reason}");
         }
     }
 }

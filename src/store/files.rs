@@ -160,14 +160,3 @@ pub fn digest(files: &[SourceFile]) -> String {
     }
     format!("sha256:{}", hex::encode(context.finish().as_ref()))
 }
-
-/// SHA-256 of `bytes`.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    // Lengths agree by construction; `copy_from_slice` would have to prove it.
-    for (to, from) in digest.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()) {
-        *to = *from;
-    }
-    digest
-}

@@ -2,7 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::authz::decision::Decision;
@@ -36,6 +37,8 @@ pub struct Metrics {
     pub bundle_unindexed: IntGauge,
     /// The most policies of an action that name one principal or resource.
     pub bundle_crowded: IntGauge,
+    /// How the keys do that tokens are verified with.
+    pub keys: KeyMetrics,
     /// Checks being decided.
     pub in_flight: IntGauge,
     /// Records taken and not yet written.
@@ -60,6 +63,30 @@ pub struct Metrics {
     pub comparisons_dropped: IntCounter,
     /// Comparisons whose answers differ.
     pub comparison_differences: IntCounter,
+}
+
+/// How the keys of each issuer and each trust domain do.
+pub struct KeyMetrics {
+    /// How many there are.
+    pub count: IntGaugeVec,
+    /// How long ago they were last fetched, in seconds.
+    pub age_seconds: GaugeVec,
+    /// Attempts to fetch them.
+    pub fetches: IntCounterVec,
+}
+
+impl KeyMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let help = "Keys that tokens are verified with; 0 while none are known.";
+        let count = IntGaugeVec::new(Opts::new("palisade_keys", help), &["owner"])?;
+        let age = Opts::new("palisade_keys_age_seconds", "Time since keys were last fetched.");
+        let fetches = Opts::new("palisade_key_fetches_total", "Attempts to fetch keys.");
+        Ok(Self {
+            count: register(registry, &count)?,
+            age_seconds: register(registry, &GaugeVec::new(age, &["owner"])?)?,
+            fetches: register(registry, &IntCounterVec::new(fetches, &["owner", "outcome"])?)?,
+        })
+    }
 }
 
 /// What is counted of a decision; the decision itself goes on to its record.
@@ -128,6 +155,7 @@ impl Metrics {
                 "palisade_bundle_crowded_policies",
                 "The most policies of an action that name one principal or resource.",
             )?,
+            keys: KeyMetrics::new(&registry)?,
             in_flight: gauge("palisade_checks_in_flight", "Checks being decided.")?,
             record_queue: gauge("palisade_record_queue", "Records taken and not yet written.")?,
             records_lost: counter("palisade_records_lost_total", "Decisions whose record could not be kept.")?,

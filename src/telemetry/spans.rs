@@ -141,6 +141,7 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
         ]),
     }
     all.extend(decision.caller.as_ref().map(|agent| KeyValue::new("authz.principal", agent.as_str().to_owned())));
+    all.extend(decision.behalf.as_ref().map(|behalf| KeyValue::new("enduser.id", behalf.user.clone())));
     if let Some(target) = &decision.target {
         all.push(KeyValue::new("authz.target", target.name.to_string()));
         all.push(KeyValue::new("authz.protocol", target.protocol.as_str()));

@@ -13,6 +13,7 @@ use palisade::authz::decision::{Decision, Verdict};
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::reason::{Blame, Reason};
 use palisade::authz::request::{Body, Request};
+use palisade::authz::token::Tokens;
 use palisade::authz::{self, Active, authorize};
 use palisade::capture::Capture;
 use palisade::envoy::response;
@@ -279,7 +280,7 @@ fn what_is_explained_is_what_was_decided() {
         let settings = support::settings();
         let facts = support::facts(case.now.as_deref().unwrap_or(OFFICE), Some(&request));
         let decision = authorize(active, &settings, case.identity, &request, &facts);
-        let explained = authz::read(bundle, &settings, case.identity, &request);
+        let explained = authz::read(bundle, &settings, case.identity, &request, &Tokens::Absent);
         let same = match (explained, &decision.verdict) {
             (Err(refusal), Verdict::Denial(denial)) => refusal == *denial && decision.evaluations.is_empty(),
             (Err(_), Verdict::Permit(_)) => false,
@@ -438,6 +439,7 @@ fn every_reason_has_a_case_or_needs_a_server() {
             covered.insert(*codes.get(code.as_str()).unwrap_or_else(|| panic!("{name}: no reason `{code}`")));
         }
     }
+    covered.extend(crate::tokens::reasons().iter().map(|code| codes[code.as_str()]));
     let all: BTreeSet<Reason> = Reason::ALL.iter().copied().collect();
     let server: BTreeSet<Reason> = SERVER_ONLY.iter().copied().collect();
     let without: Vec<_> = all.difference(&covered).collect();

@@ -63,6 +63,7 @@ fn odd_ids_are_no_difference() {
     let http = HttpRequest { method: "GET".into(), path: "/status".into(), host: "h".into(), ..HttpRequest::default() };
     let request = Request {
         source_principal: "spiffe://example.org/ns/agents/sa/coder".into(),
+        source_certificate: "".into(),
         destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
         target_extension: None,
         http: Some(http),
@@ -114,6 +115,7 @@ proptest! {
 fn ledger_request(body: &Value) -> Request<'static> {
     Request {
         source_principal: "spiffe://example.org/ns/agents/sa/clerk".into(),
+        source_certificate: "".into(),
         target_extension: Some("ledger".into()),
         http: Some(HttpRequest {
             method: "POST".into(),

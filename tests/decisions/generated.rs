@@ -21,17 +21,20 @@ pub fn read(message: &[u8]) -> Result<Option<Request<'static>>, prost::DecodeErr
             route_metadata_context: _,
             tls_session: _,
         } = attributes;
+        let (source_principal, source_certificate) = names(source);
         Request {
-            source_principal: principal(source).into(),
-            destination_principal: principal(destination).into(),
+            source_principal: source_principal.into(),
+            source_certificate: source_certificate.into(),
+            destination_principal: names(destination).0.into(),
             target_extension: context_extensions.remove("palisade.target").map(Into::into),
             http: request.and_then(|PbRequest { time: _, http }| http).map(http_request),
         }
     }))
 }
 
-fn principal(peer: Option<Peer>) -> String {
-    peer.map(|Peer { address: _, service: _, labels: _, principal, certificate: _ }| principal).unwrap_or_default()
+fn names(peer: Option<Peer>) -> (String, String) {
+    let Peer { address: _, service: _, labels: _, principal, certificate } = peer.unwrap_or_default();
+    (principal, certificate)
 }
 
 fn http_request(http: PbHttp) -> HttpRequest<'static> {

@@ -31,12 +31,14 @@ pub fn both(compared: &Compared, request: &Request, now: &str) -> (Decision, Opt
     let Compared { active, reference } = compared;
     let decision = authorize(active, &settings, source, request, &facts);
     let bundle = support::loaded(active);
-    let response = authz::read(bundle, &settings, source, request).ok().and_then(|(caller, server, reading)| {
-        let parts = Parts { request, reading: &reading, caller: &caller, server, facts: &facts };
-        let query = bundle.query(&parts, &reading.calls[0], Some(Needs::ALL)).ok()?;
-        let response = reference.decide(bundle, &query);
-        Some(response.unwrap_or_else(|error| panic!("the question does not fit the schema: {error}")))
-    });
+    let response =
+        authz::read(bundle, &settings, source, request, &facts.tokens).ok().and_then(|(caller, server, reading)| {
+            let parts =
+                Parts { request, reading: &reading, caller: &caller, server, facts: &facts, rules: &settings.tokens };
+            let query = bundle.query(&parts, &reading.calls[0], Some(Needs::ALL)).ok()?;
+            let response = reference.decide(bundle, &query);
+            Some(response.unwrap_or_else(|error| panic!("the question does not fit the schema: {error}")))
+        });
     (decision, response)
 }
 

@@ -30,4 +30,6 @@ mod support;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
+mod tokens;
+#[cfg(test)]
 mod wire;

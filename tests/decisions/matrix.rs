@@ -89,6 +89,7 @@ fn request(
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Request {
         source_principal: "".into(),
+        source_certificate: "".into(),
         destination_principal: destination.to_owned().into(),
         target_extension: None,
         http: Some(HttpRequest {

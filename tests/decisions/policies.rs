@@ -158,6 +158,7 @@ fn pose(test: &PolicyTest) -> Option<Request<'_>> {
     headers.extend(version.map(|version| ("mcp-protocol-version".to_owned(), version.to_owned())));
     Some(Request {
         source_principal: id(&test.request.principal).into(),
+        source_certificate: "".into(),
         destination_principal: destination.to_owned().into(),
         target_extension: None,
         http: Some(HttpRequest {
@@ -278,6 +279,7 @@ fn what_cedar_skips_denies() {
 fn status_request(path: &str) -> Request<'static> {
     Request {
         source_principal: "spiffe://example.org/ns/agents/sa/coder".into(),
+        source_certificate: "".into(),
         destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
         target_extension: None,
         http: Some(HttpRequest {

@@ -15,10 +15,12 @@ use palisade::authz::limits::Limits;
 use palisade::authz::policy::source::{BundleError, SourceFile};
 use palisade::authz::policy::{Bundle, Reference};
 use palisade::authz::request::{Body, Request};
+use palisade::authz::token::Tokens;
 use palisade::authz::{Active, Settings, authorize};
 use palisade::envoy::{request, response};
 use palisade::store::files;
 use prost::Message;
+use std::sync::Arc;
 
 /// The decision id of every test: ids come from outside the core.
 pub const DECISION_ID: &str = "0192f0c4-0000-7000-8000-000000000001";
@@ -142,17 +144,22 @@ pub fn loaded(active: &Active) -> &Bundle {
 
 /// One trust domain, default limits.
 pub fn settings() -> Settings {
-    Settings { trust_domains: vec!["example.org".into()], limits: Limits::default() }
+    Settings { trust_domains: vec!["example.org".into()], limits: Limits::default(), tokens: Arc::default() }
 }
 
 /// The facts of a moment, in UTC.
 pub fn facts(now: &str, request: Option<&Request>) -> Facts {
     let body = request.and_then(|request| request.http.as_ref()).and_then(|http| match &http.body {
         Body::Absent => None,
-        Body::Raw(bytes) => Some(files::sha256(bytes)),
-        Body::Text(text) => Some(files::sha256(text.as_bytes())),
+        Body::Raw(bytes) => Some(palisade::authz::digest::sha256(bytes)),
+        Body::Text(text) => Some(palisade::authz::digest::sha256(text.as_bytes())),
     });
-    Facts { now: now.parse().unwrap_or_else(|error| panic!("{now}: {error}")), zone: TimeZone::UTC, body_sha256: body }
+    Facts {
+        now: now.parse().unwrap_or_else(|error| panic!("{now}: {error}")),
+        zone: TimeZone::UTC,
+        body_sha256: body,
+        tokens: Tokens::Absent,
+    }
 }
 
 /// Decides the bytes of a check message, as the server does.

@@ -33,13 +33,18 @@ pub fn decide(request: &Request<'_>, source: IdentitySource) {
     let (active, reference, settings) = DEFAULT.get_or_init(|| {
         let files = files::read(&super::repository().join("cedar")).expect("the default bundle can be read");
         let bundle = Bundle::load(&files, files::digest(&files)).expect("the default bundle is valid");
-        let settings = Settings { trust_domains: vec!["example.org".into()], limits: Limits::default() };
+        let settings = Settings {
+            trust_domains: vec!["example.org".into()],
+            limits: Limits::default(),
+            tokens: std::sync::Arc::default(),
+        };
         let reference = Reference::load(&files).expect("the default bundle is valid");
         (Active::Loaded(Box::new(bundle)), reference, settings)
     });
     // A Wednesday morning, when customers may be changed.
     let now = Timestamp::from_second(1_772_619_300).expect("a moment");
-    let facts = Facts { now, zone: TimeZone::UTC, body_sha256: Some([7; 32]) };
+    let facts =
+        Facts { now, zone: TimeZone::UTC, body_sha256: Some([7; 32]), tokens: palisade::authz::token::Tokens::Absent };
     let decision = authz::authorize(active, settings, source, request, &facts);
     let permitted = matches!(decision.verdict, Verdict::Permit(_));
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::cedar::Context;
+use super::cedar::{Context, Entity};
 use super::context::Needs;
 use super::engine::{Engine, PolicyInfo};
 use super::index::Candidate;
@@ -15,11 +15,12 @@ pub struct Query {
     resource: Arc<Known>,
     candidates: Vec<Candidate>,
     context: Context,
+    others: Vec<Arc<Entity>>,
 }
 
 impl Query {
     /// A query to `engine`: an action (from [`Engine::action`]), a principal and a resource with their ancestors, and the
-    /// context, made once it is known what of it the candidates can read.
+    /// context with the entities in it, made once it is known what of it the candidates can read.
     ///
     /// # Errors
     /// What `context` says.
@@ -28,10 +29,11 @@ impl Query {
         action: usize,
         principal: Arc<Known>,
         resource: Arc<Known>,
-        context: impl FnOnce(Needs) -> Result<Context, E>,
+        context: impl FnOnce(Needs) -> Result<(Context, Vec<Arc<Entity>>), E>,
     ) -> Result<Self, E> {
         let (candidates, needs) = engine.candidates(action, &principal, &resource);
-        Ok(Self { action, principal, resource, candidates, context: context(needs)? })
+        let (context, others) = context(needs)?;
+        Ok(Self { action, principal, resource, candidates, context, others })
     }
 
     /// The index of the action.
@@ -63,6 +65,12 @@ impl Query {
     #[must_use]
     pub const fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// The entities in the context that are of this call alone, each with all its ancestors.
+    #[must_use]
+    pub fn others(&self) -> &[Arc<Entity>] {
+        &self.others
     }
 }
 

@@ -4,12 +4,17 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::cedar::{AttributeType, Context, Expr, ExprKind, Type, Value, Var, extension_value};
+use jiff::Timestamp;
+
+use super::cedar::{AttributeType, Context, EntityUID, Expr, ExprKind, Type, Value, Var, extension_value};
+use super::query::Parts;
 use super::shape::Shape;
-use crate::authz::call::{Call, ProtocolFacts, Reading};
+use crate::authz::call::{Call, ProtocolFacts};
 use crate::authz::facts::Facts;
 use crate::authz::hex;
-use crate::authz::request::Request;
+use crate::authz::identity::Caller;
+use crate::authz::token::holder::{Proof, Proved};
+use crate::authz::token::{Authority, Rules};
 
 /// The attributes of `context` that Palisade supplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,15 +25,15 @@ enum Attribute {
     Body,
     Mcp,
     A2a,
-    /// Reserved for verified tokens; absent in every query of this version.
     User,
     Delegation,
     Scopes,
+    Session,
     Input,
 }
 
 impl Attribute {
-    const ALL: [(Self, &'static str); 10] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Now, "now"),
         (Self::Local, "local"),
         (Self::Request, "request"),
@@ -38,6 +43,7 @@ impl Attribute {
         (Self::User, "user"),
         (Self::Delegation, "delegation"),
         (Self::Scopes, "scopes"),
+        (Self::Session, "session"),
         (Self::Input, "input"),
     ];
 
@@ -108,6 +114,12 @@ impl Needs {
     #[must_use]
     pub const fn has_input(self) -> bool {
         self.has(Attribute::Input)
+    }
+
+    /// Whether the user is among them.
+    #[must_use]
+    pub const fn has_user(self) -> bool {
+        self.has(Attribute::User)
     }
 
     /// Whether this argument of the call is.
@@ -185,6 +197,11 @@ const fn supplied(attribute: Attribute, is_opaque: bool) -> (&'static str, bool)
         Attribute::User => ("User", false),
         Attribute::Delegation => ("{actor: String, depth: Long, unbroken: Bool}", false),
         Attribute::Scopes => ("Set<String>", false),
+        Attribute::Session => (
+            "{acr?: String, amr: Set<String>, audiences: Set<String>, auth_time?: datetime, bound: Bool, expires: datetime, \
+             id?: String, issuer: String}",
+            false,
+        ),
         Attribute::Input => ("", false),
     }
 }
@@ -217,15 +234,15 @@ fn members<'t, N: Display + 't>(attributes: impl Iterator<Item = (&'t N, &'t Att
     attributes.map(member).collect::<Vec<_>>().join(", ")
 }
 
-/// Makes the attributes in `needs` that this call has. `input` are its arguments, already converted.
+/// Makes the attributes in `needs` that this call has. `input` are its arguments, already converted, and `user` is the entity
+/// of the user that tokens prove.
 #[must_use]
 pub fn build(
     needs: Needs,
-    request: &Request<'_>,
-    reading: &Reading<'_>,
+    Parts { request, reading, caller, facts, rules, .. }: &Parts<'_>,
     call: &Call<'_>,
     input: Option<Value>,
-    facts: &Facts,
+    user: Option<&EntityUID>,
 ) -> Context {
     let mut pairs: Vec<(&'static str, Value)> = Vec::with_capacity(8);
     if needs.has(Attribute::Now) {
@@ -269,14 +286,60 @@ pub fn build(
         }
         _ => {}
     }
+    pairs.extend(user.filter(|_| needs.has(Attribute::User)).map(|uid| ("user", Value::from(uid.clone()))));
+    add_proved(&mut pairs, needs, caller, rules);
     if needs.has(Attribute::Input) {
         pairs.extend(input.map(|input| ("input", input)));
     }
     Context::Value(Arc::new(pairs.into_iter().map(|(name, value)| (name.into(), value)).collect()))
 }
 
+/// What the tokens of the caller prove: the user's before the agent's own.
+fn add_proved(pairs: &mut Vec<(&'static str, Value)>, needs: Needs, caller: &Caller, rules: &Rules) {
+    let Proved { user, agent } = &caller.proved;
+    if let Some(user) = user.as_ref().filter(|user| needs.has(Attribute::Delegation) && user.delegates(rules)) {
+        let depth = i64::try_from(user.depth).unwrap_or(i64::MAX);
+        let members = [
+            ("depth", depth.into()),
+            ("actor", text(caller.agent.as_str())),
+            ("unbroken", Value::from(user.depth == 1)),
+        ];
+        pairs.push(("delegation", record(members)));
+    }
+    let Some(Proof { token, bound, .. }) = user.as_ref().or(agent.as_ref()) else { return };
+    let claims = &token.claims;
+    // Of a JWT-SVID the specification says who, for whom and until when: the rest is no more than its trust domain's word.
+    let says_more = matches!(token.authority, Authority::Issuer(_));
+    if needs.has(Attribute::Scopes)
+        && let Some(scopes) = claims.scopes.as_ref().filter(|_| says_more)
+    {
+        pairs.push(("scopes", texts(scopes)));
+    }
+    if needs.has(Attribute::Session) {
+        let moment = |seconds| moment(Timestamp::from_second(seconds).ok()?);
+        let mut members = vec![("bound", Value::from(*bound)), ("audiences", texts(&claims.audiences))];
+        members.push(("amr", texts(if says_more { &claims.amr } else { &[] })));
+        members.push(("issuer", text(&token.issuer(rules))));
+        members.extend(moment(claims.expires).map(|expires| ("expires", expires)));
+        if says_more {
+            members.extend(claims.session.as_deref().map(|id| ("id", text(id))));
+            members.extend(claims.acr.as_deref().map(|acr| ("acr", text(acr))));
+            members.extend(claims.authenticated.and_then(moment).map(|moment| ("auth_time", moment)));
+        }
+        pairs.push(("session", record(members)));
+    }
+}
+
 fn now(facts: &Facts) -> Option<Value> {
-    extension_value("datetime", &facts.now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+    moment(facts.now)
+}
+
+fn moment(moment: Timestamp) -> Option<Value> {
+    extension_value("datetime", &moment.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+}
+
+fn texts(all: &[String]) -> Value {
+    Value::set(all.iter().map(|one| text(one)), None)
 }
 
 fn text(text: &str) -> Value {

@@ -336,7 +336,7 @@ impl Engine {
         let action = self.actions.get(query.action())?;
         let extensions = Extensions::all_available();
         let parts = [query.principal(), query.resource(), &action.known];
-        let slice = parts.map(|known| known.entity().clone());
+        let slice = parts.map(|known| known.entity().clone()).into_iter().chain(query.others().iter().cloned());
         // Each entity carries its whole ancestry, so there is nothing to compute and nothing to conflict.
         let entities = Entities::new()
             .add_entities(slice, None::<&NoEntitiesSchema>, TCComputation::AssumeAlreadyComputed, extensions)

@@ -9,6 +9,7 @@ pub mod ingest;
 mod row;
 pub mod store;
 mod trie;
+mod user;
 
 use std::sync::Arc;
 
@@ -38,6 +39,10 @@ pub struct Types {
     pub tool: EntityType,
     /// `TrustDomain`
     pub trust_domain: EntityType,
+    /// `User`
+    pub user: EntityType,
+    /// `UserGroup`
+    pub user_group: EntityType,
 }
 
 impl Types {
@@ -51,6 +56,8 @@ impl Types {
             server: entity_type("Server")?,
             tool: entity_type("Tool")?,
             trust_domain: entity_type("TrustDomain")?,
+            user: entity_type("User")?,
+            user_group: entity_type("UserGroup")?,
         })
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::bundle::{Bundle, Server};
 use super::candidates::Query;
+use super::cedar::Entity;
 use super::context::{self, Needs};
 use super::shape::Mismatch;
 use crate::authz::call::{Call, Reading, Resource};
@@ -11,6 +12,7 @@ use crate::authz::facts::Facts;
 use crate::authz::identity::Caller;
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
+use crate::authz::token::Rules;
 
 /// What a question is made from.
 pub struct Parts<'a> {
@@ -24,6 +26,8 @@ pub struct Parts<'a> {
     pub server: &'a Server,
     /// Facts of the moment.
     pub facts: &'a Facts,
+    /// By which tokens were believed.
+    pub rules: &'a Rules,
 }
 
 /// Why a question could not be put.
@@ -73,7 +77,10 @@ impl Bundle {
                 };
                 tool.input.convert(arguments, |name| needs.has_member(name)).map_err(wrong)
             });
-            Ok(context::build(needs, parts.request, parts.reading, call, input.transpose()?, parts.facts))
+            let user = parts.caller.proved.user.as_ref().filter(|user| needs.has_user() && user.has_user(parts.rules));
+            let user = user.and_then(|user| self.store().user(user, parts.rules));
+            let context = context::build(needs, parts, call, input.transpose()?, user.as_deref().map(Entity::uid));
+            Ok((context, user.into_iter().collect()))
         })
     }
 

@@ -32,6 +32,7 @@ pub fn http(
     let headers = [("content-type", "application/json"), ("x-request-id", "r-1"), ("accept", "*/*")];
     Request {
         source_principal: principal.to_owned().into(),
+        source_certificate: "".into(),
         destination_principal: destination.to_owned().into(),
         target_extension: extension.map(|name| name.to_owned().into()),
         http: Some(HttpRequest {
@@ -108,7 +109,7 @@ pub fn default_request() -> impl Strategy<Value = Request<'static>> {
 /// A bundle to make policies for: two targets, typed arguments, groups within groups.
 pub fn lab(policies: &[String]) -> Files {
     let nine = "now: datetime, local: Local, request: RequestFacts, body?: BodyFacts, mcp?: McpFacts, a2a?: A2aFacts, \
-                user?: User, delegation?: Delegation, scopes?: Set<String>";
+                user?: User, delegation?: Delegation, scopes?: Set<String>, session?: Session";
     let action = |name: &str, input: &str| {
         format!(
             "action \"lab/{name}\" in [\"tools/call\"] appliesTo {{ principal: [Agent], resource: [Tool], context: {{ input: {{ {input} }}, {nine} }} }};\n"

@@ -18,17 +18,17 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "targets that are no TOML",
         edit: |edit| edit.replace("targets.toml", "protocol = \"http\"", "protocol = http"),
-        message: "targets.toml:22: string values must be quoted, expected literal string",
+        message: "targets.toml:23: string values must be quoted, expected literal string",
     },
     Mistake {
         name: "an unknown key of a target",
         edit: |edit| edit.replace("targets.toml", "classification = \"internal\"", "clasification = \"internal\""),
-        message: "targets.toml:23: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `message_paths`, `match`",
+        message: "targets.toml:24: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `tokens`, `message_paths`, `match`",
     },
     Mistake {
         name: "an unknown protocol",
         edit: |edit| edit.replace("targets.toml", "protocol = \"http\"", "protocol = \"https\""),
-        message: "targets.toml:22: unknown variant `https`, expected one of `mcp`, `a2a`, `http`, `grpc`, `opaque`",
+        message: "targets.toml:23: unknown variant `https`, expected one of `mcp`, `a2a`, `http`, `grpc`, `opaque`",
     },
     Mistake {
         name: "an unknown denial profile",
@@ -38,7 +38,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "an unknown condition",
         edit: |edit| edit.replace("targets.toml", "path_prefix = \"/mcp\"", "path = \"/mcp\""),
-        message: "targets.toml:17: unknown field `path`, expected one of `destination_principal`, `authority`, `context_extension`, `path_prefix`",
+        message: "targets.toml:18: unknown field `path`, expected one of `destination_principal`, `authority`, `context_extension`, `path_prefix`",
     },
     Mistake {
         name: "a key of a target twice",
@@ -69,7 +69,7 @@ pub const MISTAKES: &[Mistake] = &[
                 edit.text("targets.toml") + "\n[[target]]\nname = \"rest\"\nprotocol = \"http\"\n",
             )
         },
-        message: "targets.toml:39: missing field `match`",
+        message: "targets.toml:40: missing field `match`",
     },
     Mistake {
         name: "a target twice",

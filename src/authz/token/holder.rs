@@ -1,0 +1,200 @@
+//! Whether a token is the caller's to present, and what it proves of the caller then.
+//!
+//! A token that was stolen is worth nothing: it counts only for the workload that it was issued to, by the certificate in its
+//! `cnf`, or by its current actor, which has to be the mTLS peer.
+
+use std::sync::Arc;
+
+use super::Refused;
+use super::issuer::{Issuer, Unbound};
+use super::presented::Role;
+use super::verified::{Authority, Rules, Token};
+use crate::authz::decision::Behalf;
+use crate::authz::digest::sha256;
+use crate::authz::identity::spiffe::SpiffeId;
+use crate::authz::plain::{MAX_NAME_BYTES, bounded};
+use crate::authz::reason::Reason;
+
+/// What became of the tokens of a request.
+#[derive(Clone, Debug, Default)]
+pub enum Tokens {
+    /// There is none, or none is looked for.
+    #[default]
+    Absent,
+    /// All that are there are right in themselves.
+    Verified(Vec<(Role, Arc<Token>)>),
+    /// One is not.
+    Failed(Refused),
+}
+
+/// Who presents tokens.
+pub struct Peer<'p> {
+    /// The mTLS peer.
+    pub agent: &'p SpiffeId,
+    /// Its certificate, as Envoy hands it over: PEM, URL-encoded. Empty where that is another one's, behind a waypoint.
+    pub certificate: &'p str,
+}
+
+/// What tokens prove of a caller.
+#[derive(Clone, Debug, Default)]
+pub struct Proved {
+    /// The token of the user for whom the agent acts.
+    pub user: Option<Proof>,
+    /// The agent's own token.
+    pub agent: Option<Proof>,
+}
+
+/// A token that is the caller's.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// The token.
+    pub token: Arc<Token>,
+    /// How many agents are in its chain of delegation, the caller included; 0 if it names none.
+    pub depth: usize,
+    /// Whether nobody else could present it.
+    pub bound: bool,
+}
+
+impl Proof {
+    /// The user as `<issuer>/<subject>`, by the issuer's name in `rules`; `None` if it is about no user.
+    #[must_use]
+    pub fn user(&self, rules: &Rules) -> Option<String> {
+        let Authority::Issuer(at) = self.token.authority else { return None };
+        let issuer = rules.issuers.get(at).filter(|_| self.has_user(rules))?;
+        Some(issuer.own(&self.token.claims.subject))
+    }
+
+    /// For whom the caller acts, for the record.
+    #[must_use]
+    pub fn behalf(&self, rules: &Rules) -> Option<Behalf> {
+        let claims = &self.token.claims;
+        let name = |text: &str| bounded(text, MAX_NAME_BYTES);
+        Some(Behalf {
+            user: name(&self.user(rules)?),
+            actors: claims.actors.iter().map(|actor| name(&actor.subject)).collect(),
+            session: claims.session.as_deref().map(name),
+        })
+    }
+
+    /// Whether the user handed authority to the caller by it.
+    #[must_use]
+    pub fn delegates(&self, rules: &Rules) -> bool {
+        self.depth > 0 && self.has_user(rules)
+    }
+
+    /// Whether the token is about a user. The token of a client that acts for itself is not (RFC 9068, section 2.2), nor one
+    /// about a workload, nor one that says by whom it may be used in no way.
+    #[must_use]
+    pub fn has_user(&self, rules: &Rules) -> bool {
+        has_user(&self.token, rules)
+    }
+}
+
+/// Holds tokens against the peer that presents them.
+///
+/// # Errors
+/// [`Refused`]: the one of the shell, [`Reason::TokenActorMismatch`], [`Reason::TokenBindingMismatch`],
+/// [`Reason::TokenProofMissing`] or [`Reason::TokenUnbound`].
+pub fn hold(tokens: &Tokens, rules: &Rules, peer: &Peer<'_>) -> Result<Proved, Refused> {
+    let mut proved = Proved::default();
+    match tokens {
+        Tokens::Absent => {}
+        Tokens::Failed(refused) => return Err(refused.clone()),
+        Tokens::Verified(all) => {
+            for (role, token) in all {
+                check_role(*role, token, rules)?;
+                let proof = Some(hold_one(token, rules, peer)?);
+                match role {
+                    Role::User => proved.user = proof,
+                    Role::Agent => proved.agent = proof,
+                }
+            }
+        }
+    }
+    Ok(proved)
+}
+
+/// A workload's token is no user's, and a user's is not the agent's own.
+fn check_role(role: Role, token: &Token, rules: &Rules) -> Result<(), Refused> {
+    let refused = |detail: &str| Err(Refused::new(Reason::TokenTypeRefused, detail));
+    match (role, &token.authority) {
+        (Role::User, Authority::TrustDomain(_)) => refused("a JWT-SVID where a user's token belongs"),
+        (Role::Agent, _) if has_user(token, rules) || !token.claims.actors.is_empty() => {
+            refused("a user's token where the agent's own belongs")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn has_user(token: &Token, rules: &Rules) -> bool {
+    let (claims, Authority::Issuer(at)) = (&token.claims, &token.authority) else { return false };
+    let Some(issuer) = rules.issuers.get(*at) else { return false };
+    let has = |name: &String| claims.names.contains(name);
+    (claims.client.is_some() || !claims.actors.is_empty())
+        && claims.client.as_ref() != Some(&claims.subject)
+        && workload_of(&claims.subject, issuer).is_none()
+        && (issuer.user_claims.is_empty() || issuer.user_claims.iter().any(has))
+}
+
+fn hold_one(token: &Arc<Token>, rules: &Rules, peer: &Peer<'_>) -> Result<Proof, Refused> {
+    let claims = &token.claims;
+    if let Some(wanted) = claims.confirmation.certificate
+        && certificate_digest(peer.certificate) != Some(wanted)
+    {
+        return Err(Refused::new(Reason::TokenBindingMismatch, "`cnf.x5t#S256` is not the peer's certificate"));
+    }
+    if claims.confirmation.key.is_some() {
+        return Err(Refused::new(Reason::TokenProofMissing, "`cnf.jkt` asks for a DPoP proof"));
+    }
+    let by_certificate = claims.confirmation.certificate.is_some();
+    let proof = |depth, bound| Proof { token: Arc::clone(token), depth, bound };
+    let issuer = match &token.authority {
+        // The subject of a JWT-SVID is the workload itself.
+        Authority::TrustDomain(_) if claims.subject == peer.agent.as_str() => return Ok(proof(0, true)),
+        Authority::TrustDomain(_) => return Err(mismatch("`sub` is not the peer")),
+        Authority::Issuer(at) => rules.issuers.get(*at).ok_or_else(|| mismatch("its issuer is gone"))?,
+    };
+    // An actor is known by its issuer as well (RFC 8693, section 4.1).
+    if claims.actors.first().is_some_and(|actor| actor.issuer.is_some() && actor.issuer != claims.issuer) {
+        return Err(mismatch("`act` is of another issuer"));
+    }
+    // The outermost actor alone: those inside it are what somebody says (RFC 8693, section 4.1).
+    let actor = claims.actors.first().map(|actor| (actor.subject.as_str(), "`act`"));
+    let (actor, is_named) = match (actor, claims.client.as_deref()) {
+        (Some(actor), _) => (Some(actor), true),
+        (None, client) => (client.map(|client| (client, "`client_id`")), false),
+    };
+    let workload = actor.and_then(|(name, _)| workload_of(name, issuer));
+    let by_workload = match (workload, actor) {
+        (Some(workload), _) if workload == peer.agent.as_str() => true,
+        (Some(_), Some((_, place))) => return Err(mismatch(&format!("{place} is not the peer"))),
+        // An actor that nothing maps to a workload is somebody else; a client may be.
+        _ if is_named => return Err(mismatch("`act` is no workload that is known")),
+        _ => false,
+    };
+    let bound = by_certificate || by_workload;
+    if !bound && issuer.unbound == Unbound::Deny {
+        return Err(Refused::new(Reason::TokenUnbound, "it is bound to no certificate, no key and no workload"));
+    }
+    let depth = if by_workload { claims.actors.len().max(1) } else { 0 };
+    Ok(proof(depth, bound))
+}
+
+fn mismatch(detail: &str) -> Refused {
+    Refused::new(Reason::TokenActorMismatch, detail)
+}
+
+/// The SPIFFE ID of an actor or a client.
+fn workload_of<'i>(name: &'i str, issuer: &'i Issuer) -> Option<&'i str> {
+    issuer.actors.get(name).map(String::as_str).or_else(|| SpiffeId::parse(name).is_ok().then_some(name))
+}
+
+/// SHA-256 of a certificate's DER (RFC 8705, section 3.1), from its URL-encoded PEM.
+fn certificate_digest(certificate: &str) -> Option<[u8; 32]> {
+    use base64::Engine as _;
+    let pem = super::presented::decoded(certificate);
+    let body = pem.split_once("-----BEGIN CERTIFICATE-----")?.1.split_once("-----END CERTIFICATE-----")?.0;
+    let text: String = body.split_ascii_whitespace().collect();
+    let der = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+    Some(sha256(&der))
+}

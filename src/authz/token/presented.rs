@@ -1,0 +1,126 @@
+//! Where tokens are in a request, and whose they are.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::Refused;
+use super::jws::MAX_TOKEN_BYTES;
+use crate::authz::reason::Reason;
+use crate::authz::request::HttpRequest;
+
+/// Whose token a header carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The user's, handed to the agent that calls.
+    User,
+    /// The calling agent's own.
+    Agent,
+}
+
+/// A header that carries a token.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// The header's name, in lower case. `authorization` carries a token behind its scheme, another header nothing but a
+    /// token.
+    pub header: String,
+    /// Whose token it is.
+    pub role: Role,
+}
+
+/// How a token is presented (RFC 9110, section 11.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `Bearer`, or a header of its own.
+    Bearer,
+    /// `DPoP` (RFC 9449, section 7.1).
+    Dpop,
+}
+
+/// A token as it was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presented<'r> {
+    /// Whose it is.
+    pub role: Role,
+    /// How.
+    pub scheme: Scheme,
+    /// The token.
+    pub text: &'r str,
+}
+
+/// Finds the tokens of a request, at most one for each role.
+///
+/// # Errors
+/// [`Reason::HeaderDuplicate`], [`Reason::TokenMalformed`] for an empty header, [`Reason::TokenSchemeUnsupported`], and
+/// [`Reason::TokenInQuery`] (RFC 9700, section 4.3.2: a token in a URI ends up in logs).
+pub fn find<'r>(http: &'r HttpRequest<'_>, places: &[Place]) -> Result<Vec<Presented<'r>>, Refused> {
+    if !places.is_empty() && has_token_in_query(&http.path) {
+        return Err(Refused::new(Reason::TokenInQuery, "`access_token` in the query"));
+    }
+    // Some servers take `_` for `-`: what is read there has to be what was verified.
+    let folds = |name: &str| name.contains('_') && places.iter().any(|place| place.header == name.replace('_', "-"));
+    if http.headers.iter().any(|(name, _)| folds(name)) {
+        return Err(Refused::new(Reason::HeaderOverride, "a header with `_` that looks like one that carries a token"));
+    }
+    let mut found: Vec<Presented<'r>> = Vec::new();
+    for Place { header, role } in places {
+        let value = http.headers.single(header);
+        let value = value.map_err(|_| Refused::new(Reason::HeaderDuplicate, format!("`{header}` is there twice")))?;
+        let Some(value) = value else { continue };
+        let (scheme, text) = if header == "authorization" { split(value)? } else { (Scheme::Bearer, value) };
+        // Before it is hashed or split: what is too long costs nothing.
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(Refused::new(Reason::TokenTooLong, format!("longer than {MAX_TOKEN_BYTES} bytes")));
+        }
+        if text.is_empty() {
+            return Err(Refused::new(Reason::TokenMalformed, format!("`{header}` is empty")));
+        }
+        if found.iter().any(|other| other.role == *role) {
+            return Err(Refused::new(Reason::HeaderDuplicate, "two headers carry a token of one kind"));
+        }
+        found.push(Presented { role: *role, scheme, text });
+    }
+    Ok(found)
+}
+
+/// Schemes compare without case (RFC 9110, section 11.1); one space stands between.
+fn split(value: &str) -> Result<(Scheme, &str), Refused> {
+    let (scheme, text) = value.split_once(' ').unwrap_or((value, ""));
+    if scheme.eq_ignore_ascii_case("bearer") {
+        Ok((Scheme::Bearer, text))
+    } else if scheme.eq_ignore_ascii_case("dpop") {
+        Ok((Scheme::Dpop, text))
+    } else {
+        Err(Refused::new(Reason::TokenSchemeUnsupported, "`authorization` has neither a Bearer nor a DPoP token"))
+    }
+}
+
+fn has_token_in_query(path: &str) -> bool {
+    let Some((_, query)) = path.split_once('?') else { return false };
+    let name = |pair: &str| decoded(pair.split('=').next().unwrap_or_default()).eq_ignore_ascii_case("access_token");
+    query.split(['&', ';']).any(name)
+}
+
+/// A text without percent-encoding; what is wrongly encoded stays.
+pub(super) fn decoded(name: &str) -> Cow<'_, str> {
+    if !name.contains('%') {
+        return Cow::Borrowed(name);
+    }
+    let (mut bytes, mut rest) = (Vec::new(), name.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = (*first == b'%').then(|| std::str::from_utf8(after.get(..2)?).ok()).flatten();
+        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,224 @@
+//! The keys of issuers and of trust domains: fetched in the background, read without waiting.
+//!
+//! Each source has a task of its own, which looks again and again and never ends for an error; a request reads what is there
+//! and fetches nothing. What a source brings replaces the keys of its owner alone, whole or not at all: a document that is
+//! refused, a provider that is down, slow or redirects, leave the last good set in force up to the source's
+//! `max_age_seconds`. After that the owner has no keys, and tokens of it are refused as `token_keys_unavailable`.
+//!
+//! - How often: as the provider's `Cache-Control` says, or a bundle's `spiffe_refresh_hint`, within bounds, with some chance
+//!   added; after a failure after one second, then ever more seldom (`pace.rs`).
+//! - A token with an unknown key id asks for an early look: at most one in 30 seconds, however many there are.
+//! - A file that is missing or wrong stops the start; a provider that cannot be reached does not.
+//! - An answer is taken from a public address, over TLS, with status 200, up to 256 KiB, within `timeout_ms`
+//!   (`https.rs`, `address.rs`). No redirect is followed and no proxy used.
+//! - Ages are measured by a clock that does not jump, and that stands still while the machine sleeps.
+
+mod address;
+mod document;
+mod fetch;
+mod https;
+mod pace;
+mod refresh;
+pub mod source;
+#[cfg(test)]
+mod tests;
+
+use std::cell::LazyCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::authz::identity::spiffe::is_trust_domain;
+use crate::authz::token::Keyring;
+use crate::authz::token::verified::Authority;
+use fetch::Fetch;
+use https::{Https, Trust};
+use refresh::Refresher;
+use source::{Origin, Owner, Source};
+
+/// The keys in force, and the tasks that keep them so. They end with it.
+#[derive(Debug, Default)]
+pub struct Keys {
+    ring: Arc<ArcSwap<Keyring>>,
+    /// In the order of their issuers.
+    issuers: Vec<Arc<Slot>>,
+    trust_domains: BTreeMap<String, Arc<Slot>>,
+    tasks: JoinSet<()>,
+}
+
+/// What a task and everybody else share.
+#[derive(Debug)]
+struct Slot {
+    owner: Owner,
+    /// An early look is wanted. Beside the wake-up, so that one that was answered in the meantime is none.
+    wanted: AtomicBool,
+    wake: Notify,
+    state: watch::Sender<State>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    keys: usize,
+    fetched: Option<Instant>,
+    error: Option<String>,
+    successes: u64,
+    failures: u64,
+}
+
+/// How a source does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Whose keys they are.
+    pub owner: Owner,
+    /// How many there are; 0 while none are known, or those known are too old.
+    pub keys: usize,
+    /// How long ago they were last fetched.
+    pub age: Option<Duration>,
+    /// Why the last attempt failed, if it did: for the operator, with nothing secret in it.
+    pub error: Option<String>,
+    /// Attempts that brought keys.
+    pub successes: u64,
+    /// Attempts that did not.
+    pub failures: u64,
+}
+
+impl Status {
+    /// Whether tokens of its owner can be verified.
+    #[must_use]
+    pub const fn is_available(&self) -> bool {
+        self.keys > 0
+    }
+}
+
+/// Why keys cannot be had as configured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("keys of {owner}: {message}")]
+pub struct KeysError {
+    owner: String,
+    message: String,
+}
+
+impl KeysError {
+    fn new(owner: &Owner, message: impl ToString) -> Self {
+        Self { owner: owner.to_string(), message: message.to_string() }
+    }
+}
+
+impl Keys {
+    /// Reads files and begins to fetch the rest, on `runtime`. The first issuer of `sources` is [`Authority::Issuer`] 0.
+    ///
+    /// # Errors
+    /// [`KeysError`]: a source that makes no sense, two for one trust domain, a file of keys or of certificates that cannot be
+    /// read or is refused, no certificate authority at all.
+    pub fn start(sources: Vec<(Owner, Source)>, runtime: &Handle) -> Result<Self, KeysError> {
+        let system = LazyCell::new(Trust::of_the_system);
+        Self::start_with(sources, runtime, |source| {
+            let trust = system.with(source.ca_file.clone());
+            trust.roots()?;
+            Ok(Https::new(source, trust))
+        })
+    }
+
+    /// The same with anything that fetches, which `fetcher` makes for a source that is no file.
+    fn start_with<F: Fetch>(
+        sources: Vec<(Owner, Source)>,
+        runtime: &Handle,
+        fetcher: impl Fn(&Source) -> Result<F, String>,
+    ) -> Result<Self, KeysError> {
+        let mut keys = Self::default();
+        let mut ring = Keyring::default();
+        let mut refreshers = Vec::new();
+        for (owner, source) in sources {
+            let origin = source.origin(&owner).map_err(|error| KeysError::new(&owner, error))?;
+            let fetcher = match origin {
+                Origin::File(_) => None,
+                _ => Some(fetcher(&source).map_err(|error| KeysError::new(&owner, error))?),
+            };
+            let slot = Arc::new(Slot {
+                owner: owner.clone(),
+                wanted: AtomicBool::new(false),
+                wake: Notify::new(),
+                state: watch::Sender::default(),
+            });
+            let authority = match &owner {
+                Owner::Issuer { .. } => {
+                    ring.issuers.push(None);
+                    keys.issuers.push(slot.clone());
+                    Authority::Issuer(keys.issuers.len() - 1)
+                }
+                Owner::TrustDomain(domain) if !is_trust_domain(domain) => {
+                    return Err(KeysError::new(&owner, "this is no trust domain name (a-z 0-9 . - _)"));
+                }
+                Owner::TrustDomain(domain) => {
+                    ring.trust_domains.insert(domain.clone(), None);
+                    if keys.trust_domains.insert(domain.clone(), slot.clone()).is_some() {
+                        return Err(KeysError::new(
+                            &owner,
+                            "it has several sources, and one set of keys is never merged",
+                        ));
+                    }
+                    Authority::TrustDomain(domain.clone())
+                }
+            };
+            refreshers.push(Refresher::new(authority, source, origin, fetcher, slot, keys.ring.clone()));
+        }
+        keys.ring.store(Arc::new(ring));
+        for mut refresher in refreshers {
+            refresher.read_file_now()?;
+            keys.tasks.spawn_on(refresher.run(), runtime);
+        }
+        Ok(keys)
+    }
+
+    /// The keys in force. Never waits; the answer is to be used at once and let go.
+    #[must_use]
+    pub fn keyring(&self) -> Guard<Arc<Keyring>> {
+        self.ring.load()
+    }
+
+    /// A token named a key that its authority does not have: there may be a new one. Never waits, and costs next to nothing
+    /// however often it is called: it marks that an early look is wanted.
+    pub fn unknown_key(&self, authority: &Authority) {
+        let slot = match authority {
+            Authority::Issuer(at) => self.issuers.get(*at),
+            Authority::TrustDomain(domain) => self.trust_domains.get(domain),
+        };
+        if let Some(slot) = slot.filter(|slot| !slot.wanted.swap(true, Ordering::AcqRel)) {
+            slot.wake.notify_one();
+        }
+    }
+
+    /// How each source does: issuers in their order, then trust domains by name.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<Status> {
+        self.slots().map(|slot| slot.status()).collect()
+    }
+
+    /// Waits until each source was looked at once, with whatever outcome; as long as the slowest timeout.
+    pub async fn attempted(&self) {
+        for slot in self.slots() {
+            let mut state = slot.state.subscribe();
+            // The sender is in the slot, so it is not gone.
+            let _attempted = state.wait_for(|state| state.successes + state.failures > 0).await;
+        }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.issuers.iter().chain(self.trust_domains.values())
+    }
+}
+
+impl Slot {
+    fn status(&self) -> Status {
+        let State { keys, fetched, error, successes, failures } = self.state.borrow().clone();
+        let age = fetched.map(|fetched| fetched.elapsed());
+        Status { owner: self.owner.clone(), keys, age, error, successes, failures }
+    }
+}

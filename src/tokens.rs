@@ -1,0 +1,218 @@
+//! Which tokens were believed before: what was verified once is looked up, until it expires or its key is gone.
+//!
+//! A token is known by its digest. A slot holds one, whichever hashes there and came last, so the memory is bounded whoever
+//! calls, and nobody waits: who finds a slot busy verifies anew. What was refused is not remembered.
+
+use std::sync::{Arc, RwLock};
+
+use crate::authz::digest::sha256;
+use crate::authz::reason::Reason;
+use crate::authz::request::Request;
+use crate::authz::token::presented::{Scheme, find};
+use crate::authz::token::{Authority, Keyring, Refused, Rules, Token, Tokens, verify};
+
+/// How many tokens are remembered; most take some 2 KB.
+const SLOTS: usize = 2_048;
+
+/// Where keys come from. Neither waits.
+pub trait Keys: Send + Sync {
+    /// The keys in force.
+    fn keyring(&self) -> Arc<Keyring>;
+    /// A token named a key that its authority does not have: there may be a new one.
+    fn lacks(&self, authority: &Authority);
+}
+
+/// What believes tokens.
+pub struct Verifier {
+    rules: Arc<Rules>,
+    keys: Box<dyn Keys>,
+    slots: Box<[RwLock<Option<Remembered>>]>,
+}
+
+type Remembered = ([u8; 32], Arc<Token>);
+
+impl Verifier {
+    /// Believes tokens by `rules`, with the keys that are in force at the time.
+    #[must_use]
+    pub fn new(rules: Arc<Rules>, keys: Box<dyn Keys>) -> Self {
+        let slots = if rules.places.is_empty() { 0 } else { SLOTS };
+        Self { rules, keys, slots: (0..slots).map(|_| RwLock::new(None)).collect() }
+    }
+
+    /// What becomes of the tokens of a request. `now` is in seconds since 1970.
+    #[must_use]
+    pub fn of(&self, request: &Request<'_>, now: i64) -> Tokens {
+        let Some(http) = request.http.as_ref().filter(|_| !self.rules.places.is_empty()) else { return Tokens::Absent };
+        let found = match find(http, &self.rules.places) {
+            Ok(found) if found.is_empty() => return Tokens::Absent,
+            Ok(found) => found,
+            Err(refused) => return Tokens::Failed(refused),
+        };
+        let mut all = Vec::with_capacity(found.len());
+        for presented in found {
+            match self.believe(presented.text, now) {
+                // Whoever says DPoP has to prove it, and no proof is taken here.
+                Ok(token) if presented.scheme == Scheme::Dpop && token.claims.confirmation.key.is_none() => {
+                    return Tokens::Failed(Refused::new(
+                        Reason::TokenProofMissing,
+                        "presented as DPoP, bound to no key",
+                    ));
+                }
+                Ok(token) => all.push((presented.role, token)),
+                Err(refused) => return Tokens::Failed(refused),
+            }
+        }
+        Tokens::Verified(all)
+    }
+
+    fn believe(&self, text: &str, now: i64) -> Result<Arc<Token>, Refused> {
+        let keyring = self.keys.keyring();
+        let digest = sha256(text.as_bytes());
+        let slot = self.slot(&digest);
+        let remembered = slot.and_then(|slot| slot.try_read().ok()).and_then(|held| held.clone());
+        if let Some((_, token)) = remembered.filter(|(of, token)| *of == digest && keyring.still_holds(token)) {
+            token.check_time(now)?;
+            return Ok(token);
+        }
+        let verified = verify(text, &self.rules, &keyring, now);
+        if let Err(Refused { reason: Reason::TokenKeyUnknown, lacks_key_of: Some(authority), .. }) = &verified {
+            self.keys.lacks(authority);
+        }
+        let token = Arc::new(verified?);
+        if let Some(mut held) = slot.and_then(|slot| slot.try_write().ok()) {
+            *held = Some((digest, Arc::clone(&token)));
+        }
+        Ok(token)
+    }
+
+    /// Digests are as good as random: their first bytes say where.
+    fn slot(&self, digest: &[u8; 32]) -> Option<&RwLock<Option<Remembered>>> {
+        let [a, b, ..] = *digest;
+        let at = usize::from(u16::from_le_bytes([a, b]));
+        self.slots.get(at.checked_rem(self.slots.len())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::json;
+
+    use super::*;
+    use crate::authz::request::{Headers, HttpRequest};
+    use crate::authz::token::keys::{KeySet, Use};
+
+    const NOW: i64 = 1_795_132_800;
+
+    /// Keys that a test changes, and what was found lacking.
+    #[derive(Default)]
+    struct Ring {
+        ring: Mutex<Arc<Keyring>>,
+        lacking: Mutex<Vec<Authority>>,
+    }
+
+    impl Keys for Arc<Ring> {
+        fn keyring(&self) -> Arc<Keyring> {
+            self.ring.lock().unwrap().clone()
+        }
+
+        fn lacks(&self, authority: &Authority) {
+            self.lacking.lock().unwrap().push(authority.clone());
+        }
+    }
+
+    impl Ring {
+        fn set(&self, pairs: &[(&str, &Ed25519KeyPair)]) {
+            let key = |(kid, pair): &(&str, &Ed25519KeyPair)| json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "x": URL_SAFE_NO_PAD.encode(pair.public_key())});
+            let text = json!({"keys": pairs.iter().map(key).collect::<Vec<_>>()}).to_string();
+            let set = KeySet::parse(text.as_bytes(), Use::Signatures).unwrap();
+            *self.ring.lock().unwrap() = Arc::new(Keyring { issuers: vec![Some(Arc::new(set))], ..Keyring::default() });
+        }
+    }
+
+    fn verifier(ring: &Arc<Ring>) -> Verifier {
+        let rules =
+            json!([{"name": "idp", "issuer": "https://idp.example", "audiences": ["a"], "keys": {"file": "x"}}]);
+        let rules = Rules {
+            places: serde_json::from_value(json!([{"header": "authorization", "role": "user"}])).unwrap(),
+            issuers: serde_json::from_value(rules).unwrap(),
+            svid_audiences: Vec::new(),
+        };
+        Verifier::new(Arc::new(rules), Box::new(ring.clone()))
+    }
+
+    fn token(kid: &str, pair: &Ed25519KeyPair, id: &str) -> String {
+        let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let signed = format!(
+            "{}.{}",
+            part(json!({"alg": "EdDSA", "kid": kid, "typ": "at+jwt"})),
+            part(json!({"iss": "https://idp.example", "sub": "u", "aud": "a", "client_id": "c", "jti": id,
+                "iat": NOW, "exp": NOW + 60}))
+        );
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(pair.sign(signed.as_bytes())))
+    }
+
+    fn ask(verifier: &Verifier, token: &str, now: i64) -> Result<Arc<Token>, Reason> {
+        let headers = Headers::new([("authorization", format!("Bearer {token}"))], false);
+        let request = Request { http: Some(HttpRequest { headers, ..HttpRequest::default() }), ..Request::default() };
+        match verifier.of(&request, now) {
+            Tokens::Verified(all) => Ok(Arc::clone(&all[0].1)),
+            Tokens::Failed(refused) => Err(refused.reason),
+            Tokens::Absent => panic!("there is one"),
+        }
+    }
+
+    #[test]
+    fn what_was_believed_is_believed_until_it_expires_or_its_key_is_gone() {
+        let (ring, pair, other) =
+            (Arc::new(Ring::default()), Ed25519KeyPair::generate().unwrap(), Ed25519KeyPair::generate().unwrap());
+        let verifier = verifier(&ring);
+        let text = token("k", &pair, "1");
+        assert_eq!(ask(&verifier, &text, NOW).unwrap_err(), Reason::TokenKeysUnavailable);
+        ring.set(&[("k", &pair)]);
+        let first = ask(&verifier, &text, NOW).unwrap();
+        assert!(Arc::ptr_eq(&first, &ask(&verifier, &text, NOW + 64).unwrap()), "looked up");
+        assert_eq!(ask(&verifier, &text, NOW + 65).unwrap_err(), Reason::TokenExpired);
+        // A new set with the same key in it changes nothing.
+        ring.set(&[("new", &other), ("k", &pair)]);
+        assert!(Arc::ptr_eq(&first, &ask(&verifier, &text, NOW).unwrap()));
+        // Another key under the same name is another key.
+        ring.set(&[("k", &other)]);
+        assert_eq!(ask(&verifier, &text, NOW).unwrap_err(), Reason::TokenSignatureInvalid);
+        ring.set(&[("new", &other)]);
+        assert_eq!(ask(&verifier, &text, NOW).unwrap_err(), Reason::TokenKeyUnknown);
+        assert_eq!(*ring.lacking.lock().unwrap(), [Authority::Issuer(0)]);
+        *ring.ring.lock().unwrap() = Arc::new(Keyring { issuers: vec![None], ..Keyring::default() });
+        assert_eq!(ask(&verifier, &text, NOW).unwrap_err(), Reason::TokenKeysUnavailable);
+    }
+
+    #[test]
+    fn the_memory_is_bounded_and_nobody_waits() {
+        let (ring, pair) = (Arc::new(Ring::default()), Ed25519KeyPair::generate().unwrap());
+        ring.set(&[("k", &pair)]);
+        let verifier = verifier(&ring);
+        for number in 0..SLOTS + SLOTS / 2 {
+            let text = token("k", &pair, &number.to_string());
+            let id = ask(&verifier, &text, NOW).unwrap().claims.id.clone();
+            assert_eq!(id, Some(number.to_string()), "the one that was asked for");
+        }
+        let held = |slot: &&RwLock<Option<Remembered>>| slot.read().unwrap().is_some();
+        let count = verifier.slots.iter().filter(held).count();
+        assert!(count <= SLOTS && count > SLOTS / 2, "{count}");
+        let busy: Vec<_> = verifier.slots.iter().map(|slot| slot.write().unwrap()).collect();
+        assert!(ask(&verifier, &token("k", &pair, "0"), NOW).is_ok());
+        drop(busy);
+    }
+
+    #[test]
+    fn nothing_is_looked_for_unless_configured() {
+        let verifier = Verifier::new(Arc::default(), Box::new(Arc::new(Ring::default())));
+        let headers = Headers::new([("authorization", "Bearer x")], false);
+        let request = Request { http: Some(HttpRequest { headers, ..HttpRequest::default() }), ..Request::default() };
+        assert!(matches!(verifier.of(&request, NOW), Tokens::Absent) && verifier.slots.is_empty());
+    }
+}
