@@ -10,7 +10,7 @@ use super::facts::Facts;
 use super::identity::IdentitySource;
 use super::policy::context::Needs;
 use super::policy::engine;
-use super::policy::query::Parts;
+use super::policy::parts::Parts;
 use super::policy::{Bundle, PolicyInfo, Reference};
 use super::reason::Reason;
 use super::request::Request;

@@ -15,7 +15,7 @@ use crate::authz::identity::{IdentitySource, xfcc};
 use crate::authz::limits::Limits;
 use crate::authz::policy::context::Needs;
 use crate::authz::policy::engine::Part;
-use crate::authz::policy::query::Parts;
+use crate::authz::policy::parts::Parts;
 use crate::authz::policy::{Bundle, PolicyInfo, Reference};
 use crate::authz::request::Request;
 use crate::authz::token::Tokens;

@@ -13,7 +13,7 @@ use palisade::authz::comparison;
 use palisade::authz::decision::Decision;
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::policy::context::Needs;
-use palisade::authz::policy::query::Parts;
+use palisade::authz::policy::parts::Parts;
 use palisade::authz::reason::Reason;
 use palisade::authz::request::Request;
 use palisade::authz::{self, Active, authorize};

@@ -16,6 +16,7 @@ use super::load::Texts;
 use super::policies::Policies;
 use super::registry::Registry;
 use super::scope::Known;
+use super::server::{Server, Tool};
 use super::shape::Shape;
 use super::source::{BundleError, SourceFile};
 use crate::authz::identity::spiffe::SpiffeId;
@@ -37,26 +38,6 @@ pub struct Bundle {
     store: Store,
     agents: Agents,
     unlinked_templates: Vec<String>,
-}
-
-/// A target with its entity and tools.
-#[derive(Debug)]
-pub struct Server {
-    /// `Server::"name"`
-    pub entity: Arc<Known>,
-    /// Registered tools, by their name at the server.
-    pub tools: HashMap<String, Tool>,
-}
-
-/// A registered tool.
-#[derive(Debug)]
-pub struct Tool {
-    /// `Tool::"server/name"`
-    pub entity: Arc<Known>,
-    /// The index of its action.
-    pub action: usize,
-    /// The type of its arguments.
-    pub input: Shape,
 }
 
 impl Bundle {

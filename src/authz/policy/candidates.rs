@@ -1,14 +1,13 @@
-//! A question to the policies, with those of them that have to be asked, and what is kept of these.
+//! A question to the policies, with those of them that have to be asked.
 
 use std::sync::Arc;
 
 use super::cedar::{Context, Entity};
-use super::context::Needs;
-use super::engine::{Engine, PolicyInfo};
 use super::index::Candidate;
 use super::scope::Known;
 
-/// Everything a query is about. It can only be made with the candidates of its own action, principal and resource.
+/// Everything a query is about. Only [`Engine::query`](super::engine::Engine::query) makes one, with the
+/// candidates of its own action, principal and resource.
 pub struct Query {
     action: usize,
     principal: Arc<Known>,
@@ -19,21 +18,15 @@ pub struct Query {
 }
 
 impl Query {
-    /// A query to `engine`: an action (from [`Engine::action`]), a principal and a resource with their ancestors, and the
-    /// context with the entities in it, made once it is known what of it the candidates can read.
-    ///
-    /// # Errors
-    /// What `context` says.
-    pub fn new<E>(
-        engine: &Engine,
+    /// A query whose candidates are those of its action, principal and resource: `Engine::query` sees to that.
+    pub(super) fn of(
         action: usize,
         principal: Arc<Known>,
         resource: Arc<Known>,
-        context: impl FnOnce(Needs) -> Result<(Context, Vec<Arc<Entity>>), E>,
-    ) -> Result<Self, E> {
-        let (candidates, needs) = engine.candidates(action, &principal, &resource);
-        let (context, others) = context(needs)?;
-        Ok(Self { action, principal, resource, candidates, context, others })
+        candidates: Vec<Candidate>,
+        (context, others): (Context, Vec<Arc<Entity>>),
+    ) -> Self {
+        Self { action, principal, resource, candidates, context, others }
     }
 
     /// The index of the action.
@@ -72,42 +65,8 @@ impl Query {
     pub fn others(&self) -> &[Arc<Entity>] {
         &self.others
     }
-}
 
-/// The policies that were evaluated for one call. Why each was one is put into words when somebody reads it, not while the
-/// call waits.
-#[derive(Clone, Default)]
-pub struct Evaluated(Option<(Arc<Engine>, Vec<Candidate>)>);
-
-impl Evaluated {
-    /// The candidates of a query to an engine.
-    #[must_use]
-    pub fn of(engine: Arc<Engine>, query: Query) -> Self {
-        Self(Some((engine, query.candidates)))
-    }
-
-    /// How many there were.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |(_, candidates)| candidates.len())
-    }
-
-    /// Whether there was none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Each with what of the call led to it, in the order of the bundle.
-    pub fn iter(&self) -> impl Iterator<Item = (&Arc<PolicyInfo>, String)> {
-        self.0.iter().flat_map(|(engine, candidates)| {
-            candidates.iter().filter_map(|candidate| engine.explain_candidate(*candidate))
-        })
-    }
-}
-
-impl std::fmt::Debug for Evaluated {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.iter().map(|(policy, why)| (&policy.id, why))).finish()
+    pub(super) fn into_candidates(self) -> Vec<Candidate> {
+        self.candidates
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::cedar::{AttributeType, Context, EntityUID, Expr, ExprKind, Type, Value, Var, extension_value};
-use super::query::Parts;
+use super::parts::Parts;
 use super::shape::Shape;
 use crate::authz::call::{Call, ProtocolFacts};
 use crate::authz::facts::Facts;

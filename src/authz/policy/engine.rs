@@ -12,7 +12,7 @@ use foldhash::HashMap;
 
 use super::candidates::Query;
 use super::cedar::{
-    Entities, Entity, EntityUID, EntityUIDEntry, EvaluationError, Evaluator, Expr, Extensions, Literal,
+    Context, Entities, Entity, EntityUID, EntityUIDEntry, EvaluationError, Evaluator, Expr, Extensions, Literal,
     NoEntitiesSchema, Policy, Request, SlotEnv, TCComputation, Value, ValueKind,
 };
 use super::context::Needs;
@@ -188,9 +188,25 @@ impl Engine {
         self.actions.get(action).map(|action| action.known.uid())
     }
 
+    /// A query: an action (from [`Engine::action`]), a principal and a resource with their ancestors, and the context with the
+    /// entities in it, made once it is known what of it the candidates can read.
+    ///
+    /// # Errors
+    /// What `context` says.
+    pub fn query<E>(
+        &self,
+        action: usize,
+        principal: Arc<Known>,
+        resource: Arc<Known>,
+        context: impl FnOnce(Needs) -> Result<(Context, Vec<Arc<Entity>>), E>,
+    ) -> Result<Query, E> {
+        let (candidates, needs) = self.candidates(action, &principal, &resource);
+        Ok(Query::of(action, principal, resource, candidates, context(needs)?))
+    }
+
     /// The policies whose scope holds for an action, a principal and a resource, in the order of the bundle; and what of the
     /// context they can read.
-    pub(super) fn candidates(&self, action: usize, principal: &Known, resource: &Known) -> (Vec<Candidate>, Needs) {
+    fn candidates(&self, action: usize, principal: &Known, resource: &Known) -> (Vec<Candidate>, Needs) {
         let Some(action) = self.actions.get(action) else { return (Vec::new(), Needs::ALL) };
         let mut candidates = self.index.candidates(&action.relevant, principal, resource);
         let mut needs = Needs::default();

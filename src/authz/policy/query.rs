@@ -2,33 +2,14 @@
 
 use std::sync::Arc;
 
-use super::bundle::{Bundle, Server};
+use super::bundle::Bundle;
 use super::candidates::Query;
 use super::cedar::Entity;
 use super::context::{self, Needs};
+use super::parts::Parts;
 use super::shape::Mismatch;
-use crate::authz::call::{Call, Reading, Resource};
-use crate::authz::facts::Facts;
-use crate::authz::identity::Caller;
+use crate::authz::call::{Call, Resource};
 use crate::authz::reason::Reason;
-use crate::authz::request::Request;
-use crate::authz::token::Rules;
-
-/// What a question is made from.
-pub struct Parts<'a> {
-    /// The request.
-    pub request: &'a Request<'a>,
-    /// The request, read.
-    pub reading: &'a Reading<'a>,
-    /// Who asks.
-    pub caller: &'a Caller,
-    /// The target.
-    pub server: &'a Server,
-    /// Facts of the moment.
-    pub facts: &'a Facts,
-    /// By which tokens were believed.
-    pub rules: &'a Rules,
-}
 
 /// Why a question could not be put.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +47,7 @@ impl Bundle {
             (_, None) => (self.action(call)?, parts.server.entity.clone()),
         };
         let principal = self.agent(&parts.caller.agent).ok_or(Reason::InternalError)?;
-        Query::new(self.engine(), action, principal, resource, |candidates_need| {
+        self.engine().query(action, principal, resource, |candidates_need| {
             let needs = needs.unwrap_or(candidates_need);
             // Arguments have to fit the schema also where no policy reads them.
             let input = tool.map(|tool| {

@@ -7,7 +7,6 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Context, Decision, Entities, EntityUid, EvaluationError, Policy, PolicyId,
     PolicySet, SlotId, Template,
 };
-use palisade::authz::policy::candidates::Query;
 use palisade::authz::policy::cedar::{self, Entity, EntityUID, EntityUIDEntry, Evaluator, Extensions};
 use palisade::authz::policy::engine::{Answer, Engine, Failure, Part, PolicyInfo};
 use palisade::authz::policy::scope::Known;
@@ -77,7 +76,7 @@ impl Asked {
         let action = self.engine.action(ask.action).unwrap();
         let core: &cedar::Context = context.as_ref();
         let whole = |_| Ok::<_, std::convert::Infallible>((core.clone(), Vec::new()));
-        let Ok(query) = Query::new(&self.engine, action, principal.clone(), resource.clone(), whole);
+        let Ok(query) = self.engine.query(action, principal.clone(), resource.clone(), whole);
         let known = |uid: &EntityUID| EntityUIDEntry::known(uid.clone(), None);
         let action_uid = self.engine.action_uid(action).unwrap();
         let request = cedar::Request::new_unchecked(
