@@ -73,7 +73,7 @@ class Crm:
             return db.execute(sql, values).rowcount
 
 
-def build(crm: Crm, journal: Journal) -> ASGIApp:
+def build(crm: Crm, journal: Journal, issuer: str | None = None) -> ASGIApp:
     server = MCPServer("crm", instructions="Customers of an imaginary company.", log_level="WARNING")
 
     def tool(*, read_only: bool, destructive: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -142,6 +142,13 @@ def build(crm: Crm, journal: Journal) -> ASGIApp:
         """What the server is told about its caller: which headers Envoy and Palisade set, overwrite and remove."""
         return JSONResponse(request.headers.items())
 
+    if issuer:
+
+        @server.custom_route("/.well-known/oauth-protected-resource/mcp", methods=["GET"])
+        async def metadata(_request: Request) -> JSONResponse:
+            """Where a client gets a token for this server (RFC 9728). Whether it needs one is not decided here."""
+            return JSONResponse({"resource": f"http://{HOSTS['crm']}/mcp", "authorization_servers": [issuer]})
+
     app = server.streamable_http_app(transport_security=TransportSecuritySettings(allowed_hosts=[HOSTS["crm"]]))
     return NoteRequests(app, journal)
 
@@ -159,8 +166,9 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True, help="Unix socket to listen on")
     parser.add_argument("--database", type=Path, required=True, help="SQLite file to create")
     parser.add_argument("--journal", type=Path, required=True, help="JSON lines of what reached the server")
+    parser.add_argument("--issuer", help="who issues tokens for this server, told to clients that ask")
     arguments = parser.parse_args()
-    app = build(Crm(arguments.database), Journal(arguments.journal))
+    app = build(Crm(arguments.database), Journal(arguments.journal), arguments.issuer)
     # One second for open event streams to end: the demo should stop when told so.
     uvicorn.run(app, uds=str(arguments.socket), log_level="warning", timeout_graceful_shutdown=1)
 

@@ -97,6 +97,7 @@ class Settings:
     authz_port: int | None = None  # another port for Envoy to ask, such as a proxy's that delays
     otlp_endpoint: str | None = None  # none: the mesh's own span receiver; "": Palisade exports no spans
     tokens: str = ""  # what Palisade's configuration says of tokens, as TOML
+    issuer: str | None = None  # who issues tokens for the CRM, as it tells its clients
     websockets: bool = False  # True: the CRM's Envoy lets upgrades through to the check
 
 
@@ -136,6 +137,7 @@ class Mesh:
         self._spawn_python(
             "crm", "crm_server",
             "--socket", self.path("crm.sock"), "--database", self.path("crm.db"), "--journal", self.path("crm.jsonl"),
+            *(["--issuer", self.settings.issuer] if self.settings.issuer else []),
         )  # fmt: skip
         self._spawn_python(
             "researcher", "researcher_agent",

@@ -28,21 +28,23 @@ pub mod token;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use call::http::canonical_path;
 use call::{Call, ProtocolFacts, Reading, Resource};
 use decision::{Decision, Denial, Evaluation, Permit, Verdict};
 use facts::Facts;
 use identity::{Caller, Identity, IdentitySource};
 use limits::Limits;
 use plain::{MAX_NAME_BYTES, bounded};
-use policy::engine::Answer;
+use policy::demands::{Demands, Shown};
+use policy::engine::{Answer, PolicyInfo};
 use policy::parts::Parts;
 use policy::server::Server;
 use policy::{Bundle, Evaluated, Satisfied};
 use reason::Reason;
 use request::Request;
-use target::TokenUse;
+use target::{Target, TokenUse};
 use token::holder::Peer;
-use token::{Rules, Tokens};
+use token::{Proved, Rules, Tokens};
 
 /// The bundle in force. Before the first one is loaded there is still one: it denies.
 #[derive(Debug, Default)]
@@ -120,8 +122,7 @@ fn read_known<'a>(
     // Behind a waypoint the certificate is the waypoint's, whoever calls.
     let certificate = if source == IdentitySource::SourcePrincipal { &*request.source_certificate } else { "" };
     let peer = Peer { agent: &agent, certificate };
-    let is_ours = !known.target.as_ref().is_some_and(|target| target.tokens == TokenUse::Ignore);
-    let proved = token::hold(if is_ours { tokens } else { &Tokens::Absent }, &settings.tokens, &peer)?;
+    let proved = prove(known.target.as_deref(), settings, request, tokens, &peer)?;
     known.behalf = proved.user.as_ref().and_then(|user| user.behalf(&settings.tokens));
     let caller = Caller { agent, proved };
     let (target, server) = found?.ok_or(Reason::TargetUnknown)?;
@@ -130,6 +131,31 @@ fn read_known<'a>(
         Denial { detail: unreadable.detail.map(Cow::into_owned), ..unreadable.reason.into() }
     })?;
     Ok((caller, server, reading))
+}
+
+/// What the tokens of a request prove, by the rules of its target.
+fn prove(
+    target: Option<&Target>,
+    settings: &Settings,
+    request: &Request<'_>,
+    tokens: &Tokens,
+    peer: &Peer<'_>,
+) -> Result<Proved, Denial> {
+    let Some(target) = target else { return Ok(token::hold(tokens, &settings.tokens, peer)?) };
+    if target.tokens == TokenUse::Ignore {
+        return Ok(Proved::default());
+    }
+    let proved = token::hold(tokens, &settings.tokens, peer)?;
+    proved.is_for(&target.audiences)?;
+    // Whoever has no token yet learns from the metadata where to get one (RFC 9728).
+    let path = request.http.as_ref().and_then(|http| canonical_path(&http.path).ok());
+    if target.tokens == TokenUse::Require
+        && proved.speaks().is_none()
+        && !path.is_some_and(|path| target.has_metadata_at(&path))
+    {
+        return Err(Reason::TokenAbsent.into());
+    }
+    Ok(proved)
 }
 
 /// Decides every call of the request. The first denial denies all.
@@ -164,15 +190,16 @@ fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Sa
     let answer = bundle.engine().decide(&query);
     evaluation.evaluated = Evaluated::of(bundle.engine().clone(), query);
     let outcome = match answer {
-        Answer::Permitted(satisfied) => {
-            evaluation.policies = satisfied.permits().to_vec();
-            Ok(satisfied)
-        }
-        Answer::Forbidden(forbids, failures) => {
+        Answer::Permitted(satisfied) => hold_to_demands(satisfied, &shown(parts), &mut evaluation),
+        Answer::Forbidden { forbids, permits, failures } => {
             let message = forbids.iter().find_map(|policy| policy.message.as_deref().map(str::to_owned));
+            let demands = if failures.is_empty() { lifting(&forbids, &permits, &shown(parts)) } else { None };
             evaluation.policies = forbids;
             evaluation.failures = failures;
-            Err(Denial { message, ..Reason::PolicyForbids.into() })
+            Err(Denial {
+                message,
+                ..demands.map_or(Reason::PolicyForbids.into(), |demands| challenged(&shown(parts), demands))
+            })
         }
         Answer::Failed(failures) => {
             evaluation.failures = failures;
@@ -182,6 +209,46 @@ fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Sa
         Answer::Broken => Err(Reason::InternalError.into()),
     };
     (outcome, evaluation)
+}
+
+/// What the caller's token shows to policies that demand something of it.
+fn shown<'p>(parts: &Parts<'p>) -> Shown<'p> {
+    Shown { claims: parts.caller.proved.says(), now: parts.facts.now.as_second() }
+}
+
+/// Lets those permits count alone whose demands are met. Without any, the first one says what would do.
+fn hold_to_demands(satisfied: Satisfied, shown: &Shown<'_>, evaluation: &mut Evaluation) -> Result<Satisfied, Denial> {
+    let (kept, demanding) = satisfied.keep(|policy| unmet(policy, shown).is_none());
+    let first = demanding.iter().find_map(|policy| unmet(policy, shown));
+    evaluation.demanding = demanding;
+    let Some(satisfied) = kept else { return Err(challenged(shown, first.unwrap_or_default())) };
+    evaluation.policies = satisfied.permits().to_vec();
+    Ok(satisfied)
+}
+
+/// What would lift forbids, where each of them says what, and it is not met: all of that, and what the permits demand that they
+/// overrule, for nobody should log in anew only to be refused again.
+fn lifting(forbids: &[Arc<PolicyInfo>], permits: &[Arc<PolicyInfo>], shown: &Shown<'_>) -> Option<Demands> {
+    let lifted = forbids.iter().try_fold(Demands::default(), |all, policy| Some(all.and(&unmet(policy, shown)?)))?;
+    let least = permits.iter().map(|policy| unmet(policy, shown).unwrap_or_default()).min_by_key(Demands::is_any)?;
+    Some(lifted.and(&least))
+}
+
+/// What of a policy's demands is not met, if anything is not.
+fn unmet(policy: &PolicyInfo, shown: &Shown<'_>) -> Option<Demands> {
+    policy.demands.as_ref().map(|demands| demands.unmet(shown)).filter(Demands::is_any)
+}
+
+/// The denial of a caller that has to come back with another token.
+fn challenged(shown: &Shown<'_>, demands: Demands) -> Denial {
+    let reason = if shown.claims.is_none() {
+        Reason::TokenAbsent
+    } else if demands.is_login() {
+        Reason::StepUpRequired
+    } else {
+        Reason::ScopeInsufficient
+    };
+    Denial { demands: Some(Box::new(demands)), ..reason.into() }
 }
 
 fn describe(call: &Call<'_>) -> Evaluation {
@@ -199,6 +266,7 @@ fn describe(call: &Call<'_>) -> Evaluation {
         },
         id: call.id.clone(),
         policies: Vec::new(),
+        demanding: Vec::new(),
         failures: Vec::new(),
         evaluated: Evaluated::default(),
     }

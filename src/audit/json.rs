@@ -1,10 +1,13 @@
 //! Records as JSON lines: the protobuf JSON mapping of `palisade.v1.DecisionRecord` and `Gap`.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::authz::decision::{Behalf, Evaluation, Verdict};
 use crate::authz::hex;
 use crate::authz::identity::spiffe::SpiffeId;
+use crate::authz::policy::PolicyInfo;
 use crate::authz::record::{MAX_POLICIES, Record};
 use crate::proto;
 
@@ -78,23 +81,24 @@ fn caller(agent: &SpiffeId, behalf: Option<Behalf>) -> proto::Caller {
     }
 }
 
+fn policies(all: &[Arc<PolicyInfo>]) -> Vec<proto::PolicyRecord> {
+    let record = |policy: &Arc<PolicyInfo>| proto::PolicyRecord {
+        id: policy.id.clone(),
+        template: policy.template.as_deref().unwrap_or_default().to_owned(),
+        reason: policy.reason.to_string(),
+        control: policy.control.as_deref().unwrap_or_default().to_owned(),
+    };
+    all.iter().take(MAX_POLICIES).map(record).collect()
+}
+
 fn call(evaluation: Evaluation) -> proto::CallRecord {
     proto::CallRecord {
         resource: evaluation.resource_text(),
         action: evaluation.action,
         method: evaluation.method.unwrap_or_default(),
         tool: evaluation.tool.unwrap_or_default(),
-        policies: evaluation
-            .policies
-            .iter()
-            .take(MAX_POLICIES)
-            .map(|policy| proto::PolicyRecord {
-                id: policy.id.clone(),
-                template: policy.template.as_deref().unwrap_or_default().to_owned(),
-                reason: policy.reason.to_string(),
-                control: policy.control.as_deref().unwrap_or_default().to_owned(),
-            })
-            .collect(),
+        policies: policies(&evaluation.policies),
+        demanding: policies(&evaluation.demanding),
         errors: evaluation
             .failures
             .iter()

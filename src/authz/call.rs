@@ -140,6 +140,7 @@ pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> R
     let body = body(http, target, limits)?;
     let place = Place { http, body, limits, target };
     let (calls, reply) = match target.protocol {
+        _ if target.has_metadata_at(&path) => (vec![http::read_metadata(http, path.clone())?], Reply::Http),
         Protocol::Mcp if !target.takes_messages_at(&path) => return Err(Reason::PathUnexpected.into()),
         Protocol::Mcp => mcp::read(&place)?,
         Protocol::A2a => a2a::read(&place, &path)?,

@@ -3,6 +3,8 @@
 //! Everything that Cedar says is compared, call by call: the decision, the determining policies, the policies that failed,
 //! how they failed and in which order. Palisade's one rule of its own is applied to Cedar's answer first: an error denies.
 
+use std::sync::Arc;
+
 use cedar_policy::{AuthorizationError, Decision as CedarDecision, PolicyId, Response};
 
 use super::decision::{Decision, Evaluation, Verdict};
@@ -125,11 +127,12 @@ fn compare_call(
 ) -> Result<(), Difference> {
     let expected = Expected::of(answer);
     let verdict = |reason: Option<Reason>| vec![reason.map_or("permit", Reason::code).to_owned()];
-    differ(at, Part::Decision, verdict(reason), verdict(expected.reason))?;
+    differ(at, Part::Decision, verdict(without_demands(reason, evaluation)), verdict(expected.reason))?;
 
     // Cedar names them in no order. Sorted and not as a set: a policy that is named twice is a difference as well.
     let named = |policy: &PolicyInfo| format!("{} {}", if policy.forbids { "forbid" } else { "permit" }, policy.id);
-    let mut ours: Vec<String> = evaluation.policies.iter().map(|policy| named(policy)).collect();
+    let mut ours: Vec<String> =
+        evaluation.policies.iter().chain(&evaluation.demanding).map(|policy| named(policy)).collect();
     ours.sort_unstable();
     differ(at, Part::Policies, ours, expected.policies)?;
 
@@ -137,6 +140,25 @@ fn compare_call(
     let ours = evaluation.failures.iter().map(|failure| failed(&failure.policy.id, failure.error)).collect();
     let cedars = expected.errors.iter().map(|(id, error)| failed(id, error)).collect();
     differ(at, Part::Errors, ours, cedars)
+}
+
+/// The verdict before demands were looked at, of which Cedar knows nothing: without those of a permit it would have counted,
+/// and those of a forbid only word its denial. A demand that no policy has is a difference.
+fn without_demands(reason: Option<Reason>, evaluation: &Evaluation) -> Option<Reason> {
+    let demand =
+        |policies: &[Arc<PolicyInfo>]| !policies.is_empty() && policies.iter().all(|policy| policy.demands.is_some());
+    match reason {
+        Some(Reason::StepUpRequired | Reason::ScopeInsufficient | Reason::TokenAbsent) => {
+            if evaluation.policies.is_empty() && demand(&evaluation.demanding) {
+                None
+            } else if demand(&evaluation.policies) {
+                Some(Reason::PolicyForbids)
+            } else {
+                reason
+            }
+        }
+        _ => reason,
+    }
 }
 
 fn differ(call: usize, part: Part, ours: Vec<String>, cedars: Vec<String>) -> Result<(), Difference> {

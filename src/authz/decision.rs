@@ -7,6 +7,7 @@ use super::call::json_rpc::Reply;
 use super::identity::spiffe::SpiffeId;
 use super::plain::{MAX_NAME_BYTES, bounded, parameters};
 use super::policy::cedar::{EntityUID, id_of, uid};
+use super::policy::demands::Demands;
 use super::policy::{Evaluated, Failure, PolicyInfo, Satisfied};
 use super::reason::Reason;
 use super::target::Target;
@@ -77,11 +78,13 @@ pub struct Denial {
     pub message: Option<String>,
     /// More, for the operator: names places, never values.
     pub detail: Option<String>,
+    /// What of the demands of policies is not met, where meeting it would do.
+    pub demands: Option<Box<Demands>>,
 }
 
 impl From<Reason> for Denial {
     fn from(reason: Reason) -> Self {
-        Self { reason, message: None, detail: None }
+        Self { reason, message: None, detail: None, demands: None }
     }
 }
 
@@ -102,6 +105,8 @@ pub struct Evaluation {
     pub id: Option<String>,
     /// The policies that decided: satisfied forbids, else satisfied permits.
     pub policies: Vec<Arc<PolicyInfo>>,
+    /// Permits that were satisfied but for what they demand of the caller's token.
+    pub demanding: Vec<Arc<PolicyInfo>>,
     /// Policies that failed.
     pub failures: Vec<Failure>,
     /// The policies that were evaluated.

@@ -6,6 +6,7 @@ pub mod bundle;
 pub mod candidates;
 pub mod cedar;
 pub mod context;
+pub mod demands;
 pub mod engine;
 pub mod entities;
 pub mod evaluated;

@@ -222,6 +222,9 @@ reasons! {
     /// The token is bound to nothing, and its issuer's rules do not accept that.
     TokenUnbound: "token_unbound", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to nobody";
 
+    /// The target, or a policy, asks for a token, and none came.
+    TokenAbsent: "token_absent", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "a token is needed";
+
     // --- policy -----------------------------------------------------------------------------------
     /// At least one `forbid` was satisfied.
     PolicyForbids: "policy_forbids", Policy, 403, PERMISSION_DENIED, DENIED, "denied by policy";
@@ -229,6 +232,11 @@ reasons! {
     NoPolicyPermits: "no_policy_permits", Policy, 403, PERMISSION_DENIED, DENIED, "denied by policy";
     /// A policy that applied failed to evaluate; Cedar would skip it, Palisade denies.
     PolicyError: "policy_error", Policy, 403, PERMISSION_DENIED, DENIED, "denied by policy";
+
+    /// A policy asks for a fresher or a stronger login (`@step_up`).
+    StepUpRequired: "step_up_required", Policy, 401, UNAUTHENTICATED, DENIED, "a fresher or stronger login is needed";
+    /// A policy asks for scopes that the token does not grant (`@scopes`).
+    ScopeInsufficient: "scope_insufficient", Policy, 403, PERMISSION_DENIED, DENIED, "the token does not grant the scopes that are needed";
 
     // --- us ---------------------------------------------------------------------------------------
     /// No bundle has been loaded yet.

@@ -75,8 +75,57 @@ pub enum TokenUse {
     /// They are verified, where the configuration says that they are looked for.
     #[default]
     Verify,
+    /// The same, and a request without one is refused before any policy is asked, so that its client learns where to get one.
+    Require,
     /// They are the target's business alone, and nobody else's proof: a service of somebody else with tokens of its own.
     Ignore,
+}
+
+/// The URL of protected-resource metadata (RFC 9728, section 3).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ResourceMetadata {
+    url: String,
+    path_at: usize,
+}
+
+/// Where such metadata is (RFC 9728, section 3.1), before the path of the resource.
+const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+
+impl ResourceMetadata {
+    /// The URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.url.get(self.path_at..).unwrap_or_default()
+    }
+}
+
+impl TryFrom<String> for ResourceMetadata {
+    type Error = String;
+
+    fn try_from(url: String) -> Result<Self, String> {
+        // In a mesh an agent may well say `http`, and its proxy speaks TLS.
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let at = rest.and_then(|rest| rest.find('/').map(|at| (at, url.len() - rest.len() + at)));
+        let path_at = at.filter(|(slash, path_at)| {
+            let host = rest.and_then(|rest| rest.get(..*slash)).unwrap_or_default();
+            let path = url.get(*path_at..).unwrap_or_default();
+            canonical_host(host).is_some()
+                && segment_prefix(WELL_KNOWN, path)
+                && canonical_path(path).as_deref() == Ok(path)
+                && !path.contains('?')
+        });
+        match path_at {
+            Some((_, path_at)) => Ok(Self { url, path_at }),
+            None => Err(format!("expected a URL whose path begins with {WELL_KNOWN}, without a query")),
+        }
+    }
 }
 
 /// One target of `targets.toml`.
@@ -101,6 +150,13 @@ pub struct Target {
     /// What becomes of tokens.
     #[serde(default)]
     pub tokens: TokenUse,
+    /// What the target itself is called in the `aud` of tokens (RFC 8707): one of them has to be there, beside what the issuer's
+    /// rules ask for. Empty: those rules suffice.
+    #[serde(default)]
+    pub audiences: Vec<String>,
+    /// Where the target says which issuers and scopes it takes (RFC 9728).
+    #[serde(default)]
+    pub resource_metadata: Option<ResourceMetadata>,
     /// The exact paths to which messages are posted, for MCP and A2A; see [`Target::takes_messages_at`].
     #[serde(default)]
     pub message_paths: Vec<String>,
@@ -110,6 +166,12 @@ pub struct Target {
 }
 
 impl Target {
+    /// Whether its protected-resource metadata is at this canonical path.
+    #[must_use]
+    pub fn has_metadata_at(&self, path: &str) -> bool {
+        self.resource_metadata.as_ref().is_some_and(|metadata| metadata.path() == path)
+    }
+
     /// Whether JSON-RPC messages are posted to this canonical path: one of `message_paths`; where none are given,
     /// `match.path_prefix` itself, or else `/mcp` for MCP and `/` for A2A.
     ///
@@ -174,7 +236,9 @@ pub fn find<'t>(targets: &'t [Arc<Target>], request: &Request<'_>) -> Result<Opt
         }
         let Some(prefix) = &target.matches.path_prefix else { return Ok(Some(target)) };
         let Some(http) = &request.http else { continue };
-        if segment_prefix(prefix, &canonical_path(&http.path)?) {
+        let path = canonical_path(&http.path)?;
+        // A host has one well-known path for each of its resources, which is not below them (RFC 9728, section 3.1).
+        if segment_prefix(prefix, &path) || target.has_metadata_at(&path) {
             return Ok(Some(target));
         }
     }

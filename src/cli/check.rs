@@ -250,6 +250,9 @@ fn describe_parts(text: &mut String, parts: &[(Arc<PolicyInfo>, Part)], all: boo
     for (policy, why, outcome) in candidates.iter().take(listed) {
         let effect = effect(policy);
         let (mark, said) = match outcome {
+            Ok(true) if policy.demands.is_some() && !policy.forbids => {
+                ("=>", format!("permits a token that meets what it demands: {}", policy.reason))
+            }
             Ok(true) => ("=>", format!("{effect}s: {}", policy.reason)),
             Ok(false) => ("  ", format!("{effect}, its conditions do not hold")),
             Err(error) => ("!!", format!("{effect}, failed: {error}")),

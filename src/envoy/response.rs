@@ -8,6 +8,8 @@
 //! An answer is written field by field: as a tree of messages it would take some thirty allocations for a few hundred
 //! bytes. The numbers are those of `envoy/service/auth/v3/external_auth.proto`.
 
+use std::borrow::Cow;
+
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use prost::Message as _;
 use serde_json::json;
@@ -15,7 +17,7 @@ use serde_json::json;
 use crate::authz::call::json_rpc::Reply;
 use crate::authz::decision::{Decision, Denial, Permit, Verdict};
 use crate::authz::identity::spiffe::SpiffeId;
-use crate::authz::reason::{Blame, Wire};
+use crate::authz::reason::{Blame, Reason, Wire};
 use crate::authz::target::{McpDenial, Protocol, Target};
 use crate::envoy::wire::{put_message, put_number, put_text};
 
@@ -111,8 +113,8 @@ fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
         if wire.blame == Blame::Us {
             put_header(denied, 2, "retry-after", RETRY_AFTER_SECONDS);
         }
-        if wire.http == UNAUTHORIZED {
-            put_header(denied, 2, "www-authenticate", &challenge(&wire));
+        if let Some(challenge) = challenge(denial, &wire, decision.target.as_deref()) {
+            put_header(denied, 2, "www-authenticate", &challenge);
         }
         put_text(denied, 3, &rendered.body);
     };
@@ -137,9 +139,35 @@ fn put_header(out: &mut Vec<u8>, number: u32, name: &str, value: &str) {
 
 const UNAUTHORIZED: u16 = 401;
 
-/// What every 401 carries (RFC 6750, section 3): why the token is not believed, in words that hold nothing of it.
-fn challenge(wire: &Wire) -> String {
-    format!("Bearer error=\"invalid_token\", error_description=\"{}\"", wire.title)
+/// What every 401 carries, and a 403 where another token would do (RFC 6750, section 3): why the token does not do, in words that
+/// hold nothing of it; what would (RFC 9470, section 3); and where to get it (RFC 9728, section 5.1).
+fn challenge(denial: &Denial, wire: &Wire, target: Option<&Target>) -> Option<String> {
+    let error = match denial.reason {
+        // Without a token there is nothing wrong with it (RFC 6750, section 3.1).
+        Reason::TokenAbsent => None,
+        Reason::StepUpRequired => Some("insufficient_user_authentication"),
+        Reason::ScopeInsufficient => Some("insufficient_scope"),
+        _ if wire.http == UNAUTHORIZED => Some("invalid_token"),
+        _ => return None,
+    };
+    let mut parameters: Vec<(&str, Cow<'_, str>)> = Vec::new();
+    if let Some(error) = error {
+        parameters.extend([("error", error.into()), ("error_description", wire.title.into())]);
+    }
+    if let Some(demands) = denial.demands.as_deref() {
+        let listed = |names: &[String]| (!names.is_empty()).then(|| Cow::from(names.join(" ")));
+        // Who is not known yet does not learn what login opens what.
+        if error.is_some() {
+            parameters.extend(listed(&demands.acr_values).map(|values| ("acr_values", values)));
+            parameters.extend(demands.max_age_seconds.map(|age| ("max_age", age.to_string().into())));
+        }
+        parameters.extend(listed(&demands.scopes).map(|scopes| ("scope", scopes)));
+    }
+    let metadata = target.and_then(|target| target.resource_metadata.as_ref());
+    parameters.extend(metadata.map(|metadata| ("resource_metadata", metadata.url().into())));
+    // None of the values holds a quotation mark or a backslash: each was read by a rule that has neither.
+    let written = parameters.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect::<Vec<_>>().join(", ");
+    Some(if written.is_empty() { "Bearer".to_owned() } else { format!("Bearer {written}") })
 }
 
 struct Rendered {
@@ -173,16 +201,23 @@ fn render(denial: &Denial, wire: &Wire, decision: &Decision, decision_id: &str) 
     Rendered { http: http_status(target, wire, decision), content_type: "application/json", body }
 }
 
-/// HTTP 200 only where the target says so, the policies refused, and there is an id to answer to.
+/// Whether another token would do: clients look for that in the status and the headers alone.
+fn is_challenge(decision: &Decision) -> bool {
+    matches!(&decision.verdict, Verdict::Denial(denial) if denial.demands.is_some())
+}
+
+/// HTTP 200 only where the target says so, the policies refused for good, and there is an id to answer to.
 fn http_status(target: Option<&Target>, wire: &Wire, decision: &Decision) -> u16 {
     let profile = target.and_then(|target| target.denial).unwrap_or_default();
-    let in_protocol = profile != McpDenial::Http403 && wire.blame == Blame::Policy && decision.reply != Reply::None;
+    let is_policy = wire.blame == Blame::Policy && !is_challenge(decision);
+    let in_protocol = profile != McpDenial::Http403 && is_policy && decision.reply != Reply::None;
     if in_protocol { 200 } else { wire.http }
 }
 
 fn is_tool_error(target: Option<&Target>, wire: &Wire, decision: &Decision) -> bool {
     target.is_some_and(|target| target.denial == Some(McpDenial::ToolError200))
         && wire.blame == Blame::Policy
+        && !is_challenge(decision)
         // In a batch, other methods than tool calls may wait for an answer as well.
         && matches!(decision.reply, Reply::One(_))
         && decision.evaluations.iter().all(|evaluation| evaluation.tool.is_some())
@@ -209,7 +244,8 @@ mod tests {
     use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 
     use super::*;
-    use crate::authz::reason::Reason;
+    use crate::authz::policy::demands::Demands;
+    use crate::authz::target::ResourceMetadata;
 
     #[test]
     fn every_denial_is_explicit_and_never_looks_like_an_allow() {
@@ -225,9 +261,43 @@ mod tests {
             let of =
                 |name: &str| denied.headers.iter().filter_map(|h| h.header.as_ref()).find(|h| h.key == name).cloned();
             let challenge = of("www-authenticate").map(|header| header.value);
-            assert_eq!(challenge.is_some(), status == 401, "{reason}");
+            assert_eq!(challenge.is_some(), status == 401 || *reason == Reason::ScopeInsufficient, "{reason}");
             // A quotation mark in a title would end the text early (RFC 9110, section 5.6.4).
-            assert!(challenge.is_none_or(|text| text.matches('"').count() == 4), "{reason}");
+            let quotes = if *reason == Reason::TokenAbsent { 0 } else { 4 };
+            assert!(challenge.is_none_or(|text| text.matches('"').count() == quotes), "{reason}");
         }
+    }
+
+    #[test]
+    fn challenges_say_what_would_do() {
+        let demands = Demands::parse(Some("urn:mfa urn:hwk max_age=300"), Some("a b")).unwrap().map(Box::new);
+        let login = Demands::parse(Some("max_age=0"), None).unwrap().map(Box::new);
+        let scopes = Demands::parse(None, Some("a b")).unwrap().map(Box::new);
+        let url = "https://crm.example.org/.well-known/oauth-protected-resource/mcp";
+        let metadata = ResourceMetadata::try_from(url.to_owned()).unwrap();
+        let said = |reason: Reason, demands: &Option<Box<Demands>>| {
+            let denial = Denial { demands: demands.clone(), ..reason.into() };
+            let target = Target { resource_metadata: Some(metadata.clone()), ..target() };
+            challenge(&denial, &reason.wire(), Some(&target)).unwrap_or_default()
+        };
+        let at = format!("resource_metadata=\"{url}\"");
+        assert_eq!(said(Reason::TokenAbsent, &None), format!("Bearer {at}"));
+        assert_eq!(said(Reason::TokenAbsent, &demands), format!("Bearer scope=\"a b\", {at}"));
+        let error = |error: &str, reason: Reason| {
+            format!("Bearer error=\"{error}\", error_description=\"{}\"", reason.wire().title)
+        };
+        let needed = error("insufficient_user_authentication", Reason::StepUpRequired);
+        let both = format!("{needed}, acr_values=\"urn:mfa urn:hwk\", max_age=\"300\", scope=\"a b\", {at}");
+        assert_eq!(said(Reason::StepUpRequired, &demands), both);
+        assert_eq!(said(Reason::StepUpRequired, &login), format!("{needed}, max_age=\"0\", {at}"));
+        let missing = error("insufficient_scope", Reason::ScopeInsufficient);
+        assert_eq!(said(Reason::ScopeInsufficient, &scopes), format!("{missing}, scope=\"a b\", {at}"));
+        let expired = error("invalid_token", Reason::TokenExpired);
+        assert_eq!(said(Reason::TokenExpired, &None), format!("{expired}, {at}"));
+        assert_eq!(challenge(&Reason::PolicyForbids.into(), &Reason::PolicyForbids.wire(), None), None);
+    }
+
+    fn target() -> Target {
+        toml::from_str("name = \"crm\"\nprotocol = \"mcp\"\n[match]\npath_prefix = \"/mcp\"").unwrap()
     }
 }

@@ -4,6 +4,7 @@
 //! `raw_header` and `raw_claims` stand in their place; `sign` names who signs; `near` is the change that is still right.
 
 mod caller;
+mod demands;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
@@ -234,10 +235,13 @@ fn each_hostile_token_is_refused_for_its_own_reason() {
     assert!(ids.len() > 120, "{}", ids.len());
 }
 
-/// The reasons that no case of a request is about, because they need tokens: each has its own here, or in [`caller`].
+/// The reasons that no case of a request is about, because they need tokens: each has its own here, in [`caller`] or in
+/// [`demands`].
 pub fn reasons() -> BTreeSet<String> {
     let beside = ["token_actor_mismatch", "token_binding_mismatch", "token_in_query", "token_proof_missing"];
-    let beside = beside.into_iter().chain(["token_scheme_unsupported", "token_unbound"]).map(str::to_owned);
+    let demands = ["scope_insufficient", "step_up_required", "token_absent"];
+    let beside =
+        beside.into_iter().chain(["token_scheme_unsupported", "token_unbound"]).chain(demands).map(str::to_owned);
     cases().into_iter().map(|case| case.reason).filter(|reason| reason != "verified").chain(beside).collect()
 }
 

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use super::{Call, Resource};
 use crate::authz::reason::Reason;
+use crate::authz::request::HttpRequest;
 
 /// Methods that are actions of the schema.
 pub const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -19,6 +20,21 @@ pub const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", 
 pub fn read<'a>(method: &str, path: Cow<'a, str>) -> Result<Call<'a>, Reason> {
     let method = METHODS.iter().find(|known| **known == method).ok_or(Reason::MethodUnsupported)?;
     Ok(Call { method: Some(Cow::Borrowed(method)), ..Call::plain(*method, Resource::Endpoint(path)) })
+}
+
+/// Reads a request for protected-resource metadata: a `GET` without a body, or what a browser asks before it (RFC 9728,
+/// section 3.1).
+///
+/// # Errors
+/// [`Reason::MethodUnsupported`], [`Reason::BodyUnexpected`]
+pub fn read_metadata<'a>(http: &HttpRequest<'_>, path: Cow<'a, str>) -> Result<Call<'a>, Reason> {
+    if !matches!(&*http.method, "GET" | "HEAD" | "OPTIONS") {
+        return Err(Reason::MethodUnsupported);
+    }
+    if http.body.bytes().is_some_and(|body| !body.is_empty()) {
+        return Err(Reason::BodyUnexpected);
+    }
+    read(&http.method, path)
 }
 
 /// The authority in lower case and without its port, or `None` if it is no plain host.

@@ -106,22 +106,31 @@ impl<'b> Actions<'b> {
     /// The first action that is not so.
     pub(super) fn check_protocols(&self, targets: &[Arc<Target>]) -> Result<(), BundleError> {
         for target in targets {
-            let (protocol, name) = (target.protocol, target.protocol.as_str());
-            let resource = match protocol {
-                Protocol::Mcp | Protocol::A2a | Protocol::Opaque => "Server",
-                Protocol::Http | Protocol::Grpc => "Endpoint",
-            };
-            for id in crate::authz::call::actions(protocol) {
-                if !self.entities.contains_key(id) {
-                    return Err(BundleError::new("", format!("the schema lacks the action `{id}` of protocol {name}")));
-                }
-                self.applies_to(id, resource)?;
-                if let Some(group) = group(protocol) {
-                    self.is_in(id, group, &format!("calls of protocol {name}"))?;
-                }
+            let protocol = target.protocol;
+            self.check_protocol(protocol)?;
+            if target.resource_metadata.is_some() {
+                self.check_protocol(Protocol::Http)?;
             }
             if protocol == Protocol::Mcp && self.entities.contains_key(TOOLS_CALL) {
                 self.is_in(TOOLS_CALL, "mcp", "calls of protocol mcp")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_protocol(&self, protocol: Protocol) -> Result<(), BundleError> {
+        let name = protocol.as_str();
+        let resource = match protocol {
+            Protocol::Mcp | Protocol::A2a | Protocol::Opaque => "Server",
+            Protocol::Http | Protocol::Grpc => "Endpoint",
+        };
+        for id in crate::authz::call::actions(protocol) {
+            if !self.entities.contains_key(id) {
+                return Err(BundleError::new("", format!("the schema lacks the action `{id}` of protocol {name}")));
+            }
+            self.applies_to(id, resource)?;
+            if let Some(group) = group(protocol) {
+                self.is_in(id, group, &format!("calls of protocol {name}"))?;
             }
         }
         Ok(())

@@ -13,8 +13,8 @@ use crate::authz::call::{Call, ProtocolFacts};
 use crate::authz::facts::Facts;
 use crate::authz::hex;
 use crate::authz::identity::Caller;
-use crate::authz::token::holder::{Proof, Proved};
-use crate::authz::token::{Authority, Rules};
+use crate::authz::token::Rules;
+use crate::authz::token::holder::Proof;
 
 /// The attributes of `context` that Palisade supplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,8 +296,8 @@ pub fn build(
 
 /// What the tokens of the caller prove: the user's before the agent's own.
 fn add_proved(pairs: &mut Vec<(&'static str, Value)>, needs: Needs, caller: &Caller, rules: &Rules) {
-    let Proved { user, agent } = &caller.proved;
-    if let Some(user) = user.as_ref().filter(|user| needs.has(Attribute::Delegation) && user.delegates(rules)) {
+    let proved = &caller.proved;
+    if let Some(user) = proved.user.as_ref().filter(|user| needs.has(Attribute::Delegation) && user.delegates(rules)) {
         let depth = i64::try_from(user.depth).unwrap_or(i64::MAX);
         let members = [
             ("depth", depth.into()),
@@ -306,22 +306,20 @@ fn add_proved(pairs: &mut Vec<(&'static str, Value)>, needs: Needs, caller: &Cal
         ];
         pairs.push(("delegation", record(members)));
     }
-    let Some(Proof { token, bound, .. }) = user.as_ref().or(agent.as_ref()) else { return };
+    let (Some(Proof { token, bound, .. }), said) = (proved.speaks(), proved.says()) else { return };
     let claims = &token.claims;
-    // Of a JWT-SVID the specification says who, for whom and until when: the rest is no more than its trust domain's word.
-    let says_more = matches!(token.authority, Authority::Issuer(_));
     if needs.has(Attribute::Scopes)
-        && let Some(scopes) = claims.scopes.as_ref().filter(|_| says_more)
+        && let Some(scopes) = said.and_then(|said| said.scopes.as_ref())
     {
         pairs.push(("scopes", texts(scopes)));
     }
     if needs.has(Attribute::Session) {
         let moment = |seconds| moment(Timestamp::from_second(seconds).ok()?);
         let mut members = vec![("bound", Value::from(*bound)), ("audiences", texts(&claims.audiences))];
-        members.push(("amr", texts(if says_more { &claims.amr } else { &[] })));
+        members.push(("amr", texts(said.map_or(&[], |said| &said.amr))));
         members.push(("issuer", text(&token.issuer(rules))));
         members.extend(moment(claims.expires).map(|expires| ("expires", expires)));
-        if says_more {
+        if let Some(claims) = said {
             members.extend(claims.session.as_deref().map(|id| ("id", text(id))));
             members.extend(claims.acr.as_deref().map(|acr| ("acr", text(acr))));
             members.extend(claims.authenticated.and_then(moment).map(|moment| ("auth_time", moment)));

@@ -16,11 +16,12 @@ use super::cedar::{
     NoEntitiesSchema, Policy, Request, SlotEnv, TCComputation, Value, ValueKind,
 };
 use super::context::Needs;
+use super::demands::Demands;
 use super::index::{At, Candidate, Found, Index, Keys, Relevant};
 use super::scope::{ActionScope, Known, Names, Scope};
 
 /// What is said about a policy in records and explanations.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyInfo {
     /// `@id`; of a link its `newId`.
     pub id: String,
@@ -32,6 +33,8 @@ pub struct PolicyInfo {
     pub message: Option<Arc<str>>,
     /// `@control`, ids of the catalogues it implements.
     pub control: Option<Arc<str>>,
+    /// `@step_up` and `@scopes`: what it demands of the caller's token.
+    pub demands: Option<Arc<Demands>>,
     /// Whether it is a `forbid`.
     pub forbids: bool,
 }
@@ -57,6 +60,13 @@ impl Satisfied {
     pub fn permits(&self) -> &[Arc<PolicyInfo>] {
         &self.permits
     }
+
+    /// The evidence that is left of the permits for which `counts` is true, if any is, and the other permits.
+    #[must_use]
+    pub fn keep(self, counts: impl Fn(&PolicyInfo) -> bool) -> (Option<Self>, Vec<Arc<PolicyInfo>>) {
+        let (permits, others): (Vec<_>, Vec<_>) = self.permits.into_iter().partition(|policy| counts(policy));
+        ((!permits.is_empty()).then_some(Self { permits }), others)
+    }
 }
 
 /// What the policies say about one query.
@@ -64,8 +74,15 @@ impl Satisfied {
 pub enum Answer {
     /// At least one permit, no forbid, no error.
     Permitted(Satisfied),
-    /// At least one forbid; errors of other policies are listed beside.
-    Forbidden(Vec<Arc<PolicyInfo>>, Vec<Failure>),
+    /// At least one forbid; permits that it overrules, and errors of other policies, are listed beside.
+    Forbidden {
+        /// The forbids, never empty.
+        forbids: Vec<Arc<PolicyInfo>>,
+        /// The permits.
+        permits: Vec<Arc<PolicyInfo>>,
+        /// The errors.
+        failures: Vec<Failure>,
+    },
     /// No forbid, but a policy that applied failed to evaluate.
     Failed(Vec<Failure>),
     /// Nothing failed, nothing permits.
@@ -307,7 +324,7 @@ impl Engine {
         if evaluated.is_none() {
             Answer::Broken
         } else if !forbids.is_empty() {
-            Answer::Forbidden(forbids, failures)
+            Answer::Forbidden { forbids, permits, failures }
         } else if !failures.is_empty() {
             // Cedar skips a policy that errors, a forbid included. Rule 2: an error is a denial.
             Answer::Failed(failures)

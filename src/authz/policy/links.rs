@@ -117,15 +117,8 @@ impl Reading<'_, '_> {
         let principal = principal.map(|json| self.uid(json)).transpose().map_err(wrong)?;
         let resource = resource.map(|json| self.uid(json)).transpose().map_err(wrong)?;
         let template = self.templates.entry(at).or_insert_with(|| template_id.into()).clone();
-        let PolicyInfo { reason, message, control, forbids, .. } = &*written.info;
-        let info = PolicyInfo {
-            id: new_id.clone(),
-            template: Some(template),
-            reason: reason.clone(),
-            message: message.clone(),
-            control: control.clone(),
-            forbids: *forbids,
-        };
+        let said = PolicyInfo::clone(&written.info);
+        let info = PolicyInfo { id: new_id.clone(), template: Some(template), ..said };
         Ok(Link { file, text, info: Arc::new(info), template: at, principal, resource })
     }
 

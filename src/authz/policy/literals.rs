@@ -87,13 +87,16 @@ fn is_namespace(id: &str) -> bool {
 fn check_endpoint(id: &str, targets: &[Arc<Target>]) -> Result<(), &'static str> {
     let (server, path) = id.find('/').and_then(|at| id.split_at_checked(at)).ok_or("expected `server/path`")?;
     let has_endpoints = |target: &Target| matches!(target.protocol, Protocol::Http | Protocol::Grpc);
-    let Some(target) = targets.iter().find(|target| *target.name == *server && has_endpoints(target)) else {
+    let has_any = |target: &Target| has_endpoints(target) || target.resource_metadata.is_some();
+    let Some(target) = targets.iter().find(|target| *target.name == *server && has_any(target)) else {
         return Err("expected the name of an http or grpc target before the first `/`");
     };
     // What lies above the prefix holds all that is below it.
     let reachable = |prefix: &String| segment_prefix(prefix, path) || segment_prefix(path, prefix);
-    if !target.matches.path_prefix.as_ref().is_none_or(reachable) {
-        return Err("its path is outside of the target's `path_prefix`");
+    let is_below = has_endpoints(target) && target.matches.path_prefix.as_ref().is_none_or(reachable);
+    let is_metadata = target.resource_metadata.as_ref().is_some_and(|metadata| segment_prefix(path, metadata.path()));
+    if !is_below && !is_metadata {
+        return Err("its path is neither below the target's `path_prefix` nor that of its `resource_metadata`");
     }
     match canonical_path(path) {
         Ok(canonical) if canonical == path && path.matches('/').count() > MAX_ENDPOINT_DEPTH => {

@@ -16,7 +16,7 @@ use super::registry::Registry;
 use super::source::{BundleError, Chain, Kind, SourceFile, place_of, quoted};
 use crate::authz::call::http;
 use crate::authz::identity::spiffe::SpiffeId;
-use crate::authz::target::{Protocol, Target};
+use crate::authz::target::{Protocol, Target, TokenUse};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -257,6 +257,15 @@ fn check_target(target: &Target) -> Result<(), String> {
     }
     if target.denial.is_some() && !matches!(protocol, Protocol::Mcp | Protocol::A2a) {
         return Err("`denial` is for targets that speak mcp or a2a".into());
+    }
+    if target.audiences.iter().any(String::is_empty) {
+        return Err("`audiences` are names of the target in tokens, and none is empty".into());
+    }
+    if target.tokens == TokenUse::Ignore && (!target.audiences.is_empty() || target.resource_metadata.is_some()) {
+        return Err("`audiences` and `resource_metadata` mean nothing where `tokens` are ignored".into());
+    }
+    if protocol == Protocol::Opaque && target.resource_metadata.is_some() {
+        return Err("`resource_metadata` is read with the path of a request, which opaque targets do not read".into());
     }
     if target.batches.is_some() && protocol != Protocol::Mcp {
         return Err("`batches` is for targets that speak mcp".into());

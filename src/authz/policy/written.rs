@@ -5,13 +5,14 @@ use std::sync::Arc;
 use cedar_policy::PolicySet;
 
 use super::cedar::{self, Policy, Template};
+use super::demands::Demands;
 use super::engine::PolicyInfo;
 use super::nesting;
 use super::source::{BundleError, line_of};
 use super::validation::Validation;
 
 /// Annotations that Palisade knows; any other one is a misspelling.
-const ANNOTATIONS: &[&str] = &["id", "reason", "message", "control"];
+const ANNOTATIONS: &[&str] = &["id", "reason", "message", "control", "step_up", "scopes"];
 
 /// Longest id, in bytes: it is in every record of what it decides, and a line of what is told to people.
 const MAX_ID_BYTES: usize = 256;
@@ -166,12 +167,14 @@ fn info(policy: &Template) -> Result<PolicyInfo, String> {
     let Some(reason) = value("reason").filter(|reason| !reason.is_empty()) else {
         return Err(format!("policy `{id}` has no `@reason(\"…\")`"));
     };
+    let demands = Demands::parse(value("step_up"), value("scopes"));
     Ok(PolicyInfo {
         id: id.to_owned(),
         template: None,
         reason: reason.into(),
         message: value("message").map(Into::into),
         control: value("control").map(Into::into),
+        demands: demands.map_err(|wrong| format!("policy `{id}`: {wrong}"))?.map(Arc::new),
         forbids: policy.effect() == cedar::Effect::Forbid,
     })
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::Refused;
+use super::claims::Claims;
 use super::issuer::{Issuer, Unbound};
 use super::presented::Role;
 use super::verified::{Authority, Rules, Token};
@@ -53,6 +54,36 @@ pub struct Proof {
     pub depth: usize,
     /// Whether nobody else could present it.
     pub bound: bool,
+}
+
+impl Proved {
+    /// The token that speaks for the call: the user's before the agent's own.
+    #[must_use]
+    pub fn speaks(&self) -> Option<&Proof> {
+        self.user.as_ref().or(self.agent.as_ref())
+    }
+
+    /// What that token says of scopes and login. Of a JWT-SVID the specification says who, for whom and until when: the rest is
+    /// no more than its trust domain's word.
+    #[must_use]
+    pub fn says(&self) -> Option<&Claims> {
+        let token = &self.speaks()?.token;
+        matches!(token.authority, Authority::Issuer(_)).then_some(&token.claims)
+    }
+
+    /// Whether each token is for one of `audiences`; an empty list asks for nothing.
+    ///
+    /// # Errors
+    /// [`Reason::TokenAudienceMismatch`]
+    pub fn is_for(&self, audiences: &[String]) -> Result<(), Refused> {
+        let fits = |proof: &&Proof| proof.token.claims.audiences.iter().any(|audience| audiences.contains(audience));
+        match self.user.iter().chain(&self.agent).find(|proof| !fits(proof)) {
+            Some(_) if !audiences.is_empty() => {
+                Err(Refused::new(Reason::TokenAudienceMismatch, "`aud` names none of the target's `audiences`"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Proof {

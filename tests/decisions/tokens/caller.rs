@@ -20,13 +20,13 @@ use serde_json::{Value, json};
 use super::{Change, T0, rules, verified};
 use crate::support;
 
-const BOT: &str = "spiffe://example.org/ns/agents/sa/token-bot";
+pub(super) const BOT: &str = "spiffe://example.org/ns/agents/sa/token-bot";
 /// A self-signed certificate, and SHA-256 of its DER in base64url.
 const CERTIFICATE: &str = "-----BEGIN%20CERTIFICATE-----%0AAAECAwQF%0A-----END%20CERTIFICATE-----%0A";
 const DIGEST: &str = "F-iNsYev1iwW5d6_PmUnzQBrwBK8kLUagQzYDC1RH0M";
 
 /// The client `bot` is the workload of these tests.
-fn own_rules(unbound: Unbound) -> Rules {
+pub(super) fn own_rules(unbound: Unbound) -> Rules {
     let mut rules = rules();
     for issuer in &mut rules.issuers {
         issuer.actors.insert("bot".into(), BOT.into());
@@ -39,12 +39,12 @@ fn change(change: Value) -> Change {
     serde_json::from_value(change).unwrap()
 }
 
-fn tokens(all: &[(Role, Value)]) -> Tokens {
+pub(super) fn tokens(all: &[(Role, Value)]) -> Tokens {
     let token = |(role, of): &(Role, Value)| (*role, Arc::new(verified(&change(of.clone())).unwrap()));
     Tokens::Verified(all.iter().map(token).collect())
 }
 
-fn request(certificate: &'static str) -> Request<'static> {
+pub(super) fn request(certificate: &'static str) -> Request<'static> {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": {"name": "query_customers", "arguments": {"segment": "startup"}}});
     let body = body.to_string();

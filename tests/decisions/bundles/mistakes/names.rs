@@ -21,7 +21,7 @@ pub const MISTAKES: &[Mistake] = &[
         edit: |edit| {
             edit.policy("@id(\"new\")\n@reason(\"r\")\nforbid (principal, action in Action::\"http\", resource in Endpoint::\"crm-status/admin\");")
         },
-        message: "policies/new.cedar:2: policy `new` names `Endpoint::\"crm-status/admin\"`, which no call can be about: its path is outside of the target's `path_prefix`",
+        message: "policies/new.cedar:2: policy `new` names `Endpoint::\"crm-status/admin\"`, which no call can be about: its path is neither below the target's `path_prefix` nor that of its `resource_metadata`",
     },
     Mistake {
         name: "endpoint of an unknown server",

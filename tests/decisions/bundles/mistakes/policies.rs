@@ -112,12 +112,12 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "unknown annotation",
         edit: |edit| edit.policy("@id(\"new\")\n@reason(\"r\")\n@limit(\"x\")\npermit (principal, action, resource);"),
-        message: "policies/new.cedar:2: annotation `@limit` is unknown; expected one of @id, @reason, @message, @control",
+        message: "policies/new.cedar:2: annotation `@limit` is unknown; expected one of @id, @reason, @message, @control, @step_up, @scopes",
     },
     Mistake {
         name: "misspelled annotation",
         edit: |edit| edit.policy("@id(\"new\")\n@reson(\"r\")\npermit (principal, action, resource);"),
-        message: "policies/new.cedar:2: annotation `@reson` is unknown; expected one of @id, @reason, @message, @control",
+        message: "policies/new.cedar:2: annotation `@reson` is unknown; expected one of @id, @reason, @message, @control, @step_up, @scopes",
     },
     Mistake {
         name: "no id",
@@ -138,6 +138,27 @@ pub const MISTAKES: &[Mistake] = &[
         name: "empty reason",
         edit: |edit| edit.policy("@id(\"new\")\n@reason(\"\")\npermit (principal, action, resource);"),
         message: "policies/new.cedar:2: policy `new` has no `@reason(\"…\")`",
+    },
+    Mistake {
+        name: "a login that is none",
+        edit: |edit| {
+            edit.policy(
+                "\n@id(\"new\") @reason(\"r\") @step_up(\"mfa  max_age=60\") permit (principal, action, resource);",
+            )
+        },
+        message: "policies/new.cedar:3: policy `new`: `@step_up`: expected names separated by single spaces, of up to 512 visible ASCII characters without `\"` and `\\`",
+    },
+    Mistake {
+        name: "an age without a number",
+        edit: |edit| {
+            edit.policy("\n@id(\"new\") @reason(\"r\") @step_up(\"max_age=5m\") permit (principal, action, resource);")
+        },
+        message: "policies/new.cedar:3: policy `new`: `@step_up`: `max_age` is from 0 to 31622400 seconds",
+    },
+    Mistake {
+        name: "no scopes",
+        edit: |edit| edit.policy("\n@id(\"new\") @reason(\"r\") @scopes permit (principal, action, resource);"),
+        message: "policies/new.cedar:3: policy `new`: `@scopes`: expected names separated by single spaces, of up to 512 visible ASCII characters without `\"` and `\\`",
     },
     Mistake {
         name: "annotation twice",

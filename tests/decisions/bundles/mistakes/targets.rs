@@ -23,7 +23,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "an unknown key of a target",
         edit: |edit| edit.replace("targets.toml", "classification = \"internal\"", "clasification = \"internal\""),
-        message: "targets.toml:24: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `tokens`, `message_paths`, `match`",
+        message: "targets.toml:24: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `tokens`, `audiences`, `resource_metadata`, `message_paths`, `match`",
     },
     Mistake {
         name: "an unknown protocol",
@@ -143,6 +143,66 @@ pub const MISTAKES: &[Mistake] = &[
             )
         },
         message: "targets.toml: target `crm-status`: `batches` is for targets that speak mcp",
+    },
+    Mistake {
+        name: "metadata that is no URL",
+        edit: |edit| {
+            edit.replace("targets.toml", "tokens = \"verify\"", "tokens = \"verify\"\nresource_metadata = \"crm\"")
+        },
+        message: "targets.toml:14: expected a URL whose path begins with /.well-known/oauth-protected-resource, without a query",
+    },
+    Mistake {
+        name: "metadata at another path",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "tokens = \"verify\"",
+                "tokens = \"verify\"\nresource_metadata = \"https://crm.example.org/mcp\"",
+            )
+        },
+        message: "targets.toml:14: expected a URL whose path begins with /.well-known/oauth-protected-resource, without a query",
+    },
+    Mistake {
+        name: "metadata with a query",
+        edit: |edit| {
+            edit.replace("targets.toml", "tokens = \"verify\"", "tokens = \"verify\"\nresource_metadata = \"https://crm.example.org/.well-known/oauth-protected-resource?x\"")
+        },
+        message: "targets.toml:14: expected a URL whose path begins with /.well-known/oauth-protected-resource, without a query",
+    },
+    Mistake {
+        name: "metadata at a path that goes up",
+        edit: |edit| {
+            edit.replace("targets.toml", "tokens = \"verify\"", "tokens = \"verify\"\nresource_metadata = \"https://crm.example.org/.well-known/oauth-protected-resource/../x\"")
+        },
+        message: "targets.toml:14: expected a URL whose path begins with /.well-known/oauth-protected-resource, without a query",
+    },
+    Mistake {
+        name: "metadata of a host that is none",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "tokens = \"verify\"",
+                "tokens = \"verify\"\nresource_metadata = \"https://a b/.well-known/oauth-protected-resource\"",
+            )
+        },
+        message: "targets.toml:14: expected a URL whose path begins with /.well-known/oauth-protected-resource, without a query",
+    },
+    Mistake {
+        name: "metadata beside the well-known path",
+        edit: |edit| {
+            edit.replace("targets.toml", "tokens = \"verify\"", "tokens = \"verify\"\nresource_metadata = \"https://crm.example.org/.well-known/oauth-protected-resourcex\"")
+        },
+        message: "targets.toml:14: expected a URL whose path begins with /.well-known/oauth-protected-resource, without a query",
+    },
+    Mistake {
+        name: "an audience that is empty",
+        edit: |edit| edit.replace("targets.toml", "tokens = \"verify\"", "audiences = [\"\"]"),
+        message: "targets.toml: target `crm`: `audiences` are names of the target in tokens, and none is empty",
+    },
+    Mistake {
+        name: "audiences of tokens that are ignored",
+        edit: |edit| edit.replace("targets.toml", "tokens = \"verify\"", "tokens = \"ignore\"\naudiences = [\"crm\"]"),
+        message: "targets.toml: target `crm`: `audiences` and `resource_metadata` mean nothing where `tokens` are ignored",
     },
     Mistake {
         name: "a target group that no policy and no file knows",

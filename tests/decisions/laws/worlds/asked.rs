@@ -52,8 +52,15 @@ impl Asked {
             let policy = set.policy(&PolicyId::new(id)).unwrap();
             let forbids = policy.effect() == cedar_policy::Effect::Forbid;
             let template = policy.template_id().map(|template| Arc::from(template.to_string()));
-            let info =
-                PolicyInfo { id: id.clone(), template, reason: "".into(), message: None, control: None, forbids };
+            let info = PolicyInfo {
+                id: id.clone(),
+                template,
+                reason: "".into(),
+                message: None,
+                control: None,
+                demands: None,
+                forbids,
+            };
             let core: &cedar::Policy = policy.as_ref();
             Some((Arc::new(info), core.clone()))
         };
@@ -196,7 +203,7 @@ impl From<Answer> for Said {
             |all: Vec<Failure>| all.iter().map(|failure| (failure.policy.id.clone(), same(failure.error))).collect();
         match answer {
             Answer::Permitted(satisfied) => Self::Permitted(ids(satisfied.permits())),
-            Answer::Forbidden(forbids, errors) => Self::Forbidden(ids(&forbids), failures(errors)),
+            Answer::Forbidden { forbids, failures: errors, .. } => Self::Forbidden(ids(&forbids), failures(errors)),
             Answer::Failed(errors) => Self::Failed(failures(errors)),
             Answer::NotPermitted => Self::NotPermitted,
             Answer::Broken => Self::Broken,

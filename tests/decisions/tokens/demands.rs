@@ -1,0 +1,313 @@
+//! What policies demand of a token beside their conditions, what targets do, and how a caller learns of it.
+
+use std::sync::Arc;
+
+use palisade::authz::comparison::{self, Asked};
+use palisade::authz::decision::{Decision, Verdict};
+use palisade::authz::facts::Facts;
+use palisade::authz::identity::IdentitySource;
+use palisade::authz::policy::Reference;
+use palisade::authz::reason::Reason;
+use palisade::authz::request::{Body, Request};
+use palisade::authz::token::Tokens;
+use palisade::authz::token::issuer::Unbound;
+use palisade::authz::token::presented::Role;
+use palisade::authz::{Active, Settings, authorize};
+use palisade::envoy::response;
+use serde_json::{Value, json};
+
+use super::T0;
+use super::caller::{BOT, own_rules, request, tokens};
+use crate::support;
+
+const METADATA: &str = "https://crm.example.org/.well-known/oauth-protected-resource/mcp";
+
+/// The default bundle with more policies for the bot, and more about the target `crm`.
+struct World {
+    active: Active,
+    reference: Reference,
+}
+
+impl World {
+    /// `(BOT)` is the scope of the bot's calls; `target` stands for what the target says of tokens.
+    fn new(policies: &[&str], target: &str) -> Self {
+        let mut files = support::default_files();
+        let scope =
+            |policy: &&str| policy.replace("(BOT)", &format!("(principal == Agent::\"{BOT}\", action, resource)"));
+        if !policies.is_empty() {
+            files.insert("asked.cedar".into(), policies.iter().map(scope).collect::<String>().into_bytes());
+        }
+        let targets = String::from_utf8(files["targets.toml"].clone()).unwrap();
+        let targets = targets.replacen("tokens = \"verify\"", target, 1);
+        files.insert("targets.toml".into(), targets.into_bytes());
+        let active = Active::Loaded(Box::new(support::load(&files).unwrap_or_else(|error| panic!("{error}"))));
+        Self { active, reference: Reference::load(&support::sources(&files)).unwrap() }
+    }
+
+    fn ask(&self, request: &Request<'_>, tokens: Tokens) -> Decision {
+        self.ask_as(BOT, request, tokens)
+    }
+
+    /// For the client `bot` at this workload.
+    fn ask_as(&self, agent: &str, request: &Request<'_>, tokens: Tokens) -> Decision {
+        let mut rules = own_rules(Unbound::Deny);
+        rules.issuers.iter_mut().for_each(|issuer| drop(issuer.actors.insert("bot".into(), agent.into())));
+        let settings = Settings { tokens: Arc::new(rules), ..support::settings() };
+        let source = IdentitySource::SourcePrincipal;
+        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(request)) };
+        let decision = authorize(&self.active, &settings, source, request, &facts);
+        let bundle = support::loaded(&self.active);
+        let asked = Asked { bundle, settings: &settings, source, request, facts: &facts };
+        assert_eq!(comparison::check(&self.reference, &asked, &decision), Ok(()));
+        decision
+    }
+
+    /// The code (`permit` for a permit) with the challenge, for a user's token with these claims.
+    fn says(&self, claims: Value) -> (&'static str, String) {
+        self.answer(&request(""), tokens(&[(Role::User, json!({ "claims": claims }))]))
+    }
+
+    fn answer(&self, request: &Request<'_>, tokens: Tokens) -> (&'static str, String) {
+        let decision = self.ask(request, tokens);
+        let challenge = challenge(&decision);
+        (decision.reason().map_or("permit", Reason::code), challenge)
+    }
+}
+
+/// `www-authenticate` without its `error_description`; empty where there is none.
+fn challenge(decision: &Decision) -> String {
+    use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+    let answer = response::build(decision, "id").message();
+    let Some(HttpResponse::DeniedResponse(denied)) = answer.http_response else { return String::new() };
+    let headers: Vec<_> = denied.headers.into_iter().filter_map(|option| option.header).collect();
+    let all: Vec<_> = headers.into_iter().filter(|header| header.key == "www-authenticate").collect();
+    assert!(all.len() <= 1);
+    let Some(header) = all.into_iter().next() else { return String::new() };
+    match header.value.split_once(", error_description=\"") {
+        Some((before, rest)) => before.to_owned() + rest.split_once('"').unwrap().1,
+        None => header.value,
+    }
+}
+
+fn at_metadata(method: &str, path: &str) -> Request<'static> {
+    let mut request = request("");
+    let http = request.http.as_mut().unwrap();
+    (http.method, http.path, http.body) = (method.to_owned().into(), path.to_owned().into(), Body::Absent);
+    http.headers = palisade::authz::request::Headers::new([("host", "crm.example.org")], false);
+    request
+}
+
+/// A condition that never holds at the moment of these tests.
+const NEVER: &str = "context.now < datetime(\"2020-01-01\")";
+
+const STEP_UP: &str = "@id(\"p\") @reason(\"r\") @step_up(\"urn:mfa urn:hwk max_age=300\") permit (BOT);";
+
+#[test]
+fn a_permit_that_demands_a_login_counts_only_with_it() {
+    let world = World::new(&[STEP_UP], "");
+    let met = json!({"acr": "urn:hwk", "auth_time": T0 - 300});
+    assert_eq!(world.says(met.clone()), ("permit", String::new()));
+    let wanted = "Bearer error=\"insufficient_user_authentication\", acr_values=\"urn:mfa urn:hwk\", max_age=\"300\"";
+    for claims in [
+        json!({"acr": null, "auth_time": T0}),
+        json!({"acr": "urn:pwd", "auth_time": T0}),
+        json!({"acr": "urn:mfa", "auth_time": T0 - 301}),
+        json!({"acr": "urn:mfa", "auth_time": null}),
+    ] {
+        assert_eq!(world.says(claims.clone()), ("step_up_required", wanted.to_owned()), "{claims}");
+    }
+    // Another permit that demands nothing suffices.
+    let other = World::new(&[STEP_UP, "@id(\"q\") @reason(\"r\") permit (BOT);"], "");
+    let decision = other.ask(&request(""), tokens(&[(Role::User, json!({"claims": {"acr": null}}))]));
+    assert_eq!(support::policies(&decision), ["q"]);
+    assert_eq!(decision.evaluations[0].demanding.iter().map(|policy| &*policy.id).collect::<Vec<_>>(), ["p"]);
+    // And its condition has to hold as ever.
+    let unmet = STEP_UP.replace(';', " when { context.now < datetime(\"2020-01-01\") };");
+    assert_eq!(World::new(&[&unmet], "").says(met), ("no_policy_permits", String::new()));
+}
+
+#[test]
+fn a_permit_that_demands_scopes_names_all_of_them() {
+    let world = World::new(&["@id(\"p\") @reason(\"r\") @scopes(\"crm:read crm:export\") permit (BOT);"], "");
+    assert_eq!(world.says(json!({"scope": "crm:export x crm:read"})).0, "permit");
+    let wanted = "Bearer error=\"insufficient_scope\", scope=\"crm:read crm:export\"";
+    for scope in [json!(null), json!(""), json!("crm:read"), json!("CRM:READ crm:export")] {
+        assert_eq!(world.says(json!({"scope": scope})), ("scope_insufficient", wanted.to_owned()));
+    }
+    // With a login missing as well, one challenge says both.
+    let both = World::new(&["@id(\"p\") @reason(\"r\") @step_up(\"mfa\") @scopes(\"a\") permit (BOT);"], "");
+    let wanted = "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa\", scope=\"a\"";
+    assert_eq!(both.says(json!({"acr": null, "scope": "b"})), ("step_up_required", wanted.to_owned()));
+    // Without a token there is nothing to be wrong with it, and nobody learns what login opens what.
+    assert_eq!(both.answer(&request(""), Tokens::Absent), ("token_absent", "Bearer scope=\"a\"".to_owned()));
+    // Of several permits the first one tells.
+    let two = World::new(
+        &[
+            "@id(\"p\") @reason(\"r\") @scopes(\"a b\") permit (BOT);",
+            "@id(\"q\") @reason(\"r\") @scopes(\"c\") permit (BOT);",
+        ],
+        "",
+    );
+    assert_eq!(two.says(json!({"scope": "a"})).1, "Bearer error=\"insufficient_scope\", scope=\"a b\"");
+    assert_eq!(two.says(json!({"scope": "c"})).0, "permit");
+}
+
+#[test]
+fn a_forbid_says_how_to_be_rid_of_it() {
+    let permit = "@id(\"p\") @reason(\"r\") @scopes(\"a\") permit (BOT);";
+    let forbid = "@id(\"f\") @reason(\"r\") @step_up(\"mfa\") forbid (BOT) \
+                  unless { context has session && context.session has acr && context.session.acr == \"mfa\" };";
+    let world = World::new(&[permit, forbid], "");
+    assert_eq!(world.says(json!({"acr": "mfa", "scope": "a"})).0, "permit");
+    let wanted = "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa\"";
+    assert_eq!(world.says(json!({"acr": "pwd", "scope": "a"})), ("step_up_required", wanted.to_owned()));
+    // What the permit behind it demands is told as well, or the next answer would be no again.
+    assert_eq!(world.says(json!({"acr": "pwd", "scope": "b"})).1, format!("{wanted}, scope=\"a\""));
+    assert_eq!(world.says(json!({"acr": "mfa", "scope": "b"})).0, "scope_insufficient");
+
+    let plain = "@id(\"g\") @reason(\"r\") forbid (BOT);";
+    let refused = ("policy_forbids", String::new());
+    // No login helps where another forbid stands, where nothing permits, or where it is demanded and there.
+    assert_eq!(World::new(&[permit, forbid, plain], "").says(json!({"acr": "pwd", "scope": "a"})), refused);
+    assert_eq!(World::new(&[forbid], "").says(json!({"acr": "pwd"})), refused);
+    let always = "@id(\"f\") @reason(\"r\") @step_up(\"mfa\") forbid (BOT);";
+    assert_eq!(World::new(&[permit, always], "").says(json!({"acr": "mfa", "scope": "a"})), refused);
+}
+
+/// A client looks for a challenge in status and headers, whatever else a target does with denials.
+#[test]
+fn a_challenge_is_no_answer_in_the_protocol() {
+    for profile in ["json_rpc_200", "tool_error_200"] {
+        let mut files = support::default_files();
+        let targets = String::from_utf8(files["targets.toml"].clone()).unwrap();
+        let targets = targets.replace("denial = \"http_403\"", &format!("denial = \"{profile}\""));
+        files.insert("targets.toml".into(), targets.into_bytes());
+        let policy = STEP_UP.replace("(BOT)", &format!("(principal == Agent::\"{BOT}\", action, resource)"));
+        files.insert("asked.cedar".into(), policy.into_bytes());
+        let active = Active::Loaded(Box::new(support::load(&files).unwrap()));
+        let settings = Settings { tokens: Arc::new(own_rules(Unbound::Deny)), ..support::settings() };
+        let (request, tokens) = (request(""), tokens(&[(Role::User, json!({}))]));
+        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(&request)) };
+        let decision = authorize(&active, &settings, IdentitySource::SourcePrincipal, &request, &facts);
+        let Some((status, body)) =
+            support::denied(&response::build(&decision, "id").message()).map(|(s, b)| (s, b.to_owned()))
+        else {
+            panic!("{decision:?}")
+        };
+        assert!(status == 401 && body.contains("\"id\":1") && body.contains("step_up_required"), "{status} {body}");
+    }
+}
+
+#[test]
+fn a_target_asks_for_a_token_and_says_where_to_get_one() {
+    let permit = "@id(\"p\") @reason(\"r\") permit (BOT);";
+    let world = World::new(&[permit], &format!("tokens = \"require\"\nresource_metadata = \"{METADATA}\""));
+    let bearer = format!("Bearer resource_metadata=\"{METADATA}\"");
+    assert_eq!(world.answer(&request(""), Tokens::Absent), ("token_absent", bearer));
+    assert_eq!(world.says(json!({})).0, "permit");
+    let own = tokens(&[(Role::Agent, json!({"claims": {"sub": "bot", "act": null}}))]);
+    assert_eq!(world.answer(&request(""), own).0, "permit");
+
+    // The metadata itself is there without one, as an endpoint of the target that policies decide about.
+    let path = "/.well-known/oauth-protected-resource/mcp";
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        let decision = world.ask(&at_metadata(method, path), Tokens::Absent);
+        assert_eq!(decision.reason(), None, "{method}");
+        assert_eq!(decision.evaluations[0].action, method);
+        assert_eq!(decision.evaluations[0].resource_text(), format!("Endpoint::\"crm{path}\""));
+    }
+    for (method, path, code) in [
+        ("POST", path, "method_unsupported"),
+        ("DELETE", path, "method_unsupported"),
+        ("GET", "/.well-known/oauth-protected-resource", "target_unknown"),
+        ("GET", "/.well-known/oauth-protected-resource/mcp/", "target_unknown"),
+        ("GET", "/.well-known/oauth-protected-resource/mcp/x", "target_unknown"),
+        ("GET", "/.well-known/oauth-protected-resource/../../mcp", "path_ambiguous"),
+        ("GET", "/mcp", "token_absent"),
+    ] {
+        assert_eq!(world.answer(&at_metadata(method, path), Tokens::Absent).0, code, "{method} {path}");
+    }
+    let mut with_body = at_metadata("GET", path);
+    with_body.http.as_mut().unwrap().body = Body::Raw(b"{}".to_vec().into());
+    assert_eq!(world.answer(&with_body, Tokens::Absent).0, "body_unexpected");
+    // A token that is bad is bad here as well.
+    let bad = Tokens::Failed(super::verified(&serde_json::from_value(json!({"raw": "x"})).unwrap()).unwrap_err());
+    assert_eq!(world.answer(&at_metadata("GET", path), bad).0, "token_malformed");
+    // Without a policy nothing is reachable.
+    let unpermitted = World::new(&[], &format!("tokens = \"require\"\nresource_metadata = \"{METADATA}\""));
+    let decision = unpermitted.ask(&at_metadata("DELETE", path), Tokens::Absent);
+    assert_eq!(decision.reason(), Some(Reason::MethodUnsupported));
+}
+
+#[test]
+fn a_token_is_for_the_target_that_it_is_shown_to() {
+    let permit = "@id(\"p\") @reason(\"r\") permit (BOT);";
+    let world = World::new(&[permit], "audiences = [\"https://crm.example.org/mcp\", \"crm\"]");
+    let with = |audiences: Value| world.says(json!({ "aud": audiences })).0;
+    assert_eq!(with(json!(["https://crm.example/mcp", "crm"])), "permit");
+    assert_eq!(with(json!(["https://crm.example/mcp", "https://crm.example.org/mcp"])), "permit");
+    for other in [
+        json!("https://crm.example/mcp"),
+        json!(["https://crm.example/mcp", "CRM"]),
+        json!(["https://crm.example/mcp", "https://crm.example.org/mcp/"]),
+    ] {
+        assert_eq!(with(other), "token_audience_mismatch");
+    }
+    // Each token of several has to be.
+    let own = |audience: &str| {
+        (Role::Agent, json!({"claims": {"sub": "bot", "act": null, "aud": ["https://crm.example/mcp", audience]}}))
+    };
+    let user = (Role::User, json!({"claims": {"aud": ["https://crm.example/mcp", "crm"]}}));
+    assert_eq!(world.answer(&request(""), tokens(&[user.clone(), own("crm")])).0, "permit");
+    assert_eq!(world.answer(&request(""), tokens(&[user, own("mail")])).0, "token_audience_mismatch");
+    assert_eq!(world.answer(&request(""), Tokens::Absent).0, "permit", "none is asked for");
+}
+
+/// A denial that asks for a login is a denial: no demand ever permits what a condition does not.
+#[test]
+fn demands_only_take_away() {
+    let demands = ["", "@step_up(\"mfa\")", "@scopes(\"a\")", "@step_up(\"mfa max_age=60\") @scopes(\"a b\")"];
+    let conditions = ["true", NEVER, "context has session && context.session has acr"];
+    let claims =
+        [json!({}), json!({"acr": "mfa", "auth_time": T0, "scope": "a b"}), json!({"acr": "mfa", "scope": "a"})];
+    let mut worlds = Vec::new();
+    for on in conditions {
+        for forbidden in ["false", "true"] {
+            for permit in demands {
+                worlds.extend(demands.map(|forbid| (on, forbidden == "true", permit, forbid)));
+            }
+        }
+    }
+    // Each world is an agent of its own in one bundle.
+    let agent = |at: usize| format!("spiffe://example.org/ns/agents/sa/bot-{at}");
+    let policy = |at: usize, id: &str, demand: &str, effect: &str, on: &str| {
+        let scope = format!("principal == Agent::\"{}\", action, resource", agent(at));
+        format!("@id(\"{id}{at}\") @reason(\"r\") {demand} {effect} ({scope}) when {{ {on} }};\n")
+    };
+    let written = worlds.iter().enumerate().map(|(at, (on, is_forbidden, permit, forbid))| {
+        let forbidden = if *is_forbidden { on } else { NEVER };
+        policy(at, "p", permit, "permit", on) + &policy(at, "f", forbid, "forbid", forbidden)
+    });
+    let written: Vec<String> = written.collect();
+    let world = World::new(&written.iter().map(String::as_str).collect::<Vec<_>>(), "");
+    let mut permitted = 0;
+    for (at, (on, is_forbidden, permit, forbid)) in worlds.iter().enumerate() {
+        for claims in &claims {
+            let mut request = request("");
+            request.source_principal = agent(at).into();
+            let decision = world.ask_as(&agent(at), &request, tokens(&[(Role::User, json!({ "claims": claims }))]));
+            let holds = match *on {
+                NEVER => false,
+                "true" => true,
+                _ => claims.get("acr").is_some(),
+            };
+            let is_permit = matches!(decision.verdict, Verdict::Permit(_));
+            permitted += usize::from(is_permit);
+            assert!(!is_permit || holds && !is_forbidden, "{on} {is_forbidden} {permit} {forbid} {claims}");
+            if permit.is_empty() && !is_forbidden {
+                assert_eq!(is_permit, holds, "{on} {permit} {forbid} {claims}");
+            }
+        }
+    }
+    assert!(permitted > 40, "{permitted}");
+}
