@@ -22,6 +22,7 @@ use palisade::authz::identity::IdentitySource;
 use palisade::authz::limits::Limits;
 use palisade::authz::policy::Bundle;
 use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::seal::Seal;
 use palisade::authz::token::Tokens;
 use palisade::authz::{Active, Settings, authorize};
 use palisade::envoy::response;
@@ -43,8 +44,12 @@ fn main() {
     println!("bundle: {} policies; {RUNS} runs each, one thread", bundle.engine().len());
     println!("{:<52} {:>9} {:>9} {:>9}", "", "p50 µs", "p99 µs", "mean µs");
     let active = Active::Loaded(Box::new(bundle));
-    let settings =
-        Settings { trust_domains: vec!["example.org".into()], limits: Limits::default(), tokens: Arc::default() };
+    let settings = Settings {
+        trust_domains: vec!["example.org".into()],
+        limits: Limits::default(),
+        tokens: Arc::default(),
+        seal: Seal::default(),
+    };
     let facts = Facts {
         now: "2026-03-04T10:15:00Z".parse().expect("a time"),
         zone: TimeZone::UTC,

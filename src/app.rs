@@ -23,6 +23,7 @@ use crate::admin;
 use crate::audit;
 use crate::authz::Settings;
 use crate::authz::policy::source::BundleError;
+use crate::authz::seal::Seal;
 use crate::authz::token::{Authority, Keyring};
 use crate::capture::Capturer;
 use crate::config::{self, Config};
@@ -67,6 +68,9 @@ pub enum StartError {
     /// Keys cannot be had as configured.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The system has no random numbers.
+    #[error("there are no random numbers")]
+    Random,
     /// A thread or a runtime could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -200,8 +204,16 @@ fn believing(config: &Config, background: &tokio::runtime::Runtime) -> Result<(S
         trust_domains: config.identity.trust_domains.clone(),
         limits: config.limits.clone(),
         tokens: Arc::new(config.tokens()),
+        seal: sealing()?,
     };
     Ok((settings, Arc::new(Keys::start(config.keys(), background.handle())?)))
+}
+
+/// What seals with a key of this process: what it sealed means nothing to another, whose clients are then asked anew.
+fn sealing() -> Result<Seal, StartError> {
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| StartError::Random)?;
+    Ok(Seal::new(&key))
 }
 
 /// The keys that are fetched, as whoever verifies takes them.

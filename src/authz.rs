@@ -22,6 +22,8 @@ pub mod policy;
 pub mod reason;
 pub mod record;
 pub mod request;
+pub mod seal;
+pub mod step_up;
 pub mod target;
 pub mod token;
 
@@ -32,6 +34,7 @@ use call::http::canonical_path;
 use call::{Call, ProtocolFacts, Reading, Resource};
 use decision::{Decision, Denial, Evaluation, Permit, Verdict};
 use facts::Facts;
+use identity::spiffe::SpiffeId;
 use identity::{Caller, Identity, IdentitySource};
 use limits::Limits;
 use plain::{MAX_NAME_BYTES, bounded};
@@ -42,6 +45,8 @@ use policy::server::Server;
 use policy::{Bundle, Evaluated, Satisfied};
 use reason::Reason;
 use request::Request;
+use seal::Seal;
+use step_up::Bound;
 use target::{Target, TokenUse};
 use token::holder::Peer;
 use token::{Proved, Rules, Tokens};
@@ -68,7 +73,7 @@ impl Active {
 }
 
 /// What is configured about deciding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Trust domains whose workloads may be callers.
     pub trust_domains: Vec<String>,
@@ -76,6 +81,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Which tokens are looked for, and believed.
     pub tokens: Arc<Rules>,
+    /// Seals what clients are given to keep.
+    pub seal: Seal,
 }
 
 /// Decides one check that arrived at a listener with this identity source.
@@ -88,11 +95,12 @@ pub fn authorize(
 ) -> Decision {
     let Active::Loaded(bundle) = active else { return Decision::deny(Reason::BundleMissing) };
     let mut known = Decision::deny(Reason::InternalError);
-    match read_known(bundle, settings, source, request, &facts.tokens, &mut known) {
+    match read_known(bundle, settings, source, request, facts, &mut known) {
         Err(denial) => Decision { verdict: Verdict::Denial(denial), ..known },
         Ok((caller, server, reading)) => {
             let parts = Parts { request, reading: &reading, caller: &caller, server, facts, rules: &settings.tokens };
-            let (verdict, evaluations) = decide_all(bundle, &parts);
+            let state = known.target.as_deref().map(|target| bound(settings, target, &caller.agent, facts));
+            let (verdict, evaluations) = decide_all(bundle, &parts, state.as_ref());
             Decision { verdict, evaluations, reply: reading.reply, ..known }
         }
     }
@@ -107,7 +115,7 @@ fn read_known<'a>(
     settings: &Settings,
     source: IdentitySource,
     request: &'a Request<'a>,
-    tokens: &Tokens,
+    facts: &Facts,
     known: &mut Decision,
 ) -> Result<Read<'a>, Denial> {
     // The target is looked up first so that even a denial for identity is written in its protocol's words.
@@ -122,7 +130,7 @@ fn read_known<'a>(
     // Behind a waypoint the certificate is the waypoint's, whoever calls.
     let certificate = if source == IdentitySource::SourcePrincipal { &*request.source_certificate } else { "" };
     let peer = Peer { agent: &agent, certificate };
-    let proved = prove(known.target.as_deref(), settings, request, tokens, &peer)?;
+    let proved = prove(known.target.as_deref(), settings, request, &facts.tokens, &peer)?;
     known.behalf = proved.user.as_ref().and_then(|user| user.behalf(&settings.tokens));
     let caller = Caller { agent, proved };
     let (target, server) = found?.ok_or(Reason::TargetUnknown)?;
@@ -130,7 +138,16 @@ fn read_known<'a>(
         known.reply = unreadable.reply;
         Denial { detail: unreadable.detail.map(Cow::into_owned), ..unreadable.reason.into() }
     })?;
+    let bound = bound(settings, target, &caller.agent, facts);
+    if reading.calls.iter().any(|call| bound.is_misused(call)) {
+        known.reply = reading.reply;
+        return Err(Reason::RequestStateInvalid.into());
+    }
     Ok((caller, server, reading))
+}
+
+fn bound<'a>(settings: &'a Settings, target: &'a Target, agent: &'a SpiffeId, facts: &Facts) -> Bound<'a> {
+    Bound { seal: &settings.seal, agent, target, now: facts.now.as_second() }
 }
 
 /// What the tokens of a request prove, by the rules of its target.
@@ -159,7 +176,7 @@ fn prove(
 }
 
 /// Decides every call of the request. The first denial denies all.
-fn decide_all(bundle: &Bundle, parts: &Parts<'_>) -> (Verdict, Vec<Evaluation>) {
+fn decide_all(bundle: &Bundle, parts: &Parts<'_>, state: Option<&Bound<'_>>) -> (Verdict, Vec<Evaluation>) {
     let mut evidence = Vec::with_capacity(1);
     let mut evaluations = Vec::with_capacity(1);
     for call in &parts.reading.calls {
@@ -167,7 +184,12 @@ fn decide_all(bundle: &Bundle, parts: &Parts<'_>) -> (Verdict, Vec<Evaluation>) 
         evaluations.push(evaluation);
         match outcome {
             Ok(satisfied) => evidence.push(satisfied),
-            Err(denial) => return (Verdict::Denial(denial), evaluations),
+            Err(mut denial) => {
+                if denial.reason == Reason::StepUpRequired {
+                    denial.state = state.and_then(|state| state.state_for(call));
+                }
+                return (Verdict::Denial(denial), evaluations);
+            }
         }
     }
     let verdict = match Permit::new(evidence) {
@@ -281,7 +303,7 @@ pub fn read<'a>(
     settings: &Settings,
     source: IdentitySource,
     request: &'a Request<'a>,
-    tokens: &Tokens,
+    facts: &Facts,
 ) -> Result<Read<'a>, Denial> {
-    read_known(bundle, settings, source, request, tokens, &mut Decision::deny(Reason::InternalError))
+    read_known(bundle, settings, source, request, facts, &mut Decision::deny(Reason::InternalError))
 }

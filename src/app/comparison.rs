@@ -212,6 +212,7 @@ mod tests {
     use crate::authz::policy::source::SourceFile;
     use crate::authz::policy::{Bundle, Reference};
     use crate::authz::reason::Reason;
+    use crate::authz::seal::Seal;
     use crate::store::loader::{Loader, Patience};
     use crate::store::{Reload, Store, files};
 
@@ -347,8 +348,12 @@ mod tests {
     fn a_call_is_compared_with_the_bundle_that_decided() {
         let before = snapshot("forbid (principal, action, resource) when { principal has namespace };");
         let after = snapshot("forbid (principal, action, resource) unless { principal has namespace };");
-        let settings =
-            Settings { trust_domains: vec!["example.org".into()], limits: Limits::default(), tokens: Arc::default() };
+        let settings = Settings {
+            trust_domains: vec!["example.org".into()],
+            limits: Limits::default(),
+            tokens: Arc::default(),
+            seal: Seal::default(),
+        };
         for (bundle, reason) in [(&before, Some(Reason::PolicyForbids)), (&after, None)] {
             let decided = decided_by(bundle, &settings);
             assert_eq!(decided.decision.reason(), reason);
@@ -401,8 +406,12 @@ mod tests {
     #[test]
     fn what_cannot_be_compared_is_a_difference() {
         let bundle = snapshot("forbid (principal, action, resource) unless { principal has namespace };");
-        let settings =
-            Settings { trust_domains: vec!["example.org".into()], limits: Limits::default(), tokens: Arc::default() };
+        let settings = Settings {
+            trust_domains: vec!["example.org".into()],
+            limits: Limits::default(),
+            tokens: Arc::default(),
+            seal: Seal::default(),
+        };
         let part = |decided| compare(&settings, &TimeZone::UTC, &decided).unwrap_err().part;
         assert_eq!(part(Decided { bundle: Arc::default(), ..decided_by(&bundle, &settings) }), Part::Question);
         assert_eq!(

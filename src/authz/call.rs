@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use super::limits::Limits;
 use super::reason::Reason;
 use super::request::{HttpRequest, Request};
+use super::step_up::Round;
 use super::target::{Protocol, Target};
 use json::Json;
 use json_rpc::Reply;
@@ -35,6 +36,8 @@ pub struct Call<'a> {
     pub facts: ProtocolFacts<'a>,
     /// The JSON-RPC id, as JSON text.
     pub id: Option<String>,
+    /// What the client says of multi-round-trip requests.
+    pub round: Round<'a>,
 }
 
 /// The resource of a call.
@@ -185,7 +188,15 @@ impl<'a> Call<'a> {
     /// A call without arguments, facts or id.
     #[must_use]
     pub fn plain(action: impl Into<Cow<'a, str>>, resource: Resource<'a>) -> Self {
-        Self { action: action.into(), resource, method: None, arguments: None, facts: ProtocolFacts::None, id: None }
+        Self {
+            action: action.into(),
+            resource,
+            method: None,
+            arguments: None,
+            facts: ProtocolFacts::None,
+            id: None,
+            round: Round::default(),
+        }
     }
 }
 

@@ -80,11 +80,13 @@ pub struct Denial {
     pub detail: Option<String>,
     /// What of the demands of policies is not met, where meeting it would do.
     pub demands: Option<Box<Demands>>,
+    /// With what a client comes back that is asked for a login inside the protocol.
+    pub state: Option<String>,
 }
 
 impl From<Reason> for Denial {
     fn from(reason: Reason) -> Self {
-        Self { reason, message: None, detail: None, demands: None }
+        Self { reason, message: None, detail: None, demands: None, state: None }
     }
 }
 

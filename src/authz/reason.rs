@@ -238,6 +238,9 @@ reasons! {
     /// A policy asks for scopes that the token does not grant (`@scopes`).
     ScopeInsufficient: "scope_insufficient", Policy, 403, PERMISSION_DENIED, DENIED, "the token does not grant the scopes that are needed";
 
+    /// A call comes back with a state that was not sealed for it, for this caller, or too long ago.
+    RequestStateInvalid: "request_state_invalid", Caller, 403, PERMISSION_DENIED, INVALID_PARAMS, "the request state is not valid";
+
     // --- us ---------------------------------------------------------------------------------------
     /// No bundle has been loaded yet.
     BundleMissing: "bundle_missing", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer is not ready";
@@ -275,6 +278,7 @@ impl Reason {
                     | Self::IdentityAbsent
                     | Self::IdentityMalformed
                     | Self::IdentityUntrustedDomain
+                    | Self::RequestStateInvalid
                     | Self::TargetUnknown
                     | Self::ToolUnregistered
                     | Self::ArgumentsMismatch

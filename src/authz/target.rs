@@ -154,6 +154,10 @@ pub struct Target {
     /// rules ask for. Empty: those rules suffice.
     #[serde(default)]
     pub audiences: Vec<String>,
+    /// Where a user logs in anew or more strongly, for MCP clients that can open a URL when they are asked to; without it
+    /// they get the HTTP challenge.
+    #[serde(default)]
+    pub step_up_url: Option<String>,
     /// Where the target says which issuers and scopes it takes (RFC 9728).
     #[serde(default)]
     pub resource_metadata: Option<ResourceMetadata>,

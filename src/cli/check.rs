@@ -18,6 +18,7 @@ use crate::authz::policy::engine::Part;
 use crate::authz::policy::parts::Parts;
 use crate::authz::policy::{Bundle, PolicyInfo, Reference};
 use crate::authz::request::Request;
+use crate::authz::seal::Seal;
 use crate::authz::token::Tokens;
 use crate::authz::token::presented::Place;
 use crate::authz::{self, Active, Settings};
@@ -142,7 +143,15 @@ fn settings(
     if let Some(path) = &arguments.config {
         let config = Config::load(path).map_err(|error| error.to_string())?;
         let (zone, tokens) = (config.zone(), Arc::new(config.tokens()));
-        return Ok((Settings { trust_domains: config.identity.trust_domains, limits: config.limits, tokens }, zone));
+        return Ok((
+            Settings {
+                trust_domains: config.identity.trust_domains,
+                limits: config.limits,
+                tokens,
+                seal: Seal::default(),
+            },
+            zone,
+        ));
     }
     let peer = if identity == IdentitySource::Xfcc {
         let header =
@@ -153,7 +162,10 @@ fn settings(
     };
     let own = peer.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
     let trust_domains = own.map(str::to_owned).into_iter().collect();
-    Ok((Settings { trust_domains, limits: Limits::default(), tokens: Arc::default() }, jiff::tz::TimeZone::UTC))
+    Ok((
+        Settings { trust_domains, limits: Limits::default(), tokens: Arc::default(), seal: Seal::default() },
+        jiff::tz::TimeZone::UTC,
+    ))
 }
 
 fn describe(text: &mut String, decision: &Decision, bundle: &Bundle, facts: &Facts) {
@@ -199,7 +211,7 @@ fn explain_policies(
     asked: &Asked<'_>,
 ) -> Result<(), String> {
     let Asked { settings, identity, request, facts, all } = *asked;
-    let Ok((caller, server, reading)) = authz::read(bundle, settings, identity, request, &facts.tokens) else {
+    let Ok((caller, server, reading)) = authz::read(bundle, settings, identity, request, facts) else {
         return Ok(());
     };
     let parts = Parts { request, reading: &reading, caller: &caller, server, facts, rules: &settings.tokens };

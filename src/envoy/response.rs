@@ -104,7 +104,9 @@ fn permitted(_evidence: &Permit, caller: Option<&SpiffeId>, decision_id: &str) -
 
 fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
     let wire = denial.reason.wire();
-    let rendered = render(denial, &wire, decision, decision_id);
+    let asked = asked_inside(denial, decision, decision_id);
+    let is_asked = asked.is_some();
+    let rendered = asked.unwrap_or_else(|| render(denial, &wire, decision, decision_id));
     // `DeniedHttpResponse`: 1 `status`: 1 `code`; 2 `headers`, 3 `body`.
     let response = |denied: &mut Vec<u8>| {
         put_message(denied, 1, |status| put_number(status, 1, rendered.http.into()));
@@ -113,7 +115,7 @@ fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
         if wire.blame == Blame::Us {
             put_header(denied, 2, "retry-after", RETRY_AFTER_SECONDS);
         }
-        if let Some(challenge) = challenge(denial, &wire, decision.target.as_deref()) {
+        if let Some(challenge) = challenge(denial, &wire, decision.target.as_deref()).filter(|_| !is_asked) {
             put_header(denied, 2, "www-authenticate", &challenge);
         }
         put_text(denied, 3, &rendered.body);
@@ -168,6 +170,40 @@ fn challenge(denial: &Denial, wire: &Wire, target: Option<&Target>) -> Option<St
     // None of the values holds a quotation mark or a backslash: each was read by a rule that has neither.
     let written = parameters.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect::<Vec<_>>().join(", ");
     Some(if written.is_empty() { "Bearer".to_owned() } else { format!("Bearer {written}") })
+}
+
+/// The request for a login inside the protocol (MCP 2026-07-28, multi-round-trip requests), where the client can be asked so: a
+/// URL, and the state to come back with.
+fn asked_inside(denial: &Denial, decision: &Decision, decision_id: &str) -> Option<Rendered> {
+    let (state, Reply::One(id)) = (denial.state.as_deref()?, &decision.reply) else { return None };
+    let url = decision.target.as_deref()?.step_up_url.as_deref()?;
+    let demands = denial.demands.as_deref()?;
+    let mut query = vec![("decision_id", decision_id.to_owned()), ("acr_values", demands.acr_values.join(" "))];
+    query.extend(demands.max_age_seconds.map(|age| ("max_age", age.to_string())));
+    query.push(("scope", demands.scopes.join(" ")));
+    let query = query.iter().filter(|(_, value)| !value.is_empty());
+    let query: Vec<String> = query.map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
+    let joint = if url.contains('?') { '&' } else { '?' };
+    let message = denial.message.as_deref().unwrap_or(denial.reason.wire().title);
+    let request = json!({
+        "method": "elicitation/create",
+        "params": {"mode": "url", "message": message, "url": format!("{url}{joint}{}", query.join("&"))},
+    });
+    let result = json!({"resultType": "input_required", "inputRequests": {state: request}});
+    let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+    Some(Rendered { http: 200, content_type: "application/json", body })
+}
+
+/// A value of a query (RFC 3986, section 3.4).
+fn percent_encoded(value: &str) -> String {
+    value.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+        text
+    })
 }
 
 struct Rendered {

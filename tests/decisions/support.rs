@@ -15,6 +15,7 @@ use palisade::authz::limits::Limits;
 use palisade::authz::policy::source::{BundleError, SourceFile};
 use palisade::authz::policy::{Bundle, Reference};
 use palisade::authz::request::{Body, Request};
+use palisade::authz::seal::Seal;
 use palisade::authz::token::Tokens;
 use palisade::authz::{Active, Settings, authorize};
 use palisade::envoy::{request, response};
@@ -144,7 +145,12 @@ pub fn loaded(active: &Active) -> &Bundle {
 
 /// One trust domain, default limits.
 pub fn settings() -> Settings {
-    Settings { trust_domains: vec!["example.org".into()], limits: Limits::default(), tokens: Arc::default() }
+    Settings {
+        trust_domains: vec!["example.org".into()],
+        limits: Limits::default(),
+        tokens: Arc::default(),
+        seal: Seal::default(),
+    }
 }
 
 /// The facts of a moment, in UTC.

@@ -239,7 +239,7 @@ fn each_hostile_token_is_refused_for_its_own_reason() {
 /// [`demands`].
 pub fn reasons() -> BTreeSet<String> {
     let beside = ["token_actor_mismatch", "token_binding_mismatch", "token_in_query", "token_proof_missing"];
-    let demands = ["scope_insufficient", "step_up_required", "token_absent"];
+    let demands = ["request_state_invalid", "scope_insufficient", "step_up_required", "token_absent"];
     let beside =
         beside.into_iter().chain(["token_scheme_unsupported", "token_unbound"]).chain(demands).map(str::to_owned);
     cases().into_iter().map(|case| case.reason).filter(|reason| reason != "verified").chain(beside).collect()

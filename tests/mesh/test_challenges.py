@@ -7,7 +7,8 @@ import json
 import shutil
 import ssl
 import time
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import httpx2
@@ -15,6 +16,7 @@ import mcp
 import pytest
 from conftest import running_mesh
 from idp import Idp
+from journals import ran
 from mcp.client.auth import TokenStorage
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.auth.utils import (
@@ -32,6 +34,7 @@ from demo.names import AGENTS
 METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
 METADATA = f"http://crm.example.org{METADATA_PATH}"
 RESOURCE = sdk.MCP_URL
+LOGIN = "https://login.example.org/again"
 MFA = "urn:example:mfa"
 POLICIES = f"""
 @id("metadata") @reason("Who has no token yet finds out where to get one")
@@ -77,7 +80,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     start = text.index('@id("changes-in-office-hours")')
     guardrails.write_text(text[:start] + text[text.index("@id(", start + 4) :])
     targets = folder / "targets.toml"
-    required = f'tokens = "require"\naudiences = ["{RESOURCE}"]\nresource_metadata = "{METADATA}"'
+    asks = [f'audiences = ["{RESOURCE}"]', f'resource_metadata = "{METADATA}"', f'step_up_url = "{LOGIN}"']
+    required = "\n".join(['tokens = "require"', *asks])
     targets.write_text(targets.read_text().replace('tokens = "verify"', required, 1))
     (folder / "policies" / "challenges.cedar").write_text(POLICIES)
     return folder
@@ -208,3 +212,46 @@ def test_a_token_for_another_server_is_none_for_this_one(shared: tuple[Mesh, Idp
     mesh, idp = shared
     answer = delete(mesh, idp.user_token(resource="http://mail.example.org/mcp"))
     assert (answer.status, reason(mesh, answer)) == (401, "token_audience_mismatch")
+
+
+class Bearer(httpx2.Auth):
+    """Whatever token the user has now."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
+        request.headers["authorization"] = f"Bearer {self.token}"
+        yield request
+
+
+def test_the_sdk_has_its_user_log_in_inside_the_protocol(shared: tuple[Mesh, Idp]) -> None:
+    """The SDK opens the URL that it is given, and repeats the call: with the state, and with the token of the new login."""
+    mesh, idp = shared
+    auth = Bearer(idp.user_token(resource=RESOURCE))
+    opened: list[str] = []
+
+    async def log_in(_context: object, params: mcp.types.ElicitRequestParams) -> mcp.types.ElicitResult:
+        assert isinstance(params, mcp.types.ElicitRequestURLParams)
+        opened.append(params.url)
+        auth.token = idp.user_token(claims={"acr": MFA, "auth_time": int(time.time())}, resource=RESOURCE)
+        return mcp.types.ElicitResult(action="accept")
+
+    async def run() -> mcp.types.CallToolResult:
+        async with (
+            httpx2.AsyncClient(proxy=mesh.proxy("support-bot"), auth=auth, trust_env=False, timeout=10) as http,
+            mcp.Client(
+                streamable_http_client(RESOURCE, http_client=http), cache=None, elicitation_callback=log_in
+            ) as client,
+        ):
+            return await client.call_tool("delete_customer", {"customer_id": 999})
+
+    result = asyncio.run(run())
+    assert not result.is_error, result
+    [url] = opened
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)
+    assert url.startswith(LOGIN)
+    assert (query["acr_values"], query["max_age"]) == ([MFA], ["300"])
+    asked = mesh.record(query["decision_id"][0])
+    assert (asked["verdict"], asked["reason"]) == ("DENIAL", "step_up_required")
+    assert ran(mesh, "delete_customer", customer_id=999)

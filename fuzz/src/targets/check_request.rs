@@ -37,6 +37,7 @@ pub fn decide(request: &Request<'_>, source: IdentitySource) {
             trust_domains: vec!["example.org".into()],
             limits: Limits::default(),
             tokens: std::sync::Arc::default(),
+            seal: authz::seal::Seal::default(),
         };
         let reference = Reference::load(&files).expect("the default bundle is valid");
         (Active::Loaded(Box::new(bundle)), reference, settings)

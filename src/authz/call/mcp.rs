@@ -11,6 +11,8 @@ use super::json::{Json, refuse_lookalikes};
 use super::json_rpc::{self, Message, Reply};
 use super::{Call, Place, ProtocolFacts, Resource, Unreadable, uri};
 use crate::authz::reason::Reason;
+use crate::authz::seal::Seal;
+use crate::authz::step_up::Round;
 use crate::authz::target::Batches;
 use mirrors::{Mirrored, Mirrors, single};
 
@@ -77,12 +79,15 @@ const LISTEN: &str = "subscriptions/listen";
 /// What each URI in [`LISTEN`] is; before [`MIRRORING_REVISION`] it is a method of its own.
 const SUBSCRIBE: &str = "resources/subscribe";
 /// Members of `params` that decide something; look-alikes of them are refused.
-const PARAMS: &[&str] = &["_meta", "arguments", "name", "notifications", "ref", "taskId", "uri"];
+const PARAMS: &[&str] = &["_meta", "arguments", "inputResponses", "name", "notifications", "ref", "taskId", "uri"];
 /// Members of the `ref` of a `completion/complete`, and of the `notifications` of a `subscriptions/listen`.
 const REFERENCE: &[&str] = &["name", "type", "uri"];
 const FILTER: &[&str] = &["promptsListChanged", "resourceSubscriptions", "resourcesListChanged", "toolsListChanged"];
 /// The member of `params._meta` that mirrors the version header.
 pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// The member of `params._meta` in which a client says what it can do, since 2026-07-28 with each request.
+const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 
 /// Reads an MCP request: POST carries messages, GET opens the server's stream, DELETE ends the session.
 ///
@@ -235,6 +240,7 @@ fn read_method<'a>(
         }
         return Ok(calls);
     }
+    let round = round(&params, version)?;
     let arguments = match take(params, "arguments") {
         None => Json::Object(Vec::new()),
         Some(arguments @ Json::Object(_)) => arguments,
@@ -248,7 +254,29 @@ fn read_method<'a>(
         arguments: Some(arguments),
         facts: facts(Some(tool), uri),
         id: None,
+        round,
     }])
+}
+
+/// What the client says of multi-round-trip requests; before they were there, nothing.
+fn round<'a>(params: &Json<'a>, version: Option<&str>) -> Result<Round<'a>, Unreadable> {
+    if version != Some(MIRRORING_REVISION) {
+        return Ok(Round::default());
+    }
+    let responses = match params.get("inputResponses") {
+        None => &[],
+        Some(responses) => {
+            responses.members().ok_or_else(|| malformed("`params.inputResponses`: expected an object"))?
+        }
+    };
+    let mut ours = responses.iter().map(|(name, _)| name).filter(|name| Seal::is_ours(name));
+    let state = ours.next().cloned();
+    if ours.next().is_some() {
+        return Err(malformed("`params.inputResponses`: two answers to one question"));
+    }
+    let capabilities = params.get("_meta").and_then(|meta| meta.get(META_CAPABILITIES));
+    let url = capabilities.and_then(|capabilities| capabilities.get("elicitation")?.get("url"));
+    Ok(Round { state, opens_urls: url.is_some_and(|url| url.members().is_some()) })
 }
 
 /// What is completed: an argument of the prompt of this name, or of the resource or template of this URI.

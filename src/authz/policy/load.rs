@@ -226,6 +226,11 @@ fn own_entities(targets: &[Arc<Target>], registries: &[(&str, Registry)]) -> Vec
 }
 
 /// What the types of `targets.toml` cannot say.
+/// Of a URL, as it can stand in JSON and in a browser's address.
+fn is_url_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:/?@!$&'()*+,;=%".contains(&byte)
+}
+
 fn check_target(target: &Target) -> Result<(), String> {
     let (matches, protocol) = (&target.matches, target.protocol);
     if target.name.is_empty() || target.name.contains('/') {
@@ -263,6 +268,16 @@ fn check_target(target: &Target) -> Result<(), String> {
     }
     if target.tokens == TokenUse::Ignore && (!target.audiences.is_empty() || target.resource_metadata.is_some()) {
         return Err("`audiences` and `resource_metadata` mean nothing where `tokens` are ignored".into());
+    }
+    let is_url = |url: &String| {
+        let host = url.strip_prefix("https://").and_then(|rest| rest.split(['/', '?']).next());
+        host.is_some_and(|host| http::canonical_host(host).is_some()) && url.bytes().all(is_url_byte)
+    };
+    if !target.step_up_url.as_ref().is_none_or(is_url) {
+        return Err("`step_up_url` is an https URL without a fragment".into());
+    }
+    if target.step_up_url.is_some() && (protocol != Protocol::Mcp || target.tokens == TokenUse::Ignore) {
+        return Err("`step_up_url` is for targets that speak mcp and whose tokens are not ignored".into());
     }
     if protocol == Protocol::Opaque && target.resource_metadata.is_some() {
         return Err("`resource_metadata` is read with the path of a request, which opaque targets do not read".into());

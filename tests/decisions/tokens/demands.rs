@@ -9,9 +9,11 @@ use palisade::authz::identity::IdentitySource;
 use palisade::authz::policy::Reference;
 use palisade::authz::reason::Reason;
 use palisade::authz::request::{Body, Request};
+use palisade::authz::seal::Seal;
 use palisade::authz::token::Tokens;
 use palisade::authz::token::issuer::Unbound;
 use palisade::authz::token::presented::Role;
+use palisade::authz::token::verified::Rules;
 use palisade::authz::{Active, Settings, authorize};
 use palisade::envoy::response;
 use serde_json::{Value, json};
@@ -52,9 +54,16 @@ impl World {
     fn ask_as(&self, agent: &str, request: &Request<'_>, tokens: Tokens) -> Decision {
         let mut rules = own_rules(Unbound::Deny);
         rules.issuers.iter_mut().for_each(|issuer| drop(issuer.actors.insert("bot".into(), agent.into())));
-        let settings = Settings { tokens: Arc::new(rules), ..support::settings() };
+        self.decide(rules, request, self.facts(request, tokens))
+    }
+
+    fn facts(&self, request: &Request<'_>, tokens: Tokens) -> Facts {
+        Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(request)) }
+    }
+
+    fn decide(&self, rules: Rules, request: &Request<'_>, facts: Facts) -> Decision {
+        let settings = Settings { tokens: Arc::new(rules), seal: Seal::new(&[1; 32]), ..support::settings() };
         let source = IdentitySource::SourcePrincipal;
-        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(request)) };
         let decision = authorize(&self.active, &settings, source, request, &facts);
         let bundle = support::loaded(&self.active);
         let asked = Asked { bundle, settings: &settings, source, request, facts: &facts };
@@ -195,6 +204,122 @@ fn a_challenge_is_no_answer_in_the_protocol() {
             panic!("{decision:?}")
         };
         assert!(status == 401 && body.contains("\"id\":1") && body.contains("step_up_required"), "{status} {body}");
+    }
+}
+
+const STEP_UP_URL: &str = "https://login.example.org/again?from=crm";
+
+/// A call of the revision that has multi-round-trip requests, by a client with these capabilities.
+fn with_rounds(capabilities: &Value, arguments: &Value, state: Option<&str>) -> Request<'static> {
+    let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": capabilities});
+    let mut params = json!({"name": "query_customers", "arguments": arguments, "_meta": meta});
+    if let Some(state) = state {
+        params["inputResponses"] = json!({state: {"action": "accept"}});
+    }
+    let body = json!({"jsonrpc": "2.0", "id": "r-7", "method": "tools/call", "params": params}).to_string();
+    let mut request = request("");
+    let http = request.http.as_mut().unwrap();
+    let headers = [
+        ("content-type", "application/json".to_owned()),
+        ("content-length", body.len().to_string()),
+        ("mcp-protocol-version", "2026-07-28".into()),
+        ("mcp-method", "tools/call".into()),
+        ("mcp-name", "query_customers".into()),
+    ];
+    http.headers = palisade::authz::request::Headers::new(headers, false);
+    http.body = Body::Raw(body.into_bytes().into());
+    request
+}
+
+#[test]
+fn a_client_that_opens_urls_is_asked_inside_the_protocol() {
+    let step_up = STEP_UP.replace("permit", "@scopes(\"a&b\") permit");
+    let world = World::new(&[&step_up], &format!("step_up_url = \"{STEP_UP_URL}\""));
+    let (able, arguments) =
+        (json!({"elicitation": {"url": {}, "form": {}}}), json!({"segment": "startup", "limit": 3}));
+    let weak = || tokens(&[(Role::User, json!({}))]);
+    let strong = || tokens(&[(Role::User, json!({"claims": {"acr": "urn:mfa", "auth_time": T0, "scope": "a&b"}}))]);
+    let decision = world.ask(&with_rounds(&able, &arguments, None), weak());
+    assert_eq!(decision.reason(), Some(Reason::StepUpRequired));
+    let answer = response::build(&decision, "id-1").message();
+    assert_ne!(answer.status.as_ref().unwrap().code, 0, "Envoy must not let it through");
+    let (status, body) = support::denied(&answer).unwrap();
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!((status, challenge(&decision)), (200, String::new()));
+    let state = body["result"]["inputRequests"].as_object().unwrap().keys().next().unwrap().clone();
+    let url = format!("{STEP_UP_URL}&decision_id=id-1&acr_values=urn%3Amfa%20urn%3Ahwk&max_age=300&scope=a%26b");
+    let request = json!({"method": "elicitation/create", "params":
+        {"mode": "url", "message": "a fresher or stronger login is needed", "url": url}});
+    let expected = json!({"jsonrpc": "2.0", "id": "r-7", "result":
+        {"resultType": "input_required", "inputRequests": {state.clone(): request}}});
+    assert_eq!(body, expected);
+
+    // It comes back with the state and a new token; in whichever order the arguments are written.
+    let again =
+        |arguments: &Value, state: &str, tokens| world.answer(&with_rounds(&able, arguments, Some(state)), tokens).0;
+    assert_eq!(again(&arguments, &state, strong()), "permit");
+    assert_eq!(again(&json!({"limit": 3, "segment": "startup"}), &state, strong()), "permit");
+    // The state permits nothing by itself.
+    assert_eq!(again(&arguments, &state, weak()), "step_up_required");
+    assert_eq!(again(&arguments, &state, Tokens::Absent), "token_absent");
+    // It is for this call alone, as long as it is whole. Those of others are the target's business.
+    assert_eq!(again(&json!({"segment": "startup", "limit": 4}), &state, strong()), "request_state_invalid");
+    assert_eq!(again(&arguments, &state[..state.len() - 1], strong()), "request_state_invalid");
+    assert_eq!(again(&arguments, "palisade.v1.", strong()), "request_state_invalid");
+    assert_eq!(again(&arguments, "somebody else's", strong()), "permit");
+    assert_eq!(again(&arguments, "", strong()), "permit");
+    // Another caller's.
+    let other = "spiffe://example.org/ns/agents/sa/other-bot";
+    let mut stolen = with_rounds(&able, &arguments, Some(&state));
+    stolen.source_principal = other.into();
+    assert_eq!(world.ask_as(other, &stolen, strong()).reason(), Some(Reason::RequestStateInvalid));
+    // Too late.
+    let mut late = world.facts(&stolen, strong());
+    late.now += jiff::SignedDuration::from_secs(600);
+    let back = with_rounds(&able, &arguments, Some(&state));
+    assert_eq!(world.decide(own_rules(Unbound::Deny), &back, late.clone()).reason(), Some(Reason::RequestStateInvalid));
+    late.now -= jiff::SignedDuration::from_secs(1);
+    assert_ne!(world.decide(own_rules(Unbound::Deny), &back, late).reason(), Some(Reason::RequestStateInvalid));
+
+    // Who cannot be asked gets the challenge: no capability, another one, none for URLs, one that is no object.
+    for unable in [
+        json!({}),
+        json!({"elicitation": {}}),
+        json!({"elicitation": {"form": {}}}),
+        json!({"elicitation": {"url": true}}),
+        json!({"url": {}}),
+    ] {
+        let decision = world.ask(&with_rounds(&unable, &arguments, None), weak());
+        assert!(challenge(&decision).starts_with("Bearer error=\"insufficient_user_authentication\""), "{unable}");
+    }
+    assert!(challenge(&world.ask(&self::request(""), weak())).starts_with("Bearer"), "an older revision");
+    let without = World::new(&[&step_up], "");
+    assert!(challenge(&without.ask(&with_rounds(&able, &arguments, None), weak())).starts_with("Bearer"));
+    // Scopes alone are the client's own to get, without its user.
+    let scopes = World::new(
+        &["@id(\"p\") @reason(\"r\") @scopes(\"a\") permit (BOT);"],
+        &format!("step_up_url = \"{STEP_UP_URL}\""),
+    );
+    let decision = scopes.ask(&with_rounds(&able, &arguments, None), weak());
+    assert!(challenge(&decision).starts_with("Bearer error=\"insufficient_scope\""));
+}
+
+#[test]
+fn answers_that_are_ambiguous_are_unreadable() {
+    let world = World::new(&[], "");
+    for responses in ["1", "null", "[]", "\"palisade.v1.\"", "{\"palisade.v1.a\": {}, \"palisade.v1.b\": {}}"] {
+        let mut request = with_rounds(&json!({}), &json!({}), Some("x"));
+        let http = request.http.as_mut().unwrap();
+        let body = String::from_utf8(http.body.bytes().unwrap().to_vec()).unwrap();
+        let body = body.replace("{\"x\":{\"action\":\"accept\"}}", responses);
+        assert!(body.contains(responses), "{body}");
+        let length =
+            |name: &str, value: &str| if name == "content-length" { body.len().to_string() } else { value.to_owned() };
+        let headers: Vec<(String, String)> =
+            http.headers.iter().map(|(name, value)| (name.to_owned(), length(name, value))).collect();
+        http.headers = palisade::authz::request::Headers::new(headers, false);
+        http.body = Body::Raw(body.into_bytes().into());
+        assert_eq!(world.answer(&request, Tokens::Absent).0, "protocol_params_malformed", "{responses}");
     }
 }
 

@@ -23,7 +23,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "an unknown key of a target",
         edit: |edit| edit.replace("targets.toml", "classification = \"internal\"", "clasification = \"internal\""),
-        message: "targets.toml:24: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `tokens`, `audiences`, `resource_metadata`, `message_paths`, `match`",
+        message: "targets.toml:24: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `tokens`, `audiences`, `step_up_url`, `resource_metadata`, `message_paths`, `match`",
     },
     Mistake {
         name: "an unknown protocol",
@@ -193,6 +193,40 @@ pub const MISTAKES: &[Mistake] = &[
             edit.replace("targets.toml", "tokens = \"verify\"", "tokens = \"verify\"\nresource_metadata = \"https://crm.example.org/.well-known/oauth-protected-resourcex\"")
         },
         message: "targets.toml:14: expected a URL whose path begins with /.well-known/oauth-protected-resource, without a query",
+    },
+    Mistake {
+        name: "a login at a place that is none",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "tokens = \"verify\"",
+                "tokens = \"verify\"\nstep_up_url = \"login.example.org\"",
+            )
+        },
+        message: "targets.toml: target `crm`: `step_up_url` is an https URL without a fragment",
+    },
+    Mistake {
+        name: "a login without TLS",
+        edit: |edit| edit.replace("targets.toml", "tokens = \"verify\"", "step_up_url = \"http://login.example.org/\""),
+        message: "targets.toml: target `crm`: `step_up_url` is an https URL without a fragment",
+    },
+    Mistake {
+        name: "a login at a fragment",
+        edit: |edit| {
+            edit.replace("targets.toml", "tokens = \"verify\"", "step_up_url = \"https://login.example.org/#x\"")
+        },
+        message: "targets.toml: target `crm`: `step_up_url` is an https URL without a fragment",
+    },
+    Mistake {
+        name: "a login for tokens that are ignored",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "tokens = \"verify\"",
+                "tokens = \"ignore\"\nstep_up_url = \"https://login.example.org/\"",
+            )
+        },
+        message: "targets.toml: target `crm`: `step_up_url` is for targets that speak mcp and whose tokens are not ignored",
     },
     Mistake {
         name: "an audience that is empty",
