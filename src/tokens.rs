@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 use crate::authz::digest::sha256;
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
-use crate::authz::token::presented::{Scheme, find};
+use crate::authz::token::presented::{Role, Scheme, find};
 use crate::authz::token::{Authority, Keyring, Refused, Rules, Token, Tokens, verify};
 
 /// How many tokens are remembered; most take some 2 KB.
@@ -50,7 +50,7 @@ impl Verifier {
         };
         let mut all = Vec::with_capacity(found.len());
         for presented in found {
-            match self.believe(presented.text, now) {
+            match self.believe(presented.text, presented.role, now) {
                 // Whoever says DPoP has to prove it, and no proof is taken here.
                 Ok(token) if presented.scheme == Scheme::Dpop && token.claims.confirmation.key.is_none() => {
                     return Tokens::Failed(Refused::new(
@@ -65,16 +65,18 @@ impl Verifier {
         Tokens::Verified(all)
     }
 
-    fn believe(&self, text: &str, now: i64) -> Result<Arc<Token>, Refused> {
+    fn believe(&self, text: &str, role: Role, now: i64) -> Result<Arc<Token>, Refused> {
         let keyring = self.keys.keyring();
         let digest = sha256(text.as_bytes());
         let slot = self.slot(&digest);
         let remembered = slot.and_then(|slot| slot.try_read().ok()).and_then(|held| held.clone());
-        if let Some((_, token)) = remembered.filter(|(of, token)| *of == digest && keyring.still_holds(token)) {
+        if let Some((_, token)) =
+            remembered.filter(|(of, token)| *of == digest && token.role == role && keyring.still_holds(token))
+        {
             token.check_time(now)?;
             return Ok(token);
         }
-        let verified = verify(text, &self.rules, &keyring, now);
+        let verified = verify(text, role, &self.rules, &keyring, now);
         if let Err(Refused { reason: Reason::TokenKeyUnknown, lacks_key_of: Some(authority), .. }) = &verified {
             self.keys.lacks(authority);
         }

@@ -72,11 +72,13 @@ fn message(record: Record) -> proto::DecisionRecord {
 }
 
 fn caller(agent: &SpiffeId, behalf: Option<Behalf>) -> proto::Caller {
-    let behalf = behalf.unwrap_or(Behalf { user: String::new(), actors: Vec::new(), session: None });
+    let behalf =
+        behalf.unwrap_or(Behalf { user: String::new(), actors: Vec::new(), proved: Vec::new(), session: None });
     proto::Caller {
         spiffe_id: agent.as_str().to_owned(),
         user: behalf.user,
         actors: behalf.actors,
+        proved: behalf.proved,
         session: behalf.session.unwrap_or_default(),
     }
 }

@@ -37,6 +37,8 @@ pub struct Behalf {
     pub user: String,
     /// The actors of the token, the current one first.
     pub actors: Vec<String>,
+    /// The agents before the caller whose steps are proved, the first one first.
+    pub proved: Vec<String>,
     /// The user's session at the issuer.
     pub session: Option<String>,
 }

@@ -222,6 +222,10 @@ reasons! {
     /// The token is bound to nothing, and its issuer's rules do not accept that.
     TokenUnbound: "token_unbound", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to nobody";
 
+    /// The tokens of the agents before the caller do not lead to the caller's own.
+    TokenChainBroken: "token_chain_broken", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the chain of delegation does not hold together";
+    /// A token of a chain grants more than the one before it.
+    TokenChainWidened: "token_chain_widened", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the chain of delegation widens";
     /// The target, or a policy, asks for a token, and none came.
     TokenAbsent: "token_absent", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "a token is needed";
 

@@ -9,6 +9,7 @@
 //! that is a list) is what has to be closed here; signatures are the crypto library's.
 
 pub mod algorithm;
+mod chain;
 pub mod claims;
 pub mod holder;
 pub mod issuer;

@@ -4,6 +4,7 @@
 //! `raw_header` and `raw_claims` stand in their place; `sign` names who signs; `near` is the change that is still right.
 
 mod caller;
+mod chains;
 mod demands;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use palisade::authz::token::keys::{KeySet, Use};
+use palisade::authz::token::presented::Role;
 use palisade::authz::token::verified::{Authority, Rules};
 use palisade::authz::token::{Keyring, Refused, Token, verify};
 use serde::Deserialize;
@@ -206,7 +208,7 @@ fn token(change: &Change) -> String {
 }
 
 fn verified(change: &Change) -> Result<Token, Refused> {
-    verify(&token(change), &rules(), &keyring(), T0)
+    verify(&token(change), Role::User, &rules(), &keyring(), T0)
 }
 
 fn cases() -> Vec<Case> {
@@ -239,7 +241,14 @@ fn each_hostile_token_is_refused_for_its_own_reason() {
 /// [`demands`].
 pub fn reasons() -> BTreeSet<String> {
     let beside = ["token_actor_mismatch", "token_binding_mismatch", "token_in_query", "token_proof_missing"];
-    let demands = ["request_state_invalid", "scope_insufficient", "step_up_required", "token_absent"];
+    let demands = [
+        "request_state_invalid",
+        "token_chain_broken",
+        "token_chain_widened",
+        "scope_insufficient",
+        "step_up_required",
+        "token_absent",
+    ];
     let beside =
         beside.into_iter().chain(["token_scheme_unsupported", "token_unbound"]).chain(demands).map(str::to_owned);
     cases().into_iter().map(|case| case.reason).filter(|reason| reason != "verified").chain(beside).collect()
@@ -270,15 +279,15 @@ fn no_letter_of_a_token_can_be_missing_or_another() {
         rules(),
         keyring(),
     );
-    assert!(verify(&text, &rules, &keyring, T0).is_ok());
+    assert!(verify(&text, Role::User, &rules, &keyring, T0).is_ok());
     for at in 0..text.len() {
-        assert!(verify(&text[..at], &rules, &keyring, T0).is_err(), "cut at {at}");
+        assert!(verify(&text[..at], Role::User, &rules, &keyring, T0).is_err(), "cut at {at}");
         for other in ["A", "_", ".", "=", " "] {
             if text[at..].starts_with(other) {
                 continue;
             }
             let changed = [&text[..at], other, &text[at + 1..]].concat();
-            assert!(verify(&changed, &rules, &keyring, T0).is_err(), "{other:?} at {at}");
+            assert!(verify(&changed, Role::User, &rules, &keyring, T0).is_err(), "{other:?} at {at}");
         }
     }
 }

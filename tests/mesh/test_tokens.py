@@ -42,11 +42,14 @@ def tokens(idp: Idp, **keys: object) -> str:
 [[token]]
 header = "authorization"
 role = "user"
+[[token]]
+header = "x-delegation"
+role = "chain"
 [[issuer]]
 name = "idp"
 issuer = "{idp.issuer}"
 audiences = ["{RESOURCE}"]
-actors = {{ "support-bot" = "{AGENTS["support-bot"]}" }}
+actors = {{ "support-bot" = "{AGENTS["support-bot"]}", "coder" = "{AGENTS["coder"]}" }}
 keys = {{ {inline} }}
 """
 
@@ -123,6 +126,42 @@ def test_policies_see_what_the_token_says(shared: tuple[Mesh, Idp], claims: dict
     assert (answer.status, reason(mesh, answer)) == (403, "no_policy_permits")
 
 
+def test_each_agent_of_a_chain_proves_its_step(shared: tuple[Mesh, Idp]) -> None:
+    """The user's authority goes to the coder, and from there to the support bot, by the provider's token exchange."""
+    mesh, idp = shared
+    login = idp.user_token(claims=fresh(), scope="crm:read crm:write", client="coder")
+    coder = idp.exchange(login, client="coder", resource=AGENTS["support-bot"])
+    own = idp.exchange(coder, scope="crm:write")
+
+    def call(token: str, *before: str, agent: str = "support-bot") -> wire.Answer:
+        headers = {"authorization": f"Bearer {token}"}
+        if before:
+            headers["x-delegation"] = ", ".join(before)
+        return wire.call_tool(mesh.as_agent(agent), RESTRICTED, {"customer_id": 999}, headers=headers)
+
+    # The guardrail of the default bundle wants every step proved, and the token alone proves the last one.
+    answer = call(own)
+    assert (answer.status, reason(mesh, answer)) == (403, "policy_forbids")
+    answer = call(own, coder)
+    assert answer.status == 200, answer
+    caller = mesh.record(str(answer.decision_id))["caller"]
+    assert (caller["user"], caller["proved"]) == ("idp/alice", [AGENTS["coder"]])
+    assert caller["actors"] == ["support-bot", "coder"]
+
+    other = idp.exchange(idp.user_token("bob", client="coder"), client="coder", resource=AGENTS["support-bot"])
+    elsewhere = idp.user_token(claims=fresh(), client="auditor")
+    for before in ([other], [coder, coder], [elsewhere], [login, coder]):
+        answer = call(own, *before)
+        assert (answer.status, reason(mesh, answer)) == (401, "token_chain_broken")
+    narrow = idp.exchange(login, client="coder", scope="crm:read", resource=AGENTS["support-bot"])
+    answer = call(own, narrow)
+    assert (answer.status, reason(mesh, answer)) == (401, "token_chain_widened")
+    # The coder's token is evidence: it lets nobody call, and not even the coder call this server.
+    for agent in ("support-bot", "coder"):
+        answer = call(coder, agent=agent)
+        assert (answer.status, reason(mesh, answer)) == (401, "token_audience_mismatch")
+
+
 def test_every_algorithm_of_the_provider(shared: tuple[Mesh, Idp]) -> None:
     mesh, idp = shared
     for algorithm in ("RS256", "PS256", "ES256", "EdDSA", "Ed25519"):
@@ -143,7 +182,8 @@ def test_every_algorithm_of_the_provider(shared: tuple[Mesh, Idp]) -> None:
         ({"claims": {"jti": None}}, "token_claim_missing"),
         ({"claims": {"iss": "https://elsewhere.example"}}, "token_issuer_unknown"),
         ({"claims": {"act": {"sub": "auditor"}}}, "token_actor_mismatch"),
-        ({"client": "coder"}, "token_unbound"),
+        ({"client": "coder"}, "token_actor_mismatch"),
+        ({"client": "scraper"}, "token_unbound"),
         ({"lifetime": 7200}, "token_lifetime_too_long"),
     ],
 )

@@ -195,7 +195,7 @@ const fn supplied(attribute: Attribute, is_opaque: bool) -> (&'static str, bool)
         Attribute::Mcp => ("{method: String, name?: String, protocol_version?: String, uri?: String}", false),
         Attribute::A2a => ("{context?: String, method: String, task?: String}", false),
         Attribute::User => ("User", false),
-        Attribute::Delegation => ("{actor: String, depth: Long, unbroken: Bool}", false),
+        Attribute::Delegation => ("{actor: String, agents: Set<String>, depth: Long, unbroken: Bool}", false),
         Attribute::Scopes => ("Set<String>", false),
         Attribute::Session => (
             "{acr?: String, amr: Set<String>, audiences: Set<String>, auth_time?: datetime, bound: Bool, expires: datetime, \
@@ -299,10 +299,12 @@ fn add_proved(pairs: &mut Vec<(&'static str, Value)>, needs: Needs, caller: &Cal
     let proved = &caller.proved;
     if let Some(user) = proved.user.as_ref().filter(|user| needs.has(Attribute::Delegation) && user.delegates(rules)) {
         let depth = i64::try_from(user.depth).unwrap_or(i64::MAX);
+        let agents = user.before.iter().map(String::as_str).chain([caller.agent.as_str()]).map(text);
         let members = [
             ("depth", depth.into()),
             ("actor", text(caller.agent.as_str())),
-            ("unbroken", Value::from(user.depth == 1)),
+            ("agents", Value::set(agents, None)),
+            ("unbroken", Value::from(user.is_unbroken())),
         ];
         pairs.push(("delegation", record(members)));
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::Refused;
+use super::chain;
 use super::claims::Claims;
 use super::issuer::{Issuer, Unbound};
 use super::presented::Role;
@@ -52,6 +53,8 @@ pub struct Proof {
     pub token: Arc<Token>,
     /// How many agents are in its chain of delegation, the caller included; 0 if it names none.
     pub depth: usize,
+    /// The agents before the caller whose steps are proved, the first one first: SPIFFE IDs.
+    pub before: Vec<String>,
     /// Whether nobody else could present it.
     pub bound: bool,
 }
@@ -103,8 +106,15 @@ impl Proof {
         Some(Behalf {
             user: name(&self.user(rules)?),
             actors: claims.actors.iter().map(|actor| name(&actor.subject)).collect(),
+            proved: self.before.iter().map(|agent| name(agent)).collect(),
             session: claims.session.as_deref().map(name),
         })
+    }
+
+    /// Whether every step of its chain is proved.
+    #[must_use]
+    pub fn is_unbroken(&self) -> bool {
+        self.depth == self.before.len() + 1
     }
 
     /// Whether the user handed authority to the caller by it.
@@ -132,17 +142,34 @@ pub fn hold(tokens: &Tokens, rules: &Rules, peer: &Peer<'_>) -> Result<Proved, R
         Tokens::Absent => {}
         Tokens::Failed(refused) => return Err(refused.clone()),
         Tokens::Verified(all) => {
-            for (role, token) in all {
+            let is_before = |(role, _): &&(Role, Arc<Token>)| *role == Role::Chain;
+            for (role, token) in all.iter().filter(|token| !is_before(token)) {
                 check_role(*role, token, rules)?;
                 let proof = Some(hold_one(token, rules, peer)?);
                 match role {
-                    Role::User => proved.user = proof,
                     Role::Agent => proved.agent = proof,
+                    Role::User | Role::Chain => proved.user = proof,
                 }
+            }
+            let before: Vec<&Token> = all.iter().filter(is_before).map(|(_, token)| &**token).collect();
+            if !before.is_empty() {
+                hold_chain(&before, proved.user.as_mut(), rules)?;
             }
         }
     }
     Ok(proved)
+}
+
+/// The chain through which the user's authority came to the caller.
+fn hold_chain(before: &[&Token], user: Option<&mut Proof>, rules: &Rules) -> Result<(), Refused> {
+    let none = || Refused::new(Reason::TokenChainBroken, "it leads to no token of the caller's for a user");
+    let proof = user.filter(|proof| proof.delegates(rules)).ok_or_else(none)?;
+    let Authority::Issuer(at) = proof.token.authority else { return Err(none()) };
+    let issuer = rules.issuers.get(at).ok_or_else(none)?;
+    let agents = chain::check(before, &proof.token, at, issuer)?.into_iter().map(str::to_owned).collect();
+    proof.before = agents;
+    proof.depth = before.len() + 1;
+    Ok(())
 }
 
 /// A workload's token is no user's, and a user's is not the agent's own.
@@ -178,7 +205,7 @@ fn hold_one(token: &Arc<Token>, rules: &Rules, peer: &Peer<'_>) -> Result<Proof,
         return Err(Refused::new(Reason::TokenProofMissing, "`cnf.jkt` asks for a DPoP proof"));
     }
     let by_certificate = claims.confirmation.certificate.is_some();
-    let proof = |depth, bound| Proof { token: Arc::clone(token), depth, bound };
+    let proof = |depth, bound| Proof { token: Arc::clone(token), depth, before: Vec::new(), bound };
     let issuer = match &token.authority {
         // The subject of a JWT-SVID is the workload itself.
         Authority::TrustDomain(_) if claims.subject == peer.agent.as_str() => return Ok(proof(0, true)),
@@ -216,7 +243,7 @@ fn mismatch(detail: &str) -> Refused {
 }
 
 /// The SPIFFE ID of an actor or a client.
-fn workload_of<'i>(name: &'i str, issuer: &'i Issuer) -> Option<&'i str> {
+pub(super) fn workload_of<'i>(name: &'i str, issuer: &'i Issuer) -> Option<&'i str> {
     issuer.actors.get(name).map(String::as_str).or_else(|| SpiffeId::parse(name).is_ok().then_some(name))
 }
 

@@ -17,6 +17,9 @@ pub enum Role {
     User,
     /// The calling agent's own.
     Agent,
+    /// Those of the agents before it, through which the user's authority came to it: separated by commas, the first agent's
+    /// first.
+    Chain,
 }
 
 /// A header that carries a token.
@@ -50,7 +53,10 @@ pub struct Presented<'r> {
     pub text: &'r str,
 }
 
-/// Finds the tokens of a request, at most one for each role.
+/// Most tokens of agents before the caller: no issuer allows more.
+const MAX_CHAIN: usize = 12;
+
+/// Finds the tokens of a request, at most one for each role but [`Role::Chain`].
 ///
 /// # Errors
 /// [`Reason::HeaderDuplicate`], [`Reason::TokenMalformed`] for an empty header, [`Reason::TokenSchemeUnsupported`], and
@@ -69,20 +75,36 @@ pub fn find<'r>(http: &'r HttpRequest<'_>, places: &[Place]) -> Result<Vec<Prese
         let value = http.headers.single(header);
         let value = value.map_err(|_| Refused::new(Reason::HeaderDuplicate, format!("`{header}` is there twice")))?;
         let Some(value) = value else { continue };
-        let (scheme, text) = if header == "authorization" { split(value)? } else { (Scheme::Bearer, value) };
-        // Before it is hashed or split: what is too long costs nothing.
-        if text.len() > MAX_TOKEN_BYTES {
-            return Err(Refused::new(Reason::TokenTooLong, format!("longer than {MAX_TOKEN_BYTES} bytes")));
-        }
-        if text.is_empty() {
-            return Err(Refused::new(Reason::TokenMalformed, format!("`{header}` is empty")));
-        }
         if found.iter().any(|other| other.role == *role) {
             return Err(Refused::new(Reason::HeaderDuplicate, "two headers carry a token of one kind"));
         }
+        if *role == Role::Chain {
+            let all: Vec<&str> = value.splitn(MAX_CHAIN + 1, ',').map(str::trim_ascii).collect();
+            if all.len() > MAX_CHAIN {
+                return Err(Refused::new(Reason::TokenDelegationTooDeep, format!("more than {MAX_CHAIN} agents")));
+            }
+            for text in all {
+                check_size(header, text)?;
+                found.push(Presented { role: *role, scheme: Scheme::Bearer, text });
+            }
+            continue;
+        }
+        let (scheme, text) = if header == "authorization" { split(value)? } else { (Scheme::Bearer, value) };
+        check_size(header, text)?;
         found.push(Presented { role: *role, scheme, text });
     }
     Ok(found)
+}
+
+/// Before it is hashed or split: what is too long costs nothing.
+fn check_size(header: &str, text: &str) -> Result<(), Refused> {
+    if text.len() > MAX_TOKEN_BYTES {
+        return Err(Refused::new(Reason::TokenTooLong, format!("longer than {MAX_TOKEN_BYTES} bytes")));
+    }
+    if text.is_empty() {
+        return Err(Refused::new(Reason::TokenMalformed, format!("`{header}` is empty")));
+    }
+    Ok(())
 }
 
 /// Schemes compare without case (RFC 9110, section 11.1); one space stands between.

@@ -9,7 +9,7 @@ use super::claims::{Claims, OF_OTHERS, REGISTERED, groups_of, issuer_of};
 use super::issuer::Issuer;
 use super::jws::{Compact, Header, object};
 use super::keys::{Key, KeySet};
-use super::presented::Place;
+use super::presented::{Place, Role};
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::reason::Reason;
 
@@ -56,14 +56,17 @@ pub struct Token {
     pub claims: Claims,
     /// Which key signed it.
     pub key: Arc<Key>,
+    /// Whose it was presented as. That of an agent before the caller may be meant for that agent, so it counts as nothing
+    /// else.
+    pub role: Role,
     leeway_seconds: i64,
 }
 
-/// Believes a token, or says why not. `now` is in seconds since 1970.
+/// Believes a token that is presented as this one's, or says why not. `now` is in seconds since 1970.
 ///
 /// # Errors
 /// [`Refused`], with the first rule that the token breaks.
-pub fn verify(text: &str, rules: &Rules, keyring: &Keyring, now: i64) -> Result<Token, Refused> {
+pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64) -> Result<Token, Refused> {
     let compact = Compact::read(text)?;
     let json = object(&compact.payload, "claims", &REGISTERED)?;
     let header = &compact.header;
@@ -98,13 +101,15 @@ pub fn verify(text: &str, rules: &Rules, keyring: &Keyring, now: i64) -> Result<
             }
             check_required(&claims, &issuer.required_claims)?;
             claims.groups = groups_of(&json, &issuer.groups_claim)?;
-            check_audience(&claims, &issuer.audiences)?;
+            if role != Role::Chain {
+                check_audience(&claims, &issuer.audiences)?;
+            }
             check_lifetime(&claims, issuer.max_lifetime_seconds, now)?;
             if claims.actors.len() > issuer.max_delegation_depth {
                 let detail = format!("more than {} actors", issuer.max_delegation_depth);
                 return Err(Refused::new(Reason::TokenDelegationTooDeep, detail));
             }
-            Token { authority, claims, key: key.clone(), leeway_seconds: issuer.leeway_seconds }
+            Token { authority, claims, key: key.clone(), role, leeway_seconds: issuer.leeway_seconds }
         }
         None => {
             if claims.audiences.len() != 1 {
@@ -112,7 +117,7 @@ pub fn verify(text: &str, rules: &Rules, keyring: &Keyring, now: i64) -> Result<
             }
             check_audience(&claims, &rules.svid_audiences)?;
             check_lifetime(&claims, SVID_MAX_LIFETIME_SECONDS, now)?;
-            Token { authority, claims, key: key.clone(), leeway_seconds: SVID_LEEWAY_SECONDS }
+            Token { authority, claims, key: key.clone(), role, leeway_seconds: SVID_LEEWAY_SECONDS }
         }
     };
     token.check_time(now)?;

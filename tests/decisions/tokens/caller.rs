@@ -73,13 +73,13 @@ const USERS: &str = r#"[
      "parents": [{"type": "UserGroup", "id": "staff"}]}]"#;
 
 /// A bundle with a permit for each of some conditions, beside one that always holds.
-struct World {
+pub(super) struct World {
     active: Active,
     references: [Reference; 2],
 }
 
 impl World {
-    fn new<'c>(conditions: impl IntoIterator<Item = &'c str>) -> Self {
+    pub(super) fn new<'c>(conditions: impl IntoIterator<Item = &'c str>) -> Self {
         let mut files = support::default_files();
         let policy = |(at, condition): (usize, &str)| {
             format!(
@@ -97,7 +97,7 @@ impl World {
     }
 
     /// As Palisade decides it, and as Cedar's own authorizer does.
-    fn decide(&self, rules: Rules, certificate: &'static str, tokens: Tokens) -> Decision {
+    pub(super) fn decide(&self, rules: Rules, certificate: &'static str, tokens: Tokens) -> Decision {
         let settings = Settings { tokens: Arc::new(rules), ..support::settings() };
         let (request, source) = (request(certificate), IdentitySource::SourcePrincipal);
         let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(&request)) };
@@ -286,6 +286,7 @@ fn an_agent_s_own_token_is_no_user_s() {
     };
     let token = super::verify(
         &super::token(&change(json!({"claims": {"client_id": null}}))),
+        Role::User,
         &without_client(),
         &super::keyring(),
         T0,
