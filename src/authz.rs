@@ -48,7 +48,7 @@ use request::Request;
 use seal::Seal;
 use step_up::Bound;
 use target::{Target, TokenUse};
-use token::holder::Peer;
+use token::holder::{Certificate, Peer};
 use token::{Proved, Rules, Tokens};
 
 /// The bundle in force. Before the first one is loaded there is still one: it denies.
@@ -127,8 +127,14 @@ fn read_known<'a>(
         Identity::Failed { reason, detail } => return Err(Denial { detail: Some(detail), ..reason.into() }),
     };
     known.caller = Some(agent.clone());
-    // Behind a waypoint the certificate is the waypoint's, whoever calls.
-    let certificate = if source == IdentitySource::SourcePrincipal { &*request.source_certificate } else { "" };
+    let certificate = match source {
+        IdentitySource::SourcePrincipal => Certificate::Pem(&request.source_certificate),
+        // The connection's is the waypoint's, whoever calls.
+        IdentitySource::Xfcc => {
+            let header = request.http.as_ref().map(|http| http.headers.single("x-forwarded-client-cert"));
+            Certificate::Forwarded(header.and_then(Result::ok).flatten())
+        }
+    };
     let peer = Peer { agent: &agent, certificate };
     let proved = prove(known.target.as_deref(), settings, request, &facts.tokens, &peer)?;
     known.behalf = proved.user.as_ref().and_then(|user| user.behalf(&settings.tokens));

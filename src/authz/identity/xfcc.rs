@@ -24,13 +24,26 @@ pub enum XfccError {
 /// # Errors
 /// [`XfccError`] when the header cannot be read without doubt.
 pub fn last_uri(header: &str) -> Result<Option<String>, XfccError> {
+    last(header, "uri")
+}
+
+/// The `Hash` value of the last element: SHA-256 of the peer's certificate, in hexadecimal digits; `None` where the proxy states
+/// none.
+///
+/// # Errors
+/// [`XfccError`] when the header cannot be read without doubt.
+pub fn last_hash(header: &str) -> Result<Option<String>, XfccError> {
+    last(header, "hash")
+}
+
+fn last(header: &str, wanted: &str) -> Result<Option<String>, XfccError> {
     if header.trim_start().starts_with(['[', '{']) {
         return Err(XfccError::Json);
     }
     let elements = split_outside_quotes(header, ',')?;
     let Some(last) = elements.last() else { return Ok(None) };
     let mut seen = Vec::new();
-    let mut uri = None;
+    let mut found = None;
     for pair in split_outside_quotes(last, ';')? {
         let (key, value) = pair.split_once('=').ok_or(XfccError::Malformed)?;
         let key = key.trim().to_ascii_lowercase();
@@ -38,12 +51,12 @@ pub fn last_uri(header: &str) -> Result<Option<String>, XfccError> {
         if key != "dns" && seen.contains(&key) {
             return Err(XfccError::Duplicate);
         }
-        if key == "uri" {
-            uri = Some(unquote(value)).filter(|text| !matches!(text.as_str(), "" | "-"));
+        if key == wanted {
+            found = Some(unquote(value)).filter(|text| !matches!(text.as_str(), "" | "-"));
         }
         seen.push(key);
     }
-    Ok(uri)
+    Ok(found)
 }
 
 /// Splits at `separator` wherever it is outside double quotes; `\"` inside quotes is a literal quote.
@@ -87,6 +100,13 @@ mod tests {
             "By=spiffe://e/w;URI=spiffe://e/admin,By=spiffe://e/w;Hash=ab;Subject=\"CN=a,O=\\\"b;c\";URI=spiffe://e/a";
         assert_eq!(last_uri(header), Ok(Some("spiffe://e/a".into())));
         assert_eq!(last_uri("By=spiffe://e/w;URI=\"spiffe://e/a\""), Ok(Some("spiffe://e/a".into())));
+    }
+
+    #[test]
+    fn the_hash_of_the_last_element_counts() {
+        assert_eq!(last_hash("Hash=aa;URI=spiffe://e/admin,Hash=bb;URI=spiffe://e/a"), Ok(Some("bb".into())));
+        assert_eq!(last_hash("Hash=aa;URI=spiffe://e/admin,URI=spiffe://e/a"), Ok(None));
+        assert_eq!(last_hash("Hash=aa;hash=bb"), Err(XfccError::Duplicate));
     }
 
     #[test]

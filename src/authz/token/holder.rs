@@ -13,7 +13,9 @@ use super::presented::Role;
 use super::verified::{Authority, Rules, Token};
 use crate::authz::decision::Behalf;
 use crate::authz::digest::sha256;
+use crate::authz::hex;
 use crate::authz::identity::spiffe::SpiffeId;
+use crate::authz::identity::xfcc;
 use crate::authz::plain::{MAX_NAME_BYTES, bounded};
 use crate::authz::reason::Reason;
 
@@ -33,8 +35,27 @@ pub enum Tokens {
 pub struct Peer<'p> {
     /// The mTLS peer.
     pub agent: &'p SpiffeId,
-    /// Its certificate, as Envoy hands it over: PEM, URL-encoded. Empty where that is another one's, behind a waypoint.
-    pub certificate: &'p str,
+    /// Its certificate.
+    pub certificate: Certificate<'p>,
+}
+
+/// A peer's certificate, as the proxy tells of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Certificate<'p> {
+    /// Whole, by Envoy's own connection: PEM, URL-encoded. Empty where Envoy is not told to hand it over.
+    Pem(&'p str),
+    /// By its digest in `x-forwarded-client-cert`; `None` without that header, or where it is not a single one.
+    Forwarded(Option<&'p str>),
+}
+
+impl Certificate<'_> {
+    /// SHA-256 of its DER (RFC 8705, section 3.1).
+    fn digest(self) -> Option<[u8; 32]> {
+        match self {
+            Self::Pem(certificate) => certificate_digest(certificate),
+            Self::Forwarded(header) => hex::decode(&xfcc::last_hash(header?).ok()??),
+        }
+    }
 }
 
 /// What tokens prove of a caller.
@@ -197,7 +218,7 @@ fn has_user(token: &Token, rules: &Rules) -> bool {
 fn hold_one(token: &Arc<Token>, rules: &Rules, peer: &Peer<'_>) -> Result<Proof, Refused> {
     let claims = &token.claims;
     if let Some(wanted) = claims.confirmation.certificate
-        && certificate_digest(peer.certificate) != Some(wanted)
+        && peer.certificate.digest() != Some(wanted)
     {
         return Err(Refused::new(Reason::TokenBindingMismatch, "`cnf.x5t#S256` is not the peer's certificate"));
     }

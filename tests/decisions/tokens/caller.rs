@@ -295,23 +295,41 @@ fn an_agent_s_own_token_is_no_user_s() {
     assert!(!support::policies(&decision).contains(&"asked 0".to_owned()), "nobody says who may use it");
 }
 
-/// Behind a waypoint the certificate in the check is the waypoint's.
+/// Behind a waypoint the certificate in the check is the waypoint's; the caller's is the one whose digest the header has.
 #[test]
 fn a_waypoint_s_certificate_binds_nothing() {
+    const HASH: &str = "17e88db187afd62c16e5debf3e6527cd006bc012bc90b51a810cd80c2d511f43";
     let world = World::new([]);
     let settings = Settings { tokens: Arc::new(own_rules(Unbound::Deny)), ..support::settings() };
-    let mut request = request(CERTIFICATE);
-    let mut http = request.http.take().unwrap();
-    let xfcc = format!("By=spiffe://example.org/ns/mesh/sa/waypoint;URI={BOT}");
-    let fields: Vec<(String, String)> =
-        http.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    http.headers = Headers::new(fields.into_iter().chain([("x-forwarded-client-cert".to_owned(), xfcc)]), false);
-    request.http = Some(http);
-    let of = json!({"claims": {"client_id": "unmapped", "cnf": {"x5t#S256": DIGEST}}});
-    let facts = Facts { tokens: tokens(&[(Role::User, of)]), ..support::facts("2026-11-20T00:00:00Z", Some(&request)) };
-    let reason = |source| authorize(&world.active, &settings, source, &request, &facts).reason();
-    assert_eq!(reason(IdentitySource::SourcePrincipal), None);
-    assert_eq!(reason(IdentitySource::Xfcc), Some(Reason::TokenBindingMismatch));
+    let reason = |source, before: &str, hash: &str| {
+        let mut request = request(CERTIFICATE);
+        let mut http = request.http.take().unwrap();
+        let xfcc = format!("{before}By=spiffe://example.org/ns/mesh/sa/waypoint;{hash}URI={BOT}");
+        let fields: Vec<(String, String)> =
+            http.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        http.headers = Headers::new(fields.into_iter().chain([("x-forwarded-client-cert".to_owned(), xfcc)]), false);
+        request.http = Some(http);
+        let of = json!({"claims": {"client_id": "unmapped", "cnf": {"x5t#S256": DIGEST}}});
+        let tokens = tokens(&[(Role::User, of)]);
+        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(&request)) };
+        authorize(&world.active, &settings, source, &request, &facts).reason()
+    };
+    let forwarded = |before: &str, hash: &str| reason(IdentitySource::Xfcc, before, hash);
+    let good = format!("Hash={HASH};");
+    assert_eq!(reason(IdentitySource::SourcePrincipal, "", ""), None);
+    assert_eq!(forwarded("", &good), None);
+    let mismatch = Some(Reason::TokenBindingMismatch);
+    assert_eq!(forwarded("", ""), mismatch, "the waypoint's own");
+    assert_eq!(forwarded(&format!("{good}URI={BOT},"), ""), mismatch, "what the peer sent");
+    for wrong in
+        [format!("Hash={};", &HASH[..62]), format!("Hash=\"{HASH} \";"), HASH.replacen("17", "18", 1), "Hash=;".into()]
+    {
+        let wrong = if wrong.starts_with("Hash") { wrong } else { format!("Hash={wrong};") };
+        assert_eq!(forwarded("", &wrong), mismatch, "{wrong}");
+    }
+    assert_eq!(forwarded("", &format!("{good}{good}")), Some(Reason::IdentityMalformed));
+    // Where the connection is the caller's, the header is what the caller sent.
+    assert_eq!(reason(IdentitySource::SourcePrincipal, "", &good.replace('1', "2")), None);
 }
 
 /// A token is worth nothing to anybody but the workload that it was issued to.
@@ -438,7 +456,7 @@ fn a_failed_token_never_becomes_an_absent_one() {
     assert!(decision.evaluations.is_empty(), "no policy was asked");
     let peer = palisade::authz::token::holder::Peer {
         agent: &palisade::authz::identity::spiffe::SpiffeId::parse(BOT).unwrap(),
-        certificate: "",
+        certificate: palisade::authz::token::holder::Certificate::Pem(""),
     };
     assert_eq!(hold(&Tokens::Failed(refused.clone()), &Rules::default(), &peer).unwrap_err(), refused);
 }
