@@ -41,6 +41,7 @@ use policy::{Bundle, Evaluated, Satisfied};
 use reason::Reason;
 use request::Request;
 use target::TokenUse;
+use token::dpop::{self, Asked};
 use token::holder::Peer;
 use token::{Rules, Tokens};
 
@@ -66,7 +67,7 @@ impl Active {
 }
 
 /// What is configured about deciding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Trust domains whose workloads may be callers.
     pub trust_domains: Vec<String>,
@@ -86,7 +87,7 @@ pub fn authorize(
 ) -> Decision {
     let Active::Loaded(bundle) = active else { return Decision::deny(Reason::BundleMissing) };
     let mut known = Decision::deny(Reason::InternalError);
-    match read_known(bundle, settings, source, request, &facts.tokens, &mut known) {
+    match read_known(bundle, settings, source, request, facts, &mut known) {
         Err(denial) => Decision { verdict: Verdict::Denial(denial), ..known },
         Ok((caller, server, reading)) => {
             let parts = Parts { request, reading: &reading, caller: &caller, server, facts, rules: &settings.tokens };
@@ -105,7 +106,7 @@ fn read_known<'a>(
     settings: &Settings,
     source: IdentitySource,
     request: &'a Request<'a>,
-    tokens: &Tokens,
+    facts: &Facts,
     known: &mut Decision,
 ) -> Result<Read<'a>, Denial> {
     // The target is looked up first so that even a denial for identity is written in its protocol's words.
@@ -119,9 +120,19 @@ fn read_known<'a>(
     known.caller = Some(agent.clone());
     // Behind a waypoint the certificate is the waypoint's, whoever calls.
     let certificate = if source == IdentitySource::SourcePrincipal { &*request.source_certificate } else { "" };
-    let peer = Peer { agent: &agent, certificate };
+    let origins = known.target.as_deref().map_or(&[][..], |target| &target.origins);
+    let now = facts.now.as_second();
+    let peer = Peer { agent: &agent, certificate, asked: Asked { http: request.http.as_ref(), origins, now } };
     let is_ours = !known.target.as_ref().is_some_and(|target| target.tokens == TokenUse::Ignore);
-    let proved = token::hold(if is_ours { tokens } else { &Tokens::Absent }, &settings.tokens, &peer)?;
+    let tokens = if is_ours { &facts.tokens } else { &Tokens::Absent };
+    let proved = token::hold(tokens, &settings.tokens, &peer);
+    let wants_nonce = match &proved {
+        Ok(proved) => proved.possession.is_some_and(|proof| proof.nonce_is_old),
+        Err(refused) => dpop::is_for_a_nonce(refused.reason),
+    };
+    known.nonce = wants_nonce.then(|| settings.tokens.proofs.fresh_nonce(now)).flatten();
+    let proved = proved?;
+    known.possession = proved.possession;
     known.behalf = proved.user.as_ref().and_then(|user| user.behalf(&settings.tokens));
     let caller = Caller { agent, proved };
     let (target, server) = found?.ok_or(Reason::TargetUnknown)?;
@@ -213,7 +224,7 @@ pub fn read<'a>(
     settings: &Settings,
     source: IdentitySource,
     request: &'a Request<'a>,
-    tokens: &Tokens,
+    facts: &Facts,
 ) -> Result<Read<'a>, Denial> {
-    read_known(bundle, settings, source, request, tokens, &mut Decision::deny(Reason::InternalError))
+    read_known(bundle, settings, source, request, facts, &mut Decision::deny(Reason::InternalError))
 }

@@ -82,7 +82,7 @@ pub fn check(reference: &Reference, asked: &Asked<'_>, decision: &Decision) -> R
 fn ask(reference: &Reference, asked: &Asked<'_>, decision: &Decision) -> Result<Vec<Answered>, Difference> {
     let Asked { bundle, settings, source, request, facts } = *asked;
     // Nothing was asked then, which is the right answer if there are no evaluations either.
-    let Ok((caller, server, reading)) = read(bundle, settings, source, request, &facts.tokens) else {
+    let Ok((caller, server, reading)) = read(bundle, settings, source, request, facts) else {
         return Ok(Vec::new());
     };
     let parts = Parts { request, reading: &reading, caller: &caller, server, facts, rules: &settings.tokens };

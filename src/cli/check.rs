@@ -199,7 +199,7 @@ fn explain_policies(
     asked: &Asked<'_>,
 ) -> Result<(), String> {
     let Asked { settings, identity, request, facts, all } = *asked;
-    let Ok((caller, server, reading)) = authz::read(bundle, settings, identity, request, &facts.tokens) else {
+    let Ok((caller, server, reading)) = authz::read(bundle, settings, identity, request, facts) else {
         return Ok(());
     };
     let parts = Parts { request, reading: &reading, caller: &caller, server, facts, rules: &settings.tokens };

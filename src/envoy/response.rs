@@ -14,9 +14,9 @@ use serde_json::json;
 
 use crate::authz::call::json_rpc::Reply;
 use crate::authz::decision::{Decision, Denial, Permit, Verdict};
-use crate::authz::identity::spiffe::SpiffeId;
-use crate::authz::reason::{Blame, Wire};
+use crate::authz::reason::{Blame, Reason, Wire};
 use crate::authz::target::{McpDenial, Protocol, Target};
+use crate::authz::token::dpop;
 use crate::envoy::wire::{put_message, put_number, put_text};
 
 /// Carries the decision id to the upstream and back to the caller.
@@ -55,7 +55,7 @@ impl Answer {
 #[must_use]
 pub fn build(decision: &Decision, decision_id: &str) -> Answer {
     match &decision.verdict {
-        Verdict::Permit(permit) => permitted(permit, decision.caller.as_ref(), decision_id),
+        Verdict::Permit(permit) => permitted(permit, decision, decision_id),
         Verdict::Denial(denial) => denied(denial, decision, decision_id),
     }
 }
@@ -85,17 +85,18 @@ fn answer(code: u32, kind: Response, response: impl FnOnce(&mut Vec<u8>), metada
     Answer(answer)
 }
 
-fn permitted(_evidence: &Permit, caller: Option<&SpiffeId>, decision_id: &str) -> Answer {
+fn permitted(_evidence: &Permit, decision: &Decision, decision_id: &str) -> Answer {
     // `OkHttpResponse`: 2 `headers`, 5 `headers_to_remove`, 6 `response_headers_to_add`.
     let response = |ok: &mut Vec<u8>| {
         put_header(ok, 2, DECISION_ID, decision_id);
-        if let Some(agent) = caller {
+        if let Some(agent) = &decision.caller {
             put_header(ok, 2, AGENT, agent.as_str());
         }
         for name in REMOVED {
             put_text(ok, 5, name);
         }
         put_header(ok, 6, DECISION_ID, decision_id);
+        put_nonce(ok, 6, decision);
     };
     answer(0, Response::Ok, response, [("decision_id", decision_id), ("verdict", "permit"), ("reason", "")])
 }
@@ -112,8 +113,9 @@ fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
             put_header(denied, 2, "retry-after", RETRY_AFTER_SECONDS);
         }
         if wire.http == UNAUTHORIZED {
-            put_header(denied, 2, "www-authenticate", &challenge(&wire));
+            put_header(denied, 2, "www-authenticate", &challenge(denial.reason, &wire));
         }
+        put_nonce(denied, 2, decision);
         put_text(denied, 3, &rendered.body);
     };
     let metadata = [("decision_id", decision_id), ("verdict", "denial"), ("reason", wire.code)];
@@ -137,9 +139,24 @@ fn put_header(out: &mut Vec<u8>, number: u32, name: &str, value: &str) {
 
 const UNAUTHORIZED: u16 = 401;
 
-/// What every 401 carries (RFC 6750, section 3): why the token is not believed, in words that hold nothing of it.
-fn challenge(wire: &Wire) -> String {
-    format!("Bearer error=\"invalid_token\", error_description=\"{}\"", wire.title)
+/// What every 401 carries (RFC 6750, section 3; RFC 9449, section 7.1): why the token, or its proof, is not believed, in words
+/// that hold nothing of it.
+fn challenge(reason: Reason, wire: &Wire) -> String {
+    let title = wire.title;
+    match dpop::error_of(reason) {
+        None => format!("Bearer error=\"invalid_token\", error_description=\"{title}\""),
+        Some(error) => {
+            format!("DPoP error=\"{error}\", error_description=\"{title}\", algs=\"{}\"", dpop::ALGORITHMS)
+        }
+    }
+}
+
+/// The nonce for the caller's next proof (RFC 9449, section 8), in a header that nothing keeps for somebody else.
+fn put_nonce(out: &mut Vec<u8>, number: u32, decision: &Decision) {
+    if let Some(nonce) = &decision.nonce {
+        put_header(out, number, "dpop-nonce", nonce);
+        put_header(out, number, "cache-control", "no-store");
+    }
 }
 
 struct Rendered {
@@ -209,7 +226,6 @@ mod tests {
     use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 
     use super::*;
-    use crate::authz::reason::Reason;
 
     #[test]
     fn every_denial_is_explicit_and_never_looks_like_an_allow() {
@@ -227,7 +243,8 @@ mod tests {
             let challenge = of("www-authenticate").map(|header| header.value);
             assert_eq!(challenge.is_some(), status == 401, "{reason}");
             // A quotation mark in a title would end the text early (RFC 9110, section 5.6.4).
-            assert!(challenge.is_none_or(|text| text.matches('"').count() == 4), "{reason}");
+            let marks = if dpop::error_of(*reason).is_some() { 6 } else { 4 };
+            assert!(challenge.is_none_or(|text| text.matches('"').count() == marks), "{reason}");
         }
     }
 }

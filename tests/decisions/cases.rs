@@ -13,7 +13,6 @@ use palisade::authz::decision::{Decision, Verdict};
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::reason::{Blame, Reason};
 use palisade::authz::request::{Body, Request};
-use palisade::authz::token::Tokens;
 use palisade::authz::{self, Active, authorize};
 use palisade::capture::Capture;
 use palisade::envoy::response;
@@ -28,6 +27,8 @@ const SERVER_ONLY: &[Reason] = &[
     Reason::CheckTooLarge,
     Reason::Overloaded,
     Reason::DeadlineMissed,
+    Reason::TokenProofReplayed,
+    Reason::TokenProofsFull,
     Reason::RecordUnavailable,
     Reason::InternalPanic,
     Reason::InternalError,
@@ -280,7 +281,7 @@ fn what_is_explained_is_what_was_decided() {
         let settings = support::settings();
         let facts = support::facts(case.now.as_deref().unwrap_or(OFFICE), Some(&request));
         let decision = authorize(active, &settings, case.identity, &request, &facts);
-        let explained = authz::read(bundle, &settings, case.identity, &request, &Tokens::Absent);
+        let explained = authz::read(bundle, &settings, case.identity, &request, &facts);
         let same = match (explained, &decision.verdict) {
             (Err(refusal), Verdict::Denial(denial)) => refusal == *denial && decision.evaluations.is_empty(),
             (Err(_), Verdict::Permit(_)) => false,

@@ -32,7 +32,7 @@ pub fn both(compared: &Compared, request: &Request, now: &str) -> (Decision, Opt
     let decision = authorize(active, &settings, source, request, &facts);
     let bundle = support::loaded(active);
     let response =
-        authz::read(bundle, &settings, source, request, &facts.tokens).ok().and_then(|(caller, server, reading)| {
+        authz::read(bundle, &settings, source, request, &facts).ok().and_then(|(caller, server, reading)| {
             let parts =
                 Parts { request, reading: &reading, caller: &caller, server, facts: &facts, rules: &settings.tokens };
             let query = bundle.query(&parts, &reading.calls[0], Some(Needs::ALL)).ok()?;

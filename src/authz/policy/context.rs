@@ -296,7 +296,7 @@ pub fn build(
 
 /// What the tokens of the caller prove: the user's before the agent's own.
 fn add_proved(pairs: &mut Vec<(&'static str, Value)>, needs: Needs, caller: &Caller, rules: &Rules) {
-    let Proved { user, agent } = &caller.proved;
+    let Proved { user, agent, .. } = &caller.proved;
     if let Some(user) = user.as_ref().filter(|user| needs.has(Attribute::Delegation) && user.delegates(rules)) {
         let depth = i64::try_from(user.depth).unwrap_or(i64::MAX);
         let members = [

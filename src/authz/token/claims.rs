@@ -273,6 +273,6 @@ fn name_of(value: &Json<'_>) -> Option<String> {
 }
 
 /// 32 bytes in base64url.
-fn digest_of(value: &Json<'_>) -> Option<[u8; 32]> {
+pub(super) fn digest_of(value: &Json<'_>) -> Option<[u8; 32]> {
     URL_SAFE_NO_PAD.decode(value.as_str()?).ok()?.try_into().ok()
 }

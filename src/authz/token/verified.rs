@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::Refused;
 use super::algorithm::Algorithm;
 use super::claims::{Claims, OF_OTHERS, REGISTERED, groups_of, issuer_of};
+use super::dpop::ProofRules;
 use super::issuer::Issuer;
 use super::jws::{Compact, Header, object};
 use super::keys::{Key, KeySet};
 use super::presented::Place;
+use crate::authz::digest::sha256;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::reason::Reason;
 
@@ -36,7 +38,7 @@ pub enum Authority {
 }
 
 /// Which tokens are believed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// The headers that carry tokens; without one none is looked for.
     pub places: Vec<Place>,
@@ -44,6 +46,8 @@ pub struct Rules {
     pub issuers: Vec<Issuer>,
     /// What Palisade's targets are called in the `aud` of JWT-SVIDs; without one no JWT-SVID counts.
     pub svid_audiences: Vec<String>,
+    /// What is asked of proofs that a token is the caller's own.
+    pub proofs: ProofRules,
 }
 
 /// A token that is right in itself: signed, addressed to us, and in time at the moment it was verified. Whether it is the
@@ -56,6 +60,8 @@ pub struct Token {
     pub claims: Claims,
     /// Which key signed it.
     pub key: Arc<Key>,
+    /// SHA-256 of its text.
+    pub digest: [u8; 32],
     leeway_seconds: i64,
 }
 
@@ -90,7 +96,7 @@ pub fn verify(text: &str, rules: &Rules, keyring: &Keyring, now: i64) -> Result<
     if !key.verifies(header.algorithm, compact.signed.as_bytes(), &compact.signature) {
         return Err(Refused::new(Reason::TokenSignatureInvalid, "its signature is not the key's"));
     }
-    let mut claims = Claims::read(&json)?;
+    let (mut claims, digest) = (Claims::read(&json)?, sha256(text.as_bytes()));
     let token = match named.and_then(|at| rules.issuers.get(at)) {
         Some(issuer) => {
             if let Some(name) = OF_OTHERS.iter().find(|name| json.get(name).is_some()) {
@@ -104,7 +110,7 @@ pub fn verify(text: &str, rules: &Rules, keyring: &Keyring, now: i64) -> Result<
                 let detail = format!("more than {} actors", issuer.max_delegation_depth);
                 return Err(Refused::new(Reason::TokenDelegationTooDeep, detail));
             }
-            Token { authority, claims, key: key.clone(), leeway_seconds: issuer.leeway_seconds }
+            Token { authority, claims, key: key.clone(), digest, leeway_seconds: issuer.leeway_seconds }
         }
         None => {
             if claims.audiences.len() != 1 {
@@ -112,7 +118,7 @@ pub fn verify(text: &str, rules: &Rules, keyring: &Keyring, now: i64) -> Result<
             }
             check_audience(&claims, &rules.svid_audiences)?;
             check_lifetime(&claims, SVID_MAX_LIFETIME_SECONDS, now)?;
-            Token { authority, claims, key: key.clone(), leeway_seconds: SVID_LEEWAY_SECONDS }
+            Token { authority, claims, key: key.clone(), digest, leeway_seconds: SVID_LEEWAY_SECONDS }
         }
     };
     token.check_time(now)?;
