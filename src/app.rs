@@ -5,6 +5,7 @@ mod accept;
 mod admin_port;
 pub mod comparison;
 pub mod listen;
+mod nonces;
 pub mod pipeline;
 mod priority;
 pub mod reload;
@@ -26,9 +27,11 @@ use crate::authz::policy::source::BundleError;
 use crate::authz::seal::Seal;
 use crate::authz::token::{Authority, Keyring};
 use crate::capture::Capturer;
+use crate::config::dpop::Dpop;
 use crate::config::{self, Config};
 use crate::envoy::service::Bounds;
 use crate::keys::{Keys, KeysError};
+use crate::replay::Memory;
 use crate::store::Store;
 use crate::store::loader::Loader;
 use crate::telemetry::metrics::Metrics;
@@ -65,6 +68,9 @@ pub enum StartError {
     /// Captures cannot be written.
     #[error("cannot capture to {0}: {1}")]
     Capture(PathBuf, io::Error),
+    /// The secret behind nonces cannot be had.
+    #[error("nonces of proofs: {0}")]
+    NonceKey(String),
     /// Keys cannot be had as configured.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -132,12 +138,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
 
     let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Telemetry(error.to_string()))?);
     capture.iter().for_each(|capture| capture.count_dropped(metrics.captures_dropped.clone()));
-    let for_writer = spans.clone();
-    let writer = audit::Writer::start(&config.record, sink, move |record| {
-        if let Some(spans) = &for_writer {
-            spans.observe(record);
-        }
-    })?;
+    let writer = recording(config, sink, spans.clone())?;
     let loader = Loader::new(config.comparison.one_in > 0, config.bundle.max_unindexed_policies);
     let store = Arc::new(Store::new(config.bundle.path.clone(), loader));
     let comparer = Comparer::start(config.comparison.one_in, settings.clone(), config.zone(), metrics.clone())?;
@@ -146,6 +147,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         store: store.clone(),
         tokens: Verifier::new(settings.tokens.clone(), Box::new(Ring(keys.clone()))),
         keys: keys.clone(),
+        proofs: Box::new(remembering(config)),
         settings,
         zone: config.zone(),
         recorder: writer.recorder(),
@@ -198,12 +200,23 @@ fn exporting(config: &Config, background: &tokio::runtime::Runtime) -> Result<Op
     Spans::new(&config.telemetry).map_err(StartError::Telemetry)
 }
 
+/// What writes records, and makes spans of them.
+fn recording(config: &Config, sink: audit::Sink, spans: Option<Spans>) -> io::Result<audit::Writer> {
+    audit::Writer::start(&config.record, sink, move |record| {
+        if let Some(spans) = &spans {
+            spans.observe(record);
+        }
+    })
+}
+
 /// What is configured about deciding, and the keys that it needs, being fetched.
 fn believing(config: &Config, background: &tokio::runtime::Runtime) -> Result<(Settings, Arc<Keys>), StartError> {
+    let mut tokens = config.tokens();
+    tokens.proofs.nonces = nonces::make(&config.dpop)?;
     let settings = Settings {
         trust_domains: config.identity.trust_domains.clone(),
         limits: config.limits.clone(),
-        tokens: Arc::new(config.tokens()),
+        tokens: Arc::new(tokens),
         seal: sealing()?,
     };
     Ok((settings, Arc::new(Keys::start(config.keys(), background.handle())?)))
@@ -214,6 +227,13 @@ fn sealing() -> Result<Seal, StartError> {
     let mut key = [0; 32];
     aws_lc_rs::rand::fill(&mut key).map_err(|_| StartError::Random)?;
     Ok(Seal::new(&key))
+}
+
+/// What remembers proofs: from those on that are made from now on.
+fn remembering(config: &Config) -> Memory {
+    let Dpop { max_age_seconds, max_ahead_seconds, remembered_proofs, .. } = config.dpop;
+    let known_from = pipeline::now().as_second().saturating_add(max_age_seconds);
+    Memory::new(remembered_proofs, max_age_seconds.saturating_add(max_ahead_seconds), known_from)
 }
 
 /// The keys that are fetched, as whoever verifies takes them.

@@ -48,6 +48,7 @@ use request::Request;
 use seal::Seal;
 use step_up::Bound;
 use target::{Target, TokenUse};
+use token::dpop::{self, Asked};
 use token::holder::{Certificate, Peer};
 use token::{Proved, Rules, Tokens};
 
@@ -135,8 +136,17 @@ fn read_known<'a>(
             Certificate::Forwarded(header.and_then(Result::ok).flatten())
         }
     };
-    let peer = Peer { agent: &agent, certificate };
-    let proved = prove(known.target.as_deref(), settings, request, &facts.tokens, &peer)?;
+    let origins = known.target.as_deref().map_or(&[][..], |target| &target.origins);
+    let now = facts.now.as_second();
+    let peer = Peer { agent: &agent, certificate, asked: Asked { http: request.http.as_ref(), origins, now } };
+    let proved = prove(known.target.as_deref(), settings, &facts.tokens, &peer);
+    let wants_nonce = match &proved {
+        Ok(proved) => proved.possession.is_some_and(|proof| proof.nonce_is_old),
+        Err(denial) => dpop::is_for_a_nonce(denial.reason),
+    };
+    known.nonce = wants_nonce.then(|| settings.tokens.proofs.fresh_nonce(now)).flatten();
+    let proved = proved?;
+    known.possession = proved.possession;
     known.behalf = proved.user.as_ref().and_then(|user| user.behalf(&settings.tokens));
     let caller = Caller { agent, proved };
     let (target, server) = found?.ok_or(Reason::TargetUnknown)?;
@@ -157,13 +167,7 @@ fn bound<'a>(settings: &'a Settings, target: &'a Target, agent: &'a SpiffeId, fa
 }
 
 /// What the tokens of a request prove, by the rules of its target.
-fn prove(
-    target: Option<&Target>,
-    settings: &Settings,
-    request: &Request<'_>,
-    tokens: &Tokens,
-    peer: &Peer<'_>,
-) -> Result<Proved, Denial> {
+fn prove(target: Option<&Target>, settings: &Settings, tokens: &Tokens, peer: &Peer<'_>) -> Result<Proved, Denial> {
     let Some(target) = target else { return Ok(token::hold(tokens, &settings.tokens, peer)?) };
     if target.tokens == TokenUse::Ignore {
         return Ok(Proved::default());
@@ -171,7 +175,7 @@ fn prove(
     let proved = token::hold(tokens, &settings.tokens, peer)?;
     proved.is_for(&target.audiences)?;
     // Whoever has no token yet learns from the metadata where to get one (RFC 9728).
-    let path = request.http.as_ref().and_then(|http| canonical_path(&http.path).ok());
+    let path = peer.asked.http.and_then(|http| canonical_path(&http.path).ok());
     if target.tokens == TokenUse::Require
         && proved.speaks().is_none()
         && !path.is_some_and(|path| target.has_metadata_at(&path))

@@ -1,6 +1,7 @@
 //! The configuration: one TOML file, composed of each module's own part.
 
 mod check;
+pub mod dpop;
 mod files;
 mod keys;
 mod places;
@@ -17,10 +18,12 @@ use crate::authz::identity::IdentitySource;
 use crate::authz::limits::Limits;
 use crate::authz::policy::bundle::MAX_UNINDEXED_POLICIES;
 use crate::authz::token::Rules;
+use crate::authz::token::dpop::ProofRules;
 use crate::authz::token::issuer::{Issuer, Source, TrustDomain};
 use crate::authz::token::presented::Place;
 use crate::keys::source::Owner;
 use crate::{audit, telemetry};
+use dpop::Dpop;
 use places::Places;
 
 /// The commented default file, as `palisade config default` prints it.
@@ -44,6 +47,8 @@ pub struct Config {
     pub svid: Svid,
     /// The headers that carry tokens.
     pub token: Vec<Place>,
+    /// Proofs that a token is the caller's own.
+    pub dpop: Dpop,
     /// The bundle.
     pub bundle: Bundle,
     /// Clock of policies.
@@ -273,6 +278,7 @@ impl Config {
             source.file = source.file.as_ref().map(|path| base.join(path));
             source.ca_file = source.ca_file.as_ref().map(|path| base.join(path));
         }
+        config.dpop.nonce_key_file = config.dpop.nonce_key_file.as_ref().map(|path| base.join(path));
         for listener in &mut config.listener {
             listener.unix = listener.unix.as_ref().map(|path| base.join(path));
         }
@@ -280,10 +286,16 @@ impl Config {
         Ok(config)
     }
 
-    /// Which tokens are looked for, and believed.
+    /// Which tokens are looked for, and believed. Without nonces, which need a secret.
     #[must_use]
     pub fn tokens(&self) -> Rules {
-        Rules { places: self.token.clone(), issuers: self.issuer.clone(), svid_audiences: self.svid.audiences.clone() }
+        let Dpop { max_age_seconds, max_ahead_seconds, .. } = self.dpop;
+        Rules {
+            places: self.token.clone(),
+            issuers: self.issuer.clone(),
+            svid_audiences: self.svid.audiences.clone(),
+            proofs: ProofRules { max_age_seconds, max_ahead_seconds, nonces: None },
+        }
     }
 
     /// Where keys come from: issuers in their order, then trust domains.

@@ -36,6 +36,8 @@ pub mod keys;
 #[cfg(feature = "server")]
 pub mod proto;
 #[cfg(feature = "server")]
+pub mod replay;
+#[cfg(feature = "server")]
 pub mod store;
 #[cfg(feature = "server")]
 pub mod telemetry;

@@ -8,8 +8,8 @@ use std::sync::{Arc, RwLock};
 use crate::authz::digest::sha256;
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
-use crate::authz::token::presented::{Role, Scheme, find};
-use crate::authz::token::{Authority, Keyring, Refused, Rules, Token, Tokens, verify};
+use crate::authz::token::presented::{Role, find};
+use crate::authz::token::{Authority, Believed, Keyring, Refused, Rules, Token, Tokens, verify};
 
 /// How many tokens are remembered; most take some 2 KB.
 const SLOTS: usize = 2_048;
@@ -51,14 +51,7 @@ impl Verifier {
         let mut all = Vec::with_capacity(found.len());
         for presented in found {
             match self.believe(presented.text, presented.role, now) {
-                // Whoever says DPoP has to prove it, and no proof is taken here.
-                Ok(token) if presented.scheme == Scheme::Dpop && token.claims.confirmation.key.is_none() => {
-                    return Tokens::Failed(Refused::new(
-                        Reason::TokenProofMissing,
-                        "presented as DPoP, bound to no key",
-                    ));
-                }
-                Ok(token) => all.push((presented.role, token)),
+                Ok(token) => all.push(Believed { role: presented.role, scheme: presented.scheme, token }),
                 Err(refused) => return Tokens::Failed(refused),
             }
         }
@@ -143,6 +136,7 @@ mod tests {
             places: serde_json::from_value(json!([{"header": "authorization", "role": "user"}])).unwrap(),
             issuers: serde_json::from_value(rules).unwrap(),
             svid_audiences: Vec::new(),
+            ..Rules::default()
         };
         Verifier::new(Arc::new(rules), Box::new(ring.clone()))
     }
@@ -162,7 +156,7 @@ mod tests {
         let headers = Headers::new([("authorization", format!("Bearer {token}"))], false);
         let request = Request { http: Some(HttpRequest { headers, ..HttpRequest::default() }), ..Request::default() };
         match verifier.of(&request, now) {
-            Tokens::Verified(all) => Ok(Arc::clone(&all[0].1)),
+            Tokens::Verified(all) => Ok(Arc::clone(&all[0].token)),
             Tokens::Failed(refused) => Err(refused.reason),
             Tokens::Absent => panic!("there is one"),
         }

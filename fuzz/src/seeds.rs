@@ -11,7 +11,7 @@ use palisade::authz::request::{Body, Request};
 use palisade::capture::Capture;
 use prost::Message;
 
-use crate::targets::{bundle, message, repository};
+use crate::targets::{bundle, message, proof, repository};
 
 const MCP: &[&str] = &[
     "POST /mcp\ncontent-type: application/json\nmcp-protocol-version: 2025-11-25\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"query_customers\",\"arguments\":{\"segment\":\"startup\",\"limit\":10}}}",
@@ -48,6 +48,7 @@ pub fn write() {
     each("http", HTTP);
     each("grpc", GRPC);
     each("xfcc", XFCC);
+    each("proof", &[proof::PROOF, "HTTPS://API.example.org:8443/a?b#c", "http://[::1]:80"]);
     each("spiffe_id", &["spiffe://example.org/ns/agents/sa/support-bot", "spiffe://a.b-c_d/x/y"]);
     each("traceparent", &["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]);
     each(

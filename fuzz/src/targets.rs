@@ -8,6 +8,7 @@ mod exchange;
 mod http;
 mod json;
 pub mod message;
+pub mod proof;
 mod spiffe_id;
 mod traceparent;
 mod xfcc;
@@ -28,6 +29,7 @@ pub const ALL: &[Target] = &[
     ("http_path", http::run),
     ("json", json::run),
     ("mcp", message::mcp),
+    ("proof", proof::run),
     ("spiffe_id", spiffe_id::run),
     ("traceparent", traceparent::run),
     ("xfcc", xfcc::run),

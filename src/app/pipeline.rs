@@ -32,6 +32,7 @@ use crate::envoy::request;
 use crate::envoy::response::{self, Answer};
 use crate::envoy::service::{Check, Decide, Refused};
 use crate::keys::{Keys, Status as Keyed};
+use crate::replay::{Seen, Uses};
 use crate::store::loader::Patience;
 use crate::store::{Reload, Snapshot, Store, Summary};
 use crate::telemetry::metrics::{Metrics, Tally};
@@ -51,6 +52,8 @@ pub struct Parts {
     pub tokens: Verifier,
     /// The keys that it believes them with.
     pub keys: Arc<Keys>,
+    /// What remembers proofs that were used.
+    pub proofs: Box<dyn Uses>,
     /// Where records go.
     pub recorder: Recorder,
     /// The thread that writes them.
@@ -238,12 +241,26 @@ impl Pipeline {
                 let facts = Facts { now: known.now, zone: self.parts.zone.clone(), body_sha256, tokens };
                 let decision = authorize(&snapshot.active, &self.parts.settings, check.identity, &request, &facts);
                 self.compare(check, snapshot, &known, &facts.tokens, &decision);
+                let decision = self.use_up(decision, known.now);
                 (decision, RequestSummary::of(&request, facts.body_sha256))
             }
         };
         let took = check.arrived.elapsed();
         let decision = if took > check.time { decision.overruled(Reason::DeadlineMissed) } else { decision };
         self.conclude(decision, summary, snapshot, known, trace_context::begin(parent), took)
+    }
+
+    /// Uses the proof up on which a decision rests, if there is one: here and nowhere else, so once per check, however many calls
+    /// are in it and whoever reads it anew. Everything else about proof, token and peer was right by then, so that nobody
+    /// who holds a proof without its key, or is another workload, can use it up for its owner; and whatever the policies said,
+    /// so that what they refuse now cannot be sent again by somebody else when they would permit it.
+    fn use_up(&self, decision: Decision, now: Timestamp) -> Decision {
+        let Some(proof) = decision.possession else { return decision };
+        match self.parts.proofs.first_use(proof.id, now.as_second(), proof.until) {
+            Seen::First => decision,
+            Seen::Again => decision.overruled(Reason::TokenProofReplayed),
+            Seen::Full => decision.overruled(Reason::TokenProofsFull),
+        }
     }
 
     /// Hands a decision of the policies over to be compared, if it is drawn.
@@ -343,7 +360,7 @@ impl Known {
 
 /// The clock is read here, once per check.
 #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read for a decision")]
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default()
 }
 
@@ -421,6 +438,7 @@ impl Status for Pipeline {
             bring_to(&metrics.keys.fetches.with_label_values(&[owner, "success"]), successes);
             bring_to(&metrics.keys.fetches.with_label_values(&[owner, "failure"]), failures);
         }
+        metrics.proofs_remembered.set(gauge(self.parts.proofs.remembered(now().as_second()) as u64));
         bring_to(&metrics.record_write_errors, recorder.write_errors());
         if let Some(spans) = &self.parts.spans {
             bring_to(&metrics.spans_dropped, spans.dropped());

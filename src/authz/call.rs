@@ -9,6 +9,7 @@ pub mod http;
 pub mod json;
 pub mod json_rpc;
 pub mod mcp;
+pub mod origin;
 pub mod uri;
 
 use std::borrow::Cow;

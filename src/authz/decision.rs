@@ -11,6 +11,7 @@ use super::policy::demands::Demands;
 use super::policy::{Evaluated, Failure, PolicyInfo, Satisfied};
 use super::reason::Reason;
 use super::target::Target;
+use super::token::dpop::Proven;
 
 /// The outcome of one check, with what is known for record, span and answer.
 #[must_use]
@@ -28,6 +29,10 @@ pub struct Decision {
     pub evaluations: Vec<Evaluation>,
     /// How the answer is addressed.
     pub reply: Reply,
+    /// The proof that it rests on, which has to be used up.
+    pub possession: Option<Proven>,
+    /// What the caller is to put into its next proof.
+    pub nonce: Option<String>,
 }
 
 /// For whom a workload asks, for the record.
@@ -138,6 +143,8 @@ impl Decision {
             target: None,
             evaluations: Vec::new(),
             reply: Reply::None,
+            possession: None,
+            nonce: None,
         }
     }
 

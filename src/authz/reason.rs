@@ -219,9 +219,55 @@ reasons! {
     TokenBindingMismatch: "token_binding_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to another certificate";
     /// The token is bound to a key, and no proof of that key came with it.
     TokenProofMissing: "token_proof_missing", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token needs a proof";
+    /// A token that is bound to a key is not presented as `DPoP` in `authorization`, or one that is not is.
+    TokenSchemeMismatch: "token_scheme_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is presented in the wrong way";
+    /// A proof beside a token that is bound to no key.
+    TokenProofUnexpected: "token_proof_unexpected", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to no key, so no proof belongs to it";
+    /// Two proofs: one request has one.
+    TokenProofDuplicate: "token_proof_duplicate", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "there is more than one proof";
+    /// A proof longer than 4 KiB.
+    TokenProofTooLong: "token_proof_too_long", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is too long";
+    /// What stands in `dpop` is no JWT in compact form, or names a member twice.
+    TokenProofMalformed: "token_proof_malformed", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof could not be read";
+    /// A proof that has to be understood in another way: `crit`, `b64`, `zip`, `enc`.
+    TokenProofExtensionUnsupported: "token_proof_extension_unsupported", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof needs an extension that is not supported";
+    /// Its `typ` is not `dpop+jwt`.
+    TokenProofTypeRefused: "token_proof_type_refused", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "this is not a proof";
+    /// Its `alg` is `none`, an HMAC or unknown.
+    TokenProofAlgorithmRefused: "token_proof_algorithm_refused", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the algorithm of the proof is not allowed";
+    /// Its `jwk` is absent, or no public key for its `alg`, or its header names another key.
+    TokenProofKeyRefused: "token_proof_key_refused", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the key of the proof is not accepted";
+    /// A claim that a proof has to have is absent.
+    TokenProofClaimMissing: "token_proof_claim_missing", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof lacks a claim";
+    /// A claim of a proof has another type or form than its specification gives it.
+    TokenProofClaimMalformed: "token_proof_claim_malformed", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "a claim of the proof is not valid";
+    /// The proof is by another key than the token is bound to.
+    TokenProofKeyMismatch: "token_proof_key_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to another key";
+    /// `ath`: the proof is for another token.
+    TokenProofTokenMismatch: "token_proof_token_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is for another token";
+    /// `htm`: the proof is for another method.
+    TokenProofMethodMismatch: "token_proof_method_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is for another method";
+    /// `htu`: the proof is for another URI.
+    TokenProofUriMismatch: "token_proof_uri_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is for another address";
+    /// The target has no `origins`: what a proof is for cannot be compared.
+    TokenProofUriUnknown: "token_proof_uri_unknown", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "proofs are not accepted here";
+    /// `iat` is too long ago, or `exp` is over.
+    TokenProofExpired: "token_proof_expired", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is too old";
+    /// `iat` or `nbf` is to come.
+    TokenProofNotYetValid: "token_proof_not_yet_valid", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is not valid yet";
+    /// The signature of the proof is not its key's.
+    TokenProofSignatureInvalid: "token_proof_signature_invalid", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the signature of the proof is not valid";
+    /// The proof has no nonce, and has to have one of ours.
+    TokenProofNonceMissing: "token_proof_nonce_missing", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof needs a nonce";
+    /// The nonce of the proof is none of ours, or too old.
+    TokenProofNonceInvalid: "token_proof_nonce_invalid", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof needs a fresh nonce";
+    /// The proof was used before, or may have been.
+    TokenProofReplayed: "token_proof_replayed", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof was used before";
     /// The token is bound to nothing, and its issuer's rules do not accept that.
     TokenUnbound: "token_unbound", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to nobody";
 
+    /// The session of the token, or all of its user's, has ended; or nobody knows here whether it has.
+    SessionEnded: "session_ended", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the session has ended";
     /// The tokens of the agents before the caller do not lead to the caller's own.
     TokenChainBroken: "token_chain_broken", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the chain of delegation does not hold together";
     /// A token of a chain grants more than the one before it.
@@ -254,6 +300,8 @@ reasons! {
     DeadlineMissed: "deadline_missed", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer was too slow";
     /// The keys of the token's issuer were never fetched, or are too old to be trusted.
     TokenKeysUnavailable: "token_keys_unavailable", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the keys of the token's issuer are not available";
+    /// As many used proofs are remembered as may be, so that nobody could tell whether this one was used.
+    TokenProofsFull: "token_proofs_full", Us, 503, RESOURCE_EXHAUSTED, INTERNAL_ERROR, "the authorizer cannot take more proofs";
     /// The record of the decision could not be taken.
     RecordUnavailable: "record_unavailable", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer cannot record its decision";
     /// A panic while deciding: a bug of ours.

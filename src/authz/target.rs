@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::call::http::{canonical_host, canonical_path, segment_prefix};
+use super::call::origin::Origin;
 use super::reason::Reason;
 use super::request::Request;
 
@@ -161,6 +162,9 @@ pub struct Target {
     /// Where the target says which issuers and scopes it takes (RFC 9728).
     #[serde(default)]
     pub resource_metadata: Option<ResourceMetadata>,
+    /// Before its paths, what its clients call it: for the `htu` of DPoP proofs. Without one it takes no proofs.
+    #[serde(default)]
+    pub origins: Vec<Origin>,
     /// The exact paths to which messages are posted, for MCP and A2A; see [`Target::takes_messages_at`].
     #[serde(default)]
     pub message_paths: Vec<String>,

@@ -11,10 +11,13 @@
 pub mod algorithm;
 mod chain;
 pub mod claims;
+pub mod dpop;
 pub mod holder;
 pub mod issuer;
 pub mod jws;
 pub mod keys;
+pub mod logout;
+pub mod nonce;
 pub mod presented;
 pub mod spiffe_bundle;
 pub mod verified;
@@ -22,7 +25,7 @@ pub mod verified;
 use super::decision::Denial;
 use super::reason::Reason;
 
-pub use holder::{Proved, Tokens, hold};
+pub use holder::{Believed, Proved, Tokens, hold};
 pub use verified::{Authority, Keyring, Rules, Token, verify};
 
 /// Why a token, or what is to prove that it is the caller's, was refused.

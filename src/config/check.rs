@@ -17,6 +17,7 @@ impl Config {
         self.check_addresses()?;
         self.check_names()?;
         self.check_tokens()?;
+        self.check_dpop()?;
         self.check_ranges()?;
         self.check_fit()
     }

@@ -117,6 +117,14 @@ fn check_issuer(issuer: &Issuer) -> Result<(), (&'static str, String)> {
     if issuer.types.is_empty() || !issuer.types.iter().all(is_type) {
         return Err(("types", "`types` holds types in lower case, without `application/`, or `\"\"` for none".into()));
     }
+    if issuer.logout_audiences.iter().any(String::is_empty) {
+        return Err(("logout_audiences", "`logout_audiences` names clients, and none is empty".into()));
+    }
+    if !issuer.logout_audiences.is_empty() && !issuer.required_claims.iter().any(|claim| claim == "iat") {
+        let message =
+            "`logout_audiences` needs `iat` in `required_claims`: it says which tokens are older than a logout";
+        return Err(("required_claims", message.into()));
+    }
     for (key, value, least, most) in [
         ("leeway_seconds", issuer.leeway_seconds, 0, 300),
         ("max_lifetime_seconds", issuer.max_lifetime_seconds, 1, 7 * 86_400),

@@ -16,9 +16,9 @@ use serde_json::json;
 
 use crate::authz::call::json_rpc::Reply;
 use crate::authz::decision::{Decision, Denial, Permit, Verdict};
-use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::reason::{Blame, Reason, Wire};
 use crate::authz::target::{McpDenial, Protocol, Target};
+use crate::authz::token::dpop;
 use crate::envoy::wire::{put_message, put_number, put_text};
 
 /// Carries the decision id to the upstream and back to the caller.
@@ -57,7 +57,7 @@ impl Answer {
 #[must_use]
 pub fn build(decision: &Decision, decision_id: &str) -> Answer {
     match &decision.verdict {
-        Verdict::Permit(permit) => permitted(permit, decision.caller.as_ref(), decision_id),
+        Verdict::Permit(permit) => permitted(permit, decision, decision_id),
         Verdict::Denial(denial) => denied(denial, decision, decision_id),
     }
 }
@@ -87,17 +87,18 @@ fn answer(code: u32, kind: Response, response: impl FnOnce(&mut Vec<u8>), metada
     Answer(answer)
 }
 
-fn permitted(_evidence: &Permit, caller: Option<&SpiffeId>, decision_id: &str) -> Answer {
+fn permitted(_evidence: &Permit, decision: &Decision, decision_id: &str) -> Answer {
     // `OkHttpResponse`: 2 `headers`, 5 `headers_to_remove`, 6 `response_headers_to_add`.
     let response = |ok: &mut Vec<u8>| {
         put_header(ok, 2, DECISION_ID, decision_id);
-        if let Some(agent) = caller {
+        if let Some(agent) = &decision.caller {
             put_header(ok, 2, AGENT, agent.as_str());
         }
         for name in REMOVED {
             put_text(ok, 5, name);
         }
         put_header(ok, 6, DECISION_ID, decision_id);
+        put_nonce(ok, 6, decision);
     };
     answer(0, Response::Ok, response, [("decision_id", decision_id), ("verdict", "permit"), ("reason", "")])
 }
@@ -118,6 +119,7 @@ fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
         if let Some(challenge) = challenge(denial, &wire, decision.target.as_deref()).filter(|_| !is_asked) {
             put_header(denied, 2, "www-authenticate", &challenge);
         }
+        put_nonce(denied, 2, decision);
         put_text(denied, 3, &rendered.body);
     };
     let metadata = [("decision_id", decision_id), ("verdict", "denial"), ("reason", wire.code)];
@@ -142,14 +144,14 @@ fn put_header(out: &mut Vec<u8>, number: u32, name: &str, value: &str) {
 const UNAUTHORIZED: u16 = 401;
 
 /// What every 401 carries, and a 403 where another token would do (RFC 6750, section 3): why the token does not do, in words that
-/// hold nothing of it; what would (RFC 9470, section 3); and where to get it (RFC 9728, section 5.1).
+/// hold nothing of it; what would (RFC 9470, section 3; RFC 9449, section 7.1); and where to get it (RFC 9728, section 5.1).
 fn challenge(denial: &Denial, wire: &Wire, target: Option<&Target>) -> Option<String> {
     let error = match denial.reason {
         // Without a token there is nothing wrong with it (RFC 6750, section 3.1).
         Reason::TokenAbsent => None,
         Reason::StepUpRequired => Some("insufficient_user_authentication"),
         Reason::ScopeInsufficient => Some("insufficient_scope"),
-        _ if wire.http == UNAUTHORIZED => Some("invalid_token"),
+        reason if wire.http == UNAUTHORIZED => Some(dpop::error_of(reason).unwrap_or("invalid_token")),
         _ => return None,
     };
     let mut parameters: Vec<(&str, Cow<'_, str>)> = Vec::new();
@@ -167,9 +169,13 @@ fn challenge(denial: &Denial, wire: &Wire, target: Option<&Target>) -> Option<St
     }
     let metadata = target.and_then(|target| target.resource_metadata.as_ref());
     parameters.extend(metadata.map(|metadata| ("resource_metadata", metadata.url().into())));
+    let scheme = if dpop::error_of(denial.reason).is_some() { "DPoP" } else { "Bearer" };
+    if scheme == "DPoP" {
+        parameters.push(("algs", dpop::ALGORITHMS.into()));
+    }
     // None of the values holds a quotation mark or a backslash: each was read by a rule that has neither.
     let written = parameters.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect::<Vec<_>>().join(", ");
-    Some(if written.is_empty() { "Bearer".to_owned() } else { format!("Bearer {written}") })
+    Some(if written.is_empty() { scheme.to_owned() } else { format!("{scheme} {written}") })
 }
 
 /// The request for a login inside the protocol (MCP 2026-07-28, multi-round-trip requests), where the client can be asked so: a
@@ -204,6 +210,14 @@ fn percent_encoded(value: &str) -> String {
         }
         text
     })
+}
+
+/// The nonce for the caller's next proof (RFC 9449, section 8), in a header that nothing keeps for somebody else.
+fn put_nonce(out: &mut Vec<u8>, number: u32, decision: &Decision) {
+    if let Some(nonce) = &decision.nonce {
+        put_header(out, number, "dpop-nonce", nonce);
+        put_header(out, number, "cache-control", "no-store");
+    }
 }
 
 struct Rendered {
@@ -299,8 +313,12 @@ mod tests {
             let challenge = of("www-authenticate").map(|header| header.value);
             assert_eq!(challenge.is_some(), status == 401 || *reason == Reason::ScopeInsufficient, "{reason}");
             // A quotation mark in a title would end the text early (RFC 9110, section 5.6.4).
-            let quotes = if *reason == Reason::TokenAbsent { 0 } else { 4 };
-            assert!(challenge.is_none_or(|text| text.matches('"').count() == quotes), "{reason}");
+            let marks = match reason {
+                Reason::TokenAbsent => 0,
+                reason if dpop::error_of(*reason).is_some() => 6,
+                _ => 4,
+            };
+            assert!(challenge.is_none_or(|text| text.matches('"').count() == marks), "{reason}");
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub bundle_crowded: IntGauge,
     /// How the keys do that tokens are verified with.
     pub keys: KeyMetrics,
+    /// Used proofs that are remembered.
+    pub proofs_remembered: IntGauge,
     /// Checks being decided.
     pub in_flight: IntGauge,
     /// Records taken and not yet written.
@@ -156,6 +158,7 @@ impl Metrics {
                 "The most policies of an action that name one principal or resource.",
             )?,
             keys: KeyMetrics::new(&registry)?,
+            proofs_remembered: gauge("palisade_proofs_remembered", "Used proofs of DPoP that are not too old yet.")?,
             in_flight: gauge("palisade_checks_in_flight", "Checks being decided.")?,
             record_queue: gauge("palisade_record_queue", "Records taken and not yet written.")?,
             records_lost: counter("palisade_records_lost_total", "Decisions whose record could not be kept.")?,

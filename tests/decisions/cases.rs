@@ -27,6 +27,8 @@ const SERVER_ONLY: &[Reason] = &[
     Reason::CheckTooLarge,
     Reason::Overloaded,
     Reason::DeadlineMissed,
+    Reason::TokenProofReplayed,
+    Reason::TokenProofsFull,
     Reason::RecordUnavailable,
     Reason::InternalPanic,
     Reason::InternalError,

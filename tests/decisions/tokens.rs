@@ -6,6 +6,7 @@
 mod caller;
 mod chains;
 mod demands;
+mod proofs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
@@ -69,6 +70,9 @@ struct Signers {
     svid: EcdsaKeyPair,
     partner: EcdsaKeyPair,
     ed: Ed25519KeyPair,
+    /// The key of an agent, and one of somebody else.
+    client: EcdsaKeyPair,
+    thief: EcdsaKeyPair,
 }
 
 static SIGNERS: LazyLock<Signers> = LazyLock::new(|| {
@@ -80,6 +84,8 @@ static SIGNERS: LazyLock<Signers> = LazyLock::new(|| {
         svid: ec(),
         partner: ec(),
         ed: Ed25519KeyPair::generate().unwrap(),
+        client: ec(),
+        thief: ec(),
     }
 });
 
@@ -136,6 +142,7 @@ fn rules() -> Rules {
         places: Vec::new(),
         issuers: ["idp", "partner", "silent"].map(issuer).into(),
         svid_audiences: vec!["palisade".into()],
+        ..Rules::default()
     }
 }
 
@@ -167,6 +174,8 @@ fn sign(who: &str, message: &str) -> Vec<u8> {
         "ec" => ec(&signers.ec),
         "svid" => ec(&signers.svid),
         "partner" => ec(&signers.partner),
+        "client" => ec(&signers.client),
+        "thief" => ec(&signers.thief),
         "ed" => signers.ed.sign(message).as_ref().to_vec(),
         "none" => Vec::new(),
         "hmac_of_public_key" => {
@@ -179,28 +188,33 @@ fn sign(who: &str, message: &str) -> Vec<u8> {
 
 /// A good token with one thing changed.
 fn token(change: &Change) -> String {
+    let claims = json!({
+        "iss": "https://idp.example", "sub": "alice", "aud": "https://crm.example/mcp", "client_id": "bot", "jti": "j",
+        "iat": T0, "exp": T0 + 600,
+    });
+    jws(change, json!({"alg": "RS256", "kid": "rsa", "typ": "at+jwt"}), claims, "rsa")
+}
+
+/// A JWS with one thing changed.
+fn jws(change: &Change, header: Value, claims: Value, signer: &str) -> String {
     if let Some((text, times)) = &change.raw_repeat {
         return text.repeat(*times);
     }
     if let Some(raw) = &change.raw {
         return raw.clone();
     }
-    let header = merged(json!({"alg": "RS256", "kid": "rsa", "typ": "at+jwt"}), &change.header);
-    let claims = json!({
-        "iss": "https://idp.example", "sub": "alice", "aud": "https://crm.example/mcp", "client_id": "bot", "jti": "j",
-        "iat": T0, "exp": T0 + 600,
-    });
+    let header = merged(header, &change.header);
     let claims = merged(claims, &change.claims);
     let header = encode(change.raw_header.clone().unwrap_or_else(|| header.to_string()));
     let payload = encode(change.raw_claims.clone().unwrap_or_else(|| claims.to_string()));
     let signed = format!("{header}.{payload}");
-    let signature = encode(sign(change.sign.as_deref().unwrap_or("rsa"), &signed));
+    let signature = encode(sign(change.sign.as_deref().unwrap_or(signer), &signed));
     let mut text = match &change.tamper {
         Some(tamper) => format!("{header}.{}.{signature}", encode(merged(claims, tamper).to_string())),
         None => format!("{signed}.{signature}"),
     };
     if change.last_bit {
-        // Of 256 bytes the last letter has two bits that encode nothing.
+        // Of 256 bytes, and of 64, the last letter has bits that encode nothing.
         let last = text.pop().unwrap();
         text.push(char::from(last as u8 + 1));
     }
@@ -240,17 +254,18 @@ fn each_hostile_token_is_refused_for_its_own_reason() {
 /// The reasons that no case of a request is about, because they need tokens: each has its own here, in [`caller`] or in
 /// [`demands`].
 pub fn reasons() -> BTreeSet<String> {
-    let beside = ["token_actor_mismatch", "token_binding_mismatch", "token_in_query", "token_proof_missing"];
+    let beside = ["token_actor_mismatch", "token_binding_mismatch", "token_in_query", "token_scheme_unsupported"];
     let demands = [
         "request_state_invalid",
+        "session_ended",
         "token_chain_broken",
         "token_chain_widened",
+        "token_unbound",
         "scope_insufficient",
         "step_up_required",
         "token_absent",
     ];
-    let beside =
-        beside.into_iter().chain(["token_scheme_unsupported", "token_unbound"]).chain(demands).map(str::to_owned);
+    let beside = beside.into_iter().chain(demands).map(str::to_owned).chain(proofs::reasons());
     cases().into_iter().map(|case| case.reason).filter(|reason| reason != "verified").chain(beside).collect()
 }
 

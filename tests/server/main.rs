@@ -25,6 +25,8 @@ mod overload;
 #[cfg(test)]
 mod panics;
 #[cfg(test)]
+mod proofs;
+#[cfg(test)]
 mod readiness;
 #[cfg(test)]
 mod records;

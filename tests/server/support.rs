@@ -54,6 +54,7 @@ pub struct Setup {
     pub dir: TempDir,
     listeners: Vec<String>,
     settings: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
+    tables: String,
     impatient: bool,
 }
 
@@ -62,7 +63,7 @@ impl Setup {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         copy_directory(&default_bundle(), &dir.path().join("bundle"));
-        Self { dir, listeners: Vec::new(), settings: BTreeMap::new(), impatient: false }
+        Self { dir, listeners: Vec::new(), settings: BTreeMap::new(), tables: String::new(), impatient: false }
             .set("admin", "listen", "\"127.0.0.1:0\"")
             .set("identity", "trust_domains", "[\"example.org\"]")
             .set("bundle", "path", "\"bundle\"")
@@ -75,6 +76,12 @@ impl Setup {
     /// Sets one key; `value` is TOML.
     pub fn set(mut self, table: &'static str, key: &'static str, value: impl ToString) -> Self {
         self.settings.entry(table).or_default().insert(key, value.to_string());
+        self
+    }
+
+    /// Adds tables of which there can be several, as TOML.
+    pub fn tables(mut self, text: &str) -> Self {
+        self.tables.push_str(text);
         self
     }
 
@@ -110,7 +117,7 @@ impl Setup {
                 let _ = writeln!(text, "{key} = {value}");
             }
         }
-        text
+        text + &self.tables
     }
 
     pub fn config(&self) -> Config {

@@ -158,15 +158,20 @@ fn malformed(name: &str) -> Refused {
     Refused::new(Reason::TokenClaimMalformed, format!("`{name}` has not the form that it has to have"))
 }
 
-struct Reader<'j, 't>(&'j Json<'t>);
+/// Reads claims, each in the form that its specification gives it.
+pub(super) struct Reader<'j, 't>(pub(super) &'j Json<'t>);
 
 impl Reader<'_, '_> {
-    fn required<T>(&self, name: &str, read: impl Fn(&Self, &str) -> Result<Option<T>, Refused>) -> Result<T, Refused> {
+    pub(super) fn required<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&Self, &str) -> Result<Option<T>, Refused>,
+    ) -> Result<T, Refused> {
         read(self, name)?.ok_or_else(|| Refused::new(Reason::TokenClaimMissing, format!("no `{name}`")))
     }
 
     /// A text that names something: not empty, not long, and of characters that are seen.
-    fn name(&self, name: &str) -> Result<Option<String>, Refused> {
+    pub(super) fn name(&self, name: &str) -> Result<Option<String>, Refused> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         name_of(value).map(Some).ok_or_else(|| malformed(name))
     }
@@ -187,7 +192,7 @@ impl Reader<'_, '_> {
     }
 
     /// A NumericDate, as a whole number of seconds.
-    fn seconds(&self, name: &str) -> Result<Option<i64>, Refused> {
+    pub(super) fn seconds(&self, name: &str) -> Result<Option<i64>, Refused> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         // Beyond it nothing would ever expire; the rule for lifetimes says so in better words.
         let seconds = value.as_i64().filter(|seconds| *seconds >= 0).map(|seconds| seconds.min(MAX_SECONDS));
@@ -195,7 +200,7 @@ impl Reader<'_, '_> {
     }
 
     /// A text, or a list of texts.
-    fn texts(&self, name: &str) -> Result<Option<Vec<String>>, Refused> {
+    pub(super) fn texts(&self, name: &str) -> Result<Option<Vec<String>>, Refused> {
         let texts = match self.0.get(name) {
             None => return Ok(None),
             Some(Json::Array(all)) => all.iter().map(name_of).collect(),
@@ -273,6 +278,6 @@ fn name_of(value: &Json<'_>) -> Option<String> {
 }
 
 /// 32 bytes in base64url.
-fn digest_of(value: &Json<'_>) -> Option<[u8; 32]> {
+pub(super) fn digest_of(value: &Json<'_>) -> Option<[u8; 32]> {
     URL_SAFE_NO_PAD.decode(value.as_str()?).ok()?.try_into().ok()
 }

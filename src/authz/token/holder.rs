@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::Refused;
 use super::chain;
 use super::claims::Claims;
+use super::dpop::{self, Asked, Bound, Proven};
 use super::issuer::{Issuer, Unbound};
-use super::presented::Role;
+use super::presented::{Role, Scheme};
 use super::verified::{Authority, Rules, Token};
 use crate::authz::decision::Behalf;
 use crate::authz::digest::sha256;
@@ -26,9 +27,20 @@ pub enum Tokens {
     #[default]
     Absent,
     /// All that are there are right in themselves.
-    Verified(Vec<(Role, Arc<Token>)>),
+    Verified(Vec<Believed>),
     /// One is not.
     Failed(Refused),
+}
+
+/// A token that is right in itself, as it was presented.
+#[derive(Clone, Debug)]
+pub struct Believed {
+    /// Whose it is.
+    pub role: Role,
+    /// How it was presented.
+    pub scheme: Scheme,
+    /// The token.
+    pub token: Arc<Token>,
 }
 
 /// Who presents tokens.
@@ -37,6 +49,8 @@ pub struct Peer<'p> {
     pub agent: &'p SpiffeId,
     /// Its certificate.
     pub certificate: Certificate<'p>,
+    /// What it asks for, which is what a proof has to be for.
+    pub asked: Asked<'p>,
 }
 
 /// A peer's certificate, as the proxy tells of it.
@@ -65,6 +79,8 @@ pub struct Proved {
     pub user: Option<Proof>,
     /// The agent's own token.
     pub agent: Option<Proof>,
+    /// The proof that came with a token that is bound to a key. It is right, if it was not used before.
+    pub possession: Option<Proven>,
 }
 
 /// A token that is the caller's.
@@ -156,27 +172,36 @@ impl Proof {
 ///
 /// # Errors
 /// [`Refused`]: the one of the shell, [`Reason::TokenActorMismatch`], [`Reason::TokenBindingMismatch`],
-/// [`Reason::TokenProofMissing`] or [`Reason::TokenUnbound`].
+/// [`Reason::TokenSchemeMismatch`] or [`Reason::TokenUnbound`]; and those of proofs.
 pub fn hold(tokens: &Tokens, rules: &Rules, peer: &Peer<'_>) -> Result<Proved, Refused> {
-    let mut proved = Proved::default();
-    match tokens {
-        Tokens::Absent => {}
+    let all = match tokens {
+        Tokens::Absent => return Ok(Proved::default()),
         Tokens::Failed(refused) => return Err(refused.clone()),
-        Tokens::Verified(all) => {
-            let is_before = |(role, _): &&(Role, Arc<Token>)| *role == Role::Chain;
-            for (role, token) in all.iter().filter(|token| !is_before(token)) {
-                check_role(*role, token, rules)?;
-                let proof = Some(hold_one(token, rules, peer)?);
-                match role {
-                    Role::Agent => proved.agent = proof,
-                    Role::User | Role::Chain => proved.user = proof,
-                }
-            }
-            let before: Vec<&Token> = all.iter().filter(is_before).map(|(_, token)| &**token).collect();
-            if !before.is_empty() {
-                hold_chain(&before, proved.user.as_mut(), rules)?;
-            }
+        Tokens::Verified(all) => all,
+    };
+    let mut proved = Proved::default();
+    let (before, own): (Vec<&Believed>, Vec<&Believed>) = all.iter().partition(|token| token.role == Role::Chain);
+    for Believed { role, scheme, token } in &own {
+        check_role(*role, token, rules)?;
+        check_scheme(*scheme, token)?;
+        let proof = Some(hold_one(token, rules, peer)?);
+        match role {
+            Role::Agent => proved.agent = proof,
+            Role::User | Role::Chain => proved.user = proof,
         }
+    }
+    let before: Vec<&Token> = before.into_iter().map(|believed| &*believed.token).collect();
+    if !before.is_empty() {
+        hold_chain(&before, proved.user.as_mut(), rules)?;
+    }
+    // Last, when nothing else is wrong: a signature is what costs most. One header has the scheme, so one token may be bound.
+    let bound = |Believed { token, .. }: &Believed| token.claims.confirmation.key.map(|key| (token.digest, key));
+    match own.into_iter().find_map(bound) {
+        Some((token, key)) => {
+            let bound = Bound { token: &token, key: &key };
+            proved.possession = Some(dpop::check(bound, &peer.asked, &rules.proofs)?);
+        }
+        None => dpop::expect_none(&peer.asked)?,
     }
     Ok(proved)
 }
@@ -191,6 +216,16 @@ fn hold_chain(before: &[&Token], user: Option<&mut Proof>, rules: &Rules) -> Res
     proof.before = agents;
     proof.depth = before.len() + 1;
     Ok(())
+}
+
+/// A token that is bound to a key is presented as such, and no other (RFC 9449, sections 7.1 and 7.2).
+fn check_scheme(scheme: Scheme, token: &Token) -> Result<(), Refused> {
+    let detail = match (scheme, token.claims.confirmation.key) {
+        (Scheme::Bearer, Some(_)) => "bound to a key by `cnf.jkt`, and not presented as `DPoP` in `authorization`",
+        (Scheme::Dpop, None) => "presented as `DPoP`, and bound to no key",
+        _ => return Ok(()),
+    };
+    Err(Refused::new(Reason::TokenSchemeMismatch, detail))
 }
 
 /// A workload's token is no user's, and a user's is not the agent's own.
@@ -222,10 +257,8 @@ fn hold_one(token: &Arc<Token>, rules: &Rules, peer: &Peer<'_>) -> Result<Proof,
     {
         return Err(Refused::new(Reason::TokenBindingMismatch, "`cnf.x5t#S256` is not the peer's certificate"));
     }
-    if claims.confirmation.key.is_some() {
-        return Err(Refused::new(Reason::TokenProofMissing, "`cnf.jkt` asks for a DPoP proof"));
-    }
-    let by_certificate = claims.confirmation.certificate.is_some();
+    // Whatever it is bound to is asked for: a certificate just now, a key before anything comes of this.
+    let by_certificate_or_key = claims.confirmation.certificate.is_some() || claims.confirmation.key.is_some();
     let proof = |depth, bound| Proof { token: Arc::clone(token), depth, before: Vec::new(), bound };
     let issuer = match &token.authority {
         // The subject of a JWT-SVID is the workload itself.
@@ -251,7 +284,7 @@ fn hold_one(token: &Arc<Token>, rules: &Rules, peer: &Peer<'_>) -> Result<Proof,
         _ if is_named => return Err(mismatch("`act` is no workload that is known")),
         _ => false,
     };
-    let bound = by_certificate || by_workload;
+    let bound = by_certificate_or_key || by_workload;
     if !bound && issuer.unbound == Unbound::Deny {
         return Err(Refused::new(Reason::TokenUnbound, "it is bound to no certificate, no key and no workload"));
     }

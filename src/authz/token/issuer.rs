@@ -47,6 +47,10 @@ pub struct Issuer {
     /// Whether a token counts that is bound neither to a certificate, nor to a key, nor to the workload that presents it.
     #[serde(default)]
     pub unbound: Unbound,
+    /// For whom its logout tokens are (OpenID Connect Back-Channel Logout): its clients whose back channel leads here. Without
+    /// one none are taken.
+    #[serde(default)]
+    pub logout_audiences: Vec<String>,
     /// Where its keys come from.
     pub keys: Source,
 }

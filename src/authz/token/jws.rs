@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Refused;
 use super::algorithm::Algorithm;
+use super::keys::Key;
 use crate::authz::call::json::{Json, refuse_lookalikes};
 use crate::authz::limits::Limits;
 use crate::authz::reason::Reason;
@@ -20,6 +21,8 @@ const MAX_KID_BYTES: usize = 256;
 const LIMITS: Limits = Limits { json_depth: 16, json_values: 512, ..Limits::DEFAULT };
 /// Header members that bring a key along, or say where one is (RFC 7515, section 4.1). Whoever writes the token writes them.
 const BRINGS_A_KEY: [&str; 4] = ["jku", "jwk", "x5c", "x5u"];
+/// Beside the key of a proof, whatever else could name one.
+const NAMES_ANOTHER_KEY: [&str; 6] = ["jku", "kid", "x5c", "x5t", "x5t#S256", "x5u"];
 /// What changes the meaning of a token: extensions that have to be understood, a payload that is not encoded (RFC 7797),
 /// compressed, or encrypted.
 const EXTENSIONS: [&str; 4] = ["b64", "crit", "enc", "zip"];
@@ -61,6 +64,26 @@ impl<'t> Compact<'t> {
     /// [`Reason::TokenExtensionUnsupported`], [`Reason::TokenKeyEmbedded`], [`Reason::TokenAlgorithmRefused`] or
     /// [`Reason::TokenKeyIdMalformed`].
     pub fn read(text: &'t str) -> Result<Self, Refused> {
+        Self::read_with(text, &BRINGS_A_KEY, |_, _| Ok(())).map(|(compact, ())| compact)
+    }
+
+    /// Reads a proof, which brings the key that signed it (RFC 9449, section 4.2), and nothing else that could name one.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; also [`Reason::TokenKeyEmbedded`] for a key that is none, or not a public one for the algorithm.
+    pub fn read_with_key(text: &'t str) -> Result<(Self, Key), Refused> {
+        Self::read_with(text, &NAMES_ANOTHER_KEY, |header, algorithm| {
+            let refused = |why: String| Refused::new(Reason::TokenKeyEmbedded, format!("`jwk` in the header {why}"));
+            let key = header.get("jwk").ok_or_else(|| refused("is not there".into()))?;
+            Key::read_brought(key, algorithm).map_err(refused)
+        })
+    }
+
+    fn read_with<K>(
+        text: &'t str,
+        refused: &[&'static str],
+        key: impl FnOnce(&Json<'_>, Algorithm) -> Result<K, Refused>,
+    ) -> Result<(Self, K), Refused> {
         // Before anything is split: what is too long costs nothing.
         if text.len() > MAX_TOKEN_BYTES {
             return Err(Refused::new(Reason::TokenTooLong, format!("longer than {MAX_TOKEN_BYTES} bytes")));
@@ -73,22 +96,23 @@ impl<'t> Compact<'t> {
         }
         let decode = |part: &str, what| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed(what));
         let header = decode(header, "the header is not base64url")?;
-        let header = Header::read(&header)?;
+        let json = object(&header, "header", &MEMBERS)?;
+        let header = Header::read(&json, refused)?;
+        let key = key(&json, header.algorithm)?;
         let payload = decode(payload, "the claims are not base64url")?;
         let signature = decode(signature, "the signature is not base64url")?;
-        Ok(Self { header, payload, signed, signature })
+        Ok((Self { header, payload, signed, signature }, key))
     }
 }
 
 impl Header {
-    fn read(bytes: &[u8]) -> Result<Self, Refused> {
-        let json = object(bytes, "header", &MEMBERS)?;
+    fn read(json: &Json<'_>, refused: &[&'static str]) -> Result<Self, Refused> {
         let members = json.members().unwrap_or_default();
         let first_of = |names: &[&'static str]| names.iter().copied().find(|name| json.get(name).is_some());
         if let Some(name) = first_of(&EXTENSIONS) {
             return Err(Refused::new(Reason::TokenExtensionUnsupported, format!("`{name}` in the header")));
         }
-        if let Some(name) = first_of(&BRINGS_A_KEY) {
+        if let Some(name) = first_of(refused) {
             return Err(Refused::new(Reason::TokenKeyEmbedded, format!("`{name}` in the header")));
         }
         let text = |name: &'static str| match json.get(name) {

@@ -22,6 +22,8 @@ pub const MAX_SET_BYTES: usize = 256 * 1024;
 pub const MAX_KEYS: usize = 64;
 /// Members of a private or a secret key (RFC 7518, section 6): no set that is published has one.
 const PRIVATE: [&str; 8] = ["d", "dp", "dq", "k", "oth", "p", "q", "qi"];
+/// Members of a public key for signatures, with those that say what it is for (RFC 7517, section 4; `ext` of Web Cryptography).
+const PUBLIC: [&str; 11] = ["alg", "crv", "e", "ext", "key_ops", "kid", "kty", "n", "use", "x", "y"];
 /// The shortest RSA modulus, and the longest, in bits.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
 const LIMITS: Limits = Limits { json_depth: 8, json_values: 8_192, ..Limits::DEFAULT };
@@ -67,6 +69,26 @@ impl Key {
     /// # Errors
     /// What is wrong with it, in words.
     pub fn read(json: &Json<'_>) -> Result<Self, String> {
+        Self::read_for(json, &Algorithm::ALL)
+    }
+
+    /// Reads the public key that somebody brings along to be held against a thumbprint, for one algorithm.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words. Members that are of no public key for signatures are: certificates, places of keys.
+    pub fn read_brought(json: &Json<'_>, algorithm: Algorithm) -> Result<Self, String> {
+        let members = json.members().unwrap_or_default();
+        let is_private = members.iter().any(|(name, _)| PRIVATE.contains(&name.as_ref()));
+        if !is_private && !members.iter().all(|(name, _)| PUBLIC.contains(&name.as_ref())) {
+            return Err("has a member that is of no public key".into());
+        }
+        if json.get("use").is_some_and(|purpose| purpose.as_str() != Some("sig")) || !may_verify(json) {
+            return Err("is not for signatures".into());
+        }
+        Self::read_for(json, &[algorithm])
+    }
+
+    fn read_for(json: &Json<'_>, algorithms: &[Algorithm]) -> Result<Self, String> {
         let members = json.members().ok_or("is no object")?;
         if let Some((name, _)) = members.iter().find(|(name, _)| PRIVATE.contains(&name.as_ref())) {
             return Err(format!("has the private member `{name}`"));
@@ -86,7 +108,7 @@ impl Key {
         let material = Material::read(text("kty")?.unwrap_or_default(), |name| {
             text(name)?.ok_or_else(|| format!("has no `{name}`"))
         })?;
-        let fit = Algorithm::ALL.into_iter().filter(|algorithm| named.is_none_or(|named| named == *algorithm));
+        let fit = algorithms.iter().copied().filter(|algorithm| named.is_none_or(|named| named == *algorithm));
         let ready: Vec<_> = fit.filter_map(|algorithm| Some((algorithm, material.ready(algorithm)?))).collect();
         if ready.is_empty() {
             return Err("is not of the kind that its `alg` needs, or no point of its curve".into());

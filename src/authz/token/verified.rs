@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::Refused;
 use super::algorithm::Algorithm;
 use super::claims::{Claims, OF_OTHERS, REGISTERED, groups_of, issuer_of};
+use super::dpop::ProofRules;
 use super::issuer::Issuer;
 use super::jws::{Compact, Header, object};
 use super::keys::{Key, KeySet};
 use super::presented::{Place, Role};
+use crate::authz::digest::sha256;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::reason::Reason;
 
@@ -36,7 +38,7 @@ pub enum Authority {
 }
 
 /// Which tokens are believed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// The headers that carry tokens; without one none is looked for.
     pub places: Vec<Place>,
@@ -44,6 +46,8 @@ pub struct Rules {
     pub issuers: Vec<Issuer>,
     /// What Palisade's targets are called in the `aud` of JWT-SVIDs; without one no JWT-SVID counts.
     pub svid_audiences: Vec<String>,
+    /// What is asked of proofs that a token is the caller's own.
+    pub proofs: ProofRules,
 }
 
 /// A token that is right in itself: signed, addressed to us, and in time at the moment it was verified. Whether it is the
@@ -59,6 +63,8 @@ pub struct Token {
     /// Whose it was presented as. That of an agent before the caller may be meant for that agent, so it counts as nothing
     /// else.
     pub role: Role,
+    /// SHA-256 of its text.
+    pub digest: [u8; 32],
     leeway_seconds: i64,
 }
 
@@ -85,15 +91,8 @@ pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64
             return Err(Refused::new(Reason::TokenIssuerUnknown, detail));
         }
     };
-    let keys = keys.ok_or_else(|| Refused::new(Reason::TokenKeysUnavailable, "its keys are not known now"))?;
-    let key = key_for(header, &keys).map_err(|refused| {
-        let is_unknown = refused.reason == Reason::TokenKeyUnknown;
-        Refused { lacks_key_of: is_unknown.then(|| authority.clone()), ..refused }
-    })?;
-    if !key.verifies(header.algorithm, compact.signed.as_bytes(), &compact.signature) {
-        return Err(Refused::new(Reason::TokenSignatureInvalid, "its signature is not the key's"));
-    }
-    let mut claims = Claims::read(&json)?;
+    let key = signed_by(&compact, &authority, keys)?;
+    let (mut claims, digest) = (Claims::read(&json)?, sha256(text.as_bytes()));
     let token = match named.and_then(|at| rules.issuers.get(at)) {
         Some(issuer) => {
             if let Some(name) = OF_OTHERS.iter().find(|name| json.get(name).is_some()) {
@@ -102,22 +101,22 @@ pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64
             check_required(&claims, &issuer.required_claims)?;
             claims.groups = groups_of(&json, &issuer.groups_claim)?;
             if role != Role::Chain {
-                check_audience(&claims, &issuer.audiences)?;
+                check_audience(&claims.audiences, &issuer.audiences)?;
             }
             check_lifetime(&claims, issuer.max_lifetime_seconds, now)?;
             if claims.actors.len() > issuer.max_delegation_depth {
                 let detail = format!("more than {} actors", issuer.max_delegation_depth);
                 return Err(Refused::new(Reason::TokenDelegationTooDeep, detail));
             }
-            Token { authority, claims, key: key.clone(), role, leeway_seconds: issuer.leeway_seconds }
+            Token { authority, claims, key, role, digest, leeway_seconds: issuer.leeway_seconds }
         }
         None => {
             if claims.audiences.len() != 1 {
                 return Err(Refused::new(Reason::TokenAudienceMismatch, "a JWT-SVID for more than one audience"));
             }
-            check_audience(&claims, &rules.svid_audiences)?;
+            check_audience(&claims.audiences, &rules.svid_audiences)?;
             check_lifetime(&claims, SVID_MAX_LIFETIME_SECONDS, now)?;
-            Token { authority, claims, key: key.clone(), role, leeway_seconds: SVID_LEEWAY_SECONDS }
+            Token { authority, claims, key, role, digest, leeway_seconds: SVID_LEEWAY_SECONDS }
         }
     };
     token.check_time(now)?;
@@ -177,7 +176,29 @@ fn check_type(header: &Header, rules: &Issuer) -> Result<(), Refused> {
     if !rules.types.iter().any(|accepted| accepted == typ) {
         return Err(Refused::new(Reason::TokenTypeRefused, "`typ` is not that of an access token of its issuer"));
     }
+    check_algorithm(header, rules)
+}
+
+pub(super) fn check_algorithm(header: &Header, rules: &Issuer) -> Result<(), Refused> {
     if rules.algorithms.contains(&header.algorithm) { Ok(()) } else { Err(refused_algorithm("its issuer")) }
+}
+
+/// The key of an authority that signed a token.
+pub(super) fn signed_by(
+    compact: &Compact<'_>,
+    authority: &Authority,
+    keys: Option<Arc<KeySet>>,
+) -> Result<Arc<Key>, Refused> {
+    let header = &compact.header;
+    let keys = keys.ok_or_else(|| Refused::new(Reason::TokenKeysUnavailable, "its keys are not known now"))?;
+    let key = key_for(header, &keys).map_err(|refused| {
+        let is_unknown = refused.reason == Reason::TokenKeyUnknown;
+        Refused { lacks_key_of: is_unknown.then(|| authority.clone()), ..refused }
+    })?;
+    if !key.verifies(header.algorithm, compact.signed.as_bytes(), &compact.signature) {
+        return Err(Refused::new(Reason::TokenSignatureInvalid, "its signature is not the key's"));
+    }
+    Ok(key.clone())
 }
 
 fn refused_algorithm(whose: &str) -> Refused {
@@ -230,8 +251,8 @@ fn check_required(claims: &Claims, required: &[String]) -> Result<(), Refused> {
     }
 }
 
-fn check_audience(claims: &Claims, ours: &[String]) -> Result<(), Refused> {
-    if claims.audiences.iter().any(|audience| ours.contains(audience)) {
+pub(super) fn check_audience(audiences: &[String], ours: &[String]) -> Result<(), Refused> {
+    if audiences.iter().any(|audience| ours.contains(audience)) {
         return Ok(());
     }
     Err(Refused::new(Reason::TokenAudienceMismatch, "`aud` names somebody else"))

@@ -2,31 +2,32 @@
 
 use std::sync::Arc;
 
-use palisade::authz::comparison::{self, Asked};
+use palisade::authz::comparison;
 use palisade::authz::decision::Decision;
 use palisade::authz::facts::Facts;
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::policy::Reference;
 use palisade::authz::reason::Reason;
 use palisade::authz::request::{Body, Headers, HttpRequest, Request};
-use palisade::authz::token::Tokens;
+use palisade::authz::token::dpop::Asked;
 use palisade::authz::token::holder::hold;
 use palisade::authz::token::issuer::Unbound;
 use palisade::authz::token::presented::{Place, Presented, Role, Scheme, find};
 use palisade::authz::token::verified::Rules;
+use palisade::authz::token::{Believed, Tokens};
 use palisade::authz::{Active, Settings, authorize};
 use serde_json::{Value, json};
 
 use super::{Change, T0, rules, verified};
 use crate::support;
 
-pub(super) const BOT: &str = "spiffe://example.org/ns/agents/sa/token-bot";
+pub const BOT: &str = "spiffe://example.org/ns/agents/sa/token-bot";
 /// A self-signed certificate, and SHA-256 of its DER in base64url.
 const CERTIFICATE: &str = "-----BEGIN%20CERTIFICATE-----%0AAAECAwQF%0A-----END%20CERTIFICATE-----%0A";
 const DIGEST: &str = "F-iNsYev1iwW5d6_PmUnzQBrwBK8kLUagQzYDC1RH0M";
 
 /// The client `bot` is the workload of these tests.
-pub(super) fn own_rules(unbound: Unbound) -> Rules {
+pub fn own_rules(unbound: Unbound) -> Rules {
     let mut rules = rules();
     for issuer in &mut rules.issuers {
         issuer.actors.insert("bot".into(), BOT.into());
@@ -35,16 +36,19 @@ pub(super) fn own_rules(unbound: Unbound) -> Rules {
     rules
 }
 
-fn change(change: Value) -> Change {
+pub fn change(change: Value) -> Change {
     serde_json::from_value(change).unwrap()
 }
 
-pub(super) fn tokens(all: &[(Role, Value)]) -> Tokens {
-    let token = |(role, of): &(Role, Value)| (*role, Arc::new(verified(&change(of.clone())).unwrap()));
+pub fn tokens(all: &[(Role, Value)]) -> Tokens {
+    let token = |(role, of): &(Role, Value)| {
+        let token = Arc::new(verified(&change(of.clone())).unwrap());
+        Believed { role: *role, scheme: Scheme::Bearer, token }
+    };
     Tokens::Verified(all.iter().map(token).collect())
 }
 
-pub(super) fn request(certificate: &'static str) -> Request<'static> {
+pub fn request(certificate: &'static str) -> Request<'static> {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": {"name": "query_customers", "arguments": {"segment": "startup"}}});
     let body = body.to_string();
@@ -73,14 +77,21 @@ const USERS: &str = r#"[
      "parents": [{"type": "UserGroup", "id": "staff"}]}]"#;
 
 /// A bundle with a permit for each of some conditions, beside one that always holds.
-pub(super) struct World {
+pub struct World {
     active: Active,
     references: [Reference; 2],
 }
 
 impl World {
-    pub(super) fn new<'c>(conditions: impl IntoIterator<Item = &'c str>) -> Self {
+    pub fn new<'c>(conditions: impl IntoIterator<Item = &'c str>) -> Self {
+        Self::edited(conditions, str::to_owned)
+    }
+
+    /// The same with other targets.
+    pub fn edited<'c>(conditions: impl IntoIterator<Item = &'c str>, edit: impl Fn(&str) -> String) -> Self {
         let mut files = support::default_files();
+        let targets = edit(std::str::from_utf8(&files["targets.toml"]).unwrap());
+        files.insert("targets.toml".into(), targets.into_bytes());
         let policy = |(at, condition): (usize, &str)| {
             format!(
                 "@id(\"asked {at}\") @reason(\"r\") permit (principal == Agent::\"{BOT}\", \
@@ -97,14 +108,19 @@ impl World {
     }
 
     /// As Palisade decides it, and as Cedar's own authorizer does.
-    pub(super) fn decide(&self, rules: Rules, certificate: &'static str, tokens: Tokens) -> Decision {
-        let settings = Settings { tokens: Arc::new(rules), ..support::settings() };
-        let (request, source) = (request(certificate), IdentitySource::SourcePrincipal);
-        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(&request)) };
+    pub fn decide(&self, rules: Rules, certificate: &'static str, tokens: Tokens) -> Decision {
+        self.decide_request(&Arc::new(rules), &request(certificate), tokens)
+    }
+
+    /// The same of any request.
+    pub fn decide_request(&self, rules: &Arc<Rules>, request: &Request<'_>, tokens: Tokens) -> Decision {
+        let settings = Settings { tokens: rules.clone(), ..support::settings() };
+        let source = IdentitySource::SourcePrincipal;
+        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(request)) };
         assert_eq!(facts.now.as_second(), T0);
-        let decision = authorize(&self.active, &settings, source, &request, &facts);
+        let decision = authorize(&self.active, &settings, source, request, &facts);
         let bundle = support::loaded(&self.active);
-        let asked = Asked { bundle, settings: &settings, source, request: &request, facts: &facts };
+        let asked = comparison::Asked { bundle, settings: &settings, source, request, facts: &facts };
         for reference in &self.references {
             assert_eq!(comparison::check(reference, &asked, &decision), Ok(()));
         }
@@ -291,7 +307,8 @@ fn an_agent_s_own_token_is_no_user_s() {
         &super::keyring(),
         T0,
     );
-    let decision = world.decide(without_client(), "", Tokens::Verified(vec![(Role::User, Arc::new(token.unwrap()))]));
+    let believed = Believed { role: Role::User, scheme: Scheme::Bearer, token: Arc::new(token.unwrap()) };
+    let decision = world.decide(without_client(), "", Tokens::Verified(vec![believed]));
     assert!(!support::policies(&decision).contains(&"asked 0".to_owned()), "nobody says who may use it");
 }
 
@@ -362,7 +379,7 @@ fn a_token_counts_for_its_own_workload_alone() {
         (with(bound(DIGEST)), "no%20PEM", accept, Some(Reason::TokenBindingMismatch)),
         (with(bound(&"A".repeat(43))), CERTIFICATE, accept, Some(Reason::TokenBindingMismatch)),
         // Bound to a key.
-        (with(json!({"cnf": {"jkt": "A".repeat(43)}})), "", accept, Some(Reason::TokenProofMissing)),
+        (with(json!({"cnf": {"jkt": "A".repeat(43)}})), "", accept, Some(Reason::TokenSchemeMismatch)),
         // A JWT-SVID is the workload's own.
         (svid("spiffe://partner.example/ns/a/sa/b"), "", accept, Some(Reason::TokenTypeRefused)),
         // An actor is known by its issuer as well.
@@ -457,6 +474,7 @@ fn a_failed_token_never_becomes_an_absent_one() {
     let peer = palisade::authz::token::holder::Peer {
         agent: &palisade::authz::identity::spiffe::SpiffeId::parse(BOT).unwrap(),
         certificate: palisade::authz::token::holder::Certificate::Pem(""),
+        asked: Asked { http: None, origins: &[], now: T0 },
     };
     assert_eq!(hold(&Tokens::Failed(refused.clone()), &Rules::default(), &peer).unwrap_err(), refused);
 }

@@ -3,7 +3,7 @@
 use palisade::authz::reason::Reason;
 use palisade::authz::token::issuer::Unbound;
 use palisade::authz::token::presented::{Place, Presented, Role, Scheme, find};
-use palisade::authz::token::{Refused, Tokens, verify};
+use palisade::authz::token::{Believed, Refused, Tokens, verify};
 use serde_json::{Value, json};
 
 use super::caller::{BOT, World, own_rules};
@@ -36,10 +36,11 @@ fn tokens(before: &[Value], own: &Value) -> Result<Tokens, Refused> {
     let rules = own_rules(Unbound::Deny);
     let believe = |role, claims: &Value| {
         let change = serde_json::from_value(json!({ "claims": claims })).unwrap();
-        verify(&token(&change), role, &rules, &keyring(), T0).map(|token| (role, std::sync::Arc::new(token)))
+        let token = verify(&token(&change), role, &rules, &keyring(), T0)?;
+        Ok(Believed { role, scheme: Scheme::Bearer, token: std::sync::Arc::new(token) })
     };
     let own = believe(Role::User, own)?;
-    let before: Result<Vec<_>, _> = before.iter().map(|claims| believe(Role::Chain, claims)).collect();
+    let before: Result<Vec<_>, Refused> = before.iter().map(|claims| believe(Role::Chain, claims)).collect();
     Ok(Tokens::Verified(before?.into_iter().chain([own]).collect()))
 }
 
@@ -117,7 +118,7 @@ fn a_chain_that_does_not_hold_together_is_refused() {
     // It is no right to call, and no proof without the caller's own token.
     let alone = tokens(std::slice::from_ref(&ordinary), &two).unwrap();
     let Tokens::Verified(all) = alone else { panic!() };
-    let only = Tokens::Verified(all.into_iter().filter(|(role, _)| *role == Role::Chain).collect());
+    let only = Tokens::Verified(all.into_iter().filter(|token| token.role == Role::Chain).collect());
     let world = World::new([]);
     assert_eq!(world.decide(own_rules(Unbound::Accept), "", only).reason(), Some(Reason::TokenChainBroken));
     // The same token where a user's belongs is one for somebody else.

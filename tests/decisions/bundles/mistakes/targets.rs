@@ -16,19 +16,29 @@ pub const MISTAKES: &[Mistake] = &[
         message: "targets.toml: target `crm-status`: `message_paths` are for targets that speak mcp or a2a",
     },
     Mistake {
+        name: "an origin with a path",
+        edit: |edit| edit.replace("targets.toml", "\"https://crm.example.org\"", "\"https://crm.example.org/mcp\""),
+        message: "targets.toml:14: `https://crm.example.org/mcp` is no origin such as `https://crm.example.org`: in lower case, without path and usual port",
+    },
+    Mistake {
+        name: "an origin of another protocol than HTTP",
+        edit: |edit| edit.replace("targets.toml", "\"https://crm.example.org\"", "\"spiffe://crm.example.org\""),
+        message: "targets.toml:14: `spiffe://crm.example.org` is no origin such as `https://crm.example.org`: in lower case, without path and usual port",
+    },
+    Mistake {
         name: "targets that are no TOML",
         edit: |edit| edit.replace("targets.toml", "protocol = \"http\"", "protocol = http"),
-        message: "targets.toml:23: string values must be quoted, expected literal string",
+        message: "targets.toml:24: string values must be quoted, expected literal string",
     },
     Mistake {
         name: "an unknown key of a target",
         edit: |edit| edit.replace("targets.toml", "classification = \"internal\"", "clasification = \"internal\""),
-        message: "targets.toml:24: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `tokens`, `audiences`, `step_up_url`, `resource_metadata`, `message_paths`, `match`",
+        message: "targets.toml:25: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `tokens`, `audiences`, `step_up_url`, `resource_metadata`, `origins`, `message_paths`, `match`",
     },
     Mistake {
         name: "an unknown protocol",
         edit: |edit| edit.replace("targets.toml", "protocol = \"http\"", "protocol = \"https\""),
-        message: "targets.toml:23: unknown variant `https`, expected one of `mcp`, `a2a`, `http`, `grpc`, `opaque`",
+        message: "targets.toml:24: unknown variant `https`, expected one of `mcp`, `a2a`, `http`, `grpc`, `opaque`",
     },
     Mistake {
         name: "an unknown denial profile",
@@ -38,7 +48,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "an unknown condition",
         edit: |edit| edit.replace("targets.toml", "path_prefix = \"/mcp\"", "path = \"/mcp\""),
-        message: "targets.toml:18: unknown field `path`, expected one of `destination_principal`, `authority`, `context_extension`, `path_prefix`",
+        message: "targets.toml:19: unknown field `path`, expected one of `destination_principal`, `authority`, `context_extension`, `path_prefix`",
     },
     Mistake {
         name: "a key of a target twice",
@@ -69,7 +79,7 @@ pub const MISTAKES: &[Mistake] = &[
                 edit.text("targets.toml") + "\n[[target]]\nname = \"rest\"\nprotocol = \"http\"\n",
             )
         },
-        message: "targets.toml:40: missing field `match`",
+        message: "targets.toml:41: missing field `match`",
     },
     Mistake {
         name: "a target twice",
