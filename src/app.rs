@@ -5,6 +5,7 @@ mod accept;
 mod admin_port;
 pub mod comparison;
 pub mod listen;
+mod logout;
 mod nonces;
 pub mod pipeline;
 mod priority;
@@ -25,13 +26,16 @@ use crate::audit;
 use crate::authz::Settings;
 use crate::authz::policy::source::BundleError;
 use crate::authz::seal::Seal;
+use crate::authz::token::issuer::Issuer;
 use crate::authz::token::{Authority, Keyring};
 use crate::capture::Capturer;
 use crate::config::dpop::Dpop;
+use crate::config::sessions::BeforeStart;
 use crate::config::{self, Config};
 use crate::envoy::service::Bounds;
 use crate::keys::{Keys, KeysError};
 use crate::replay::Memory;
+use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::store::loader::Loader;
 use crate::telemetry::metrics::Metrics;
@@ -147,6 +151,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         store: store.clone(),
         tokens: Verifier::new(settings.tokens.clone(), Box::new(Ring(keys.clone()))),
         keys: keys.clone(),
+        sessions: knowing(config),
         proofs: Box::new(remembering(config)),
         settings,
         zone: config.zone(),
@@ -229,6 +234,16 @@ fn sealing() -> Result<Seal, StartError> {
     Ok(Seal::new(&key))
 }
 
+/// What knows of ends of sessions: from now on.
+fn knowing(config: &Config) -> Sessions {
+    let now = pipeline::now().as_second();
+    let is_unknown = |issuer: &Issuer| {
+        !issuer.logout_audiences.is_empty() && config.sessions.issued_before_start == BeforeStart::Refuse
+    };
+    let unknown = config.issuer.iter().map(|issuer| is_unknown(issuer).then_some(now));
+    Sessions::new(config.sessions.remembered_ends, unknown.collect())
+}
+
 /// What remembers proofs: from those on that are made from now on.
 fn remembering(config: &Config) -> Memory {
     let Dpop { max_age_seconds, max_ahead_seconds, remembered_proofs, .. } = config.dpop;
@@ -309,7 +324,7 @@ fn start_background(
             });
             // The admin port outlives draining: somebody has to say "not ready".
             let refused = pipeline.metrics().admin_connections_refused.clone();
-            let serve = admin_port::serve(listener, admin::routes(pipeline), refused);
+            let serve = admin_port::serve(listener, admin::routes(pipeline.clone(), pipeline), refused);
             tokio::select! { () = serve => {}, _ = ended => {} }
         });
         // A load that hangs must not hold the end up.

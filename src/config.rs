@@ -5,6 +5,7 @@ pub mod dpop;
 mod files;
 mod keys;
 mod places;
+pub mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use crate::keys::source::Owner;
 use crate::{audit, telemetry};
 use dpop::Dpop;
 use places::Places;
+use sessions::Sessions;
 
 /// The commented default file, as `palisade config default` prints it.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -49,6 +51,8 @@ pub struct Config {
     pub token: Vec<Place>,
     /// Proofs that a token is the caller's own.
     pub dpop: Dpop,
+    /// Ends of sessions.
+    pub sessions: Sessions,
     /// The bundle.
     pub bundle: Bundle,
     /// Clock of policies.

@@ -33,6 +33,7 @@ use crate::envoy::response::{self, Answer};
 use crate::envoy::service::{Check, Decide, Refused};
 use crate::keys::{Keys, Status as Keyed};
 use crate::replay::{Seen, Uses};
+use crate::sessions::Sessions;
 use crate::store::loader::Patience;
 use crate::store::{Reload, Snapshot, Store, Summary};
 use crate::telemetry::metrics::{Metrics, Tally};
@@ -52,6 +53,8 @@ pub struct Parts {
     pub tokens: Verifier,
     /// The keys that it believes them with.
     pub keys: Arc<Keys>,
+    /// Which sessions have ended.
+    pub sessions: Sessions,
     /// What remembers proofs that were used.
     pub proofs: Box<dyn Uses>,
     /// Where records go.
@@ -80,7 +83,7 @@ const FREE_TIME: Duration = Duration::from_secs(2);
 
 /// The way of one check.
 pub struct Pipeline {
-    parts: Parts,
+    pub(super) parts: Parts,
     draining: AtomicBool,
     /// Why the bundle on disk was refused, while it is.
     refused: Mutex<Option<String>>,
@@ -235,7 +238,9 @@ impl Pipeline {
                 // Whoever is nobody makes us verify nothing.
                 let domains = &self.parts.settings.trust_domains;
                 let tokens = match identify(&request, check.identity, domains) {
-                    Identity::Verified(_) => self.parts.tokens.of(&request, known.now.as_second()),
+                    Identity::Verified(_) => {
+                        self.parts.sessions.of(self.parts.tokens.of(&request, known.now.as_second()))
+                    }
                     Identity::Absent | Identity::Failed { .. } => Tokens::Absent,
                 };
                 let facts = Facts { now: known.now, zone: self.parts.zone.clone(), body_sha256, tokens };
@@ -438,7 +443,8 @@ impl Status for Pipeline {
             bring_to(&metrics.keys.fetches.with_label_values(&[owner, "success"]), successes);
             bring_to(&metrics.keys.fetches.with_label_values(&[owner, "failure"]), failures);
         }
-        metrics.proofs_remembered.set(gauge(self.parts.proofs.remembered(now().as_second()) as u64));
+        metrics.tokens.ends_remembered.set(gauge(self.parts.sessions.remembered() as u64));
+        metrics.tokens.proofs_remembered.set(gauge(self.parts.proofs.remembered(now().as_second()) as u64));
         bring_to(&metrics.record_write_errors, recorder.write_errors());
         if let Some(spans) = &self.parts.spans {
             bring_to(&metrics.spans_dropped, spans.dropped());

@@ -18,6 +18,7 @@ impl Config {
         self.check_names()?;
         self.check_tokens()?;
         self.check_dpop()?;
+        self.check_sessions()?;
         self.check_ranges()?;
         self.check_fit()
     }

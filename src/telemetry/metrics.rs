@@ -39,8 +39,8 @@ pub struct Metrics {
     pub bundle_crowded: IntGauge,
     /// How the keys do that tokens are verified with.
     pub keys: KeyMetrics,
-    /// Used proofs that are remembered.
-    pub proofs_remembered: IntGauge,
+    /// What is remembered of tokens.
+    pub tokens: TokenMetrics,
     /// Checks being decided.
     pub in_flight: IntGauge,
     /// Records taken and not yet written.
@@ -87,6 +87,30 @@ impl KeyMetrics {
             count: register(registry, &count)?,
             age_seconds: register(registry, &GaugeVec::new(age, &["owner"])?)?,
             fetches: register(registry, &IntCounterVec::new(fetches, &["owner", "outcome"])?)?,
+        })
+    }
+}
+
+/// What is remembered of tokens beside themselves.
+pub struct TokenMetrics {
+    /// Logout tokens of issuers, by outcome.
+    pub logouts: IntCounterVec,
+    /// Ends of sessions that are remembered.
+    pub ends_remembered: IntGauge,
+    /// Used proofs that are remembered.
+    pub proofs_remembered: IntGauge,
+}
+
+impl TokenMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name, help| register(registry, &IntGauge::new(name, help)?);
+        Ok(Self {
+            logouts: logouts(registry)?,
+            ends_remembered: gauge(
+                "palisade_session_ends_remembered",
+                "Ends of sessions that tokens are held against.",
+            )?,
+            proofs_remembered: gauge("palisade_proofs_remembered", "Used proofs of DPoP that are not too old yet.")?,
         })
     }
 }
@@ -158,7 +182,7 @@ impl Metrics {
                 "The most policies of an action that name one principal or resource.",
             )?,
             keys: KeyMetrics::new(&registry)?,
-            proofs_remembered: gauge("palisade_proofs_remembered", "Used proofs of DPoP that are not too old yet.")?,
+            tokens: TokenMetrics::new(&registry)?,
             in_flight: gauge("palisade_checks_in_flight", "Checks being decided.")?,
             record_queue: gauge("palisade_record_queue", "Records taken and not yet written.")?,
             records_lost: counter("palisade_records_lost_total", "Decisions whose record could not be kept.")?,
@@ -221,6 +245,18 @@ impl Metrics {
         let _encoded = TextEncoder::new().encode(&families, &mut text);
         String::from_utf8(text).unwrap_or_default()
     }
+}
+
+fn logouts(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let opts = Opts::new(
+        "palisade_logout_tokens_total",
+        "Logout tokens of issuers: accepted, refused, or without room for them.",
+    );
+    let logouts = IntCounterVec::new(opts, &["outcome"])?;
+    for outcome in ["accepted", "refused", "overflow"] {
+        logouts.with_label_values(&[outcome]);
+    }
+    register(registry, &logouts)
 }
 
 /// A counter for each protocol and each reason, so that none is looked up while deciding.

@@ -15,7 +15,20 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("admin", &["authz"]),
     (
         "app",
-        &["admin", "audit", "authz", "capture", "config", "envoy", "keys", "replay", "store", "telemetry", "tokens"],
+        &[
+            "admin",
+            "audit",
+            "authz",
+            "capture",
+            "config",
+            "envoy",
+            "keys",
+            "replay",
+            "sessions",
+            "store",
+            "telemetry",
+            "tokens",
+        ],
     ),
     ("audit", &["authz", "proto"]),
     ("authz", &[]),
@@ -27,6 +40,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("keys", &["authz"]),
     ("proto", &[]),
     ("replay", &[]),
+    ("sessions", &["authz"]),
     ("store", &["authz"]),
     ("telemetry", &["authz"]),
     ("tokens", &["authz"]),
@@ -168,7 +182,7 @@ fn every_module_names_only_what_it_may() {
 /// The shells do not know one another, whatever the table above comes to say.
 #[test]
 fn the_shells_do_not_know_one_another() {
-    const SHELLS: &[&str] = &["envoy", "store", "audit", "telemetry", "admin", "keys", "replay"];
+    const SHELLS: &[&str] = &["envoy", "store", "audit", "telemetry", "admin", "keys", "replay", "sessions"];
     for (module, may) in MAY_NAME.iter().filter(|(module, _)| SHELLS.contains(module)) {
         let others: Vec<_> = may.iter().filter(|named| SHELLS.contains(named)).collect();
         assert!(others.is_empty(), "{module}: {others:?}");

@@ -6,6 +6,7 @@
 mod caller;
 mod chains;
 mod demands;
+mod logouts;
 mod proofs;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -30,9 +30,12 @@ export function makeProvider(issuer, ring, agents, store) {
     jwks: { keys: ring.all },
     adapter: adapter(clients(agents), store),
     clientAuthMethods: ['client_secret_basic', 'tls_client_auth'],
+    // The back channels of the tests are on loopback, which the provider's own dispatcher refuses.
+    fetch: (url, { dispatcher: _refuses, ...options }) => fetch(url, options),
     ttl: { AccessToken: lifetime, ClientCredentials: lifetime },
     features: {
       devInteractions: { enabled: false },
+      backchannelLogout: { enabled: true },
       clientCredentials: { enabled: true },
       dPoP: { enabled: true },
       mTLS: {

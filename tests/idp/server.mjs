@@ -31,6 +31,7 @@ const behaviour = {};
 const waiting = {};
 let down = false;
 let issuer;
+let provider;
 let handler;
 
 const tls = () => ({
@@ -65,7 +66,8 @@ function* repeated(text, times) {
 
 // The keys of a provider are fixed: new keys, new provider, behind the same port.
 const publish = () => {
-  handler = makeProvider(issuer, ring, config.agents, store).callback();
+  provider = makeProvider(issuer, ring, config.agents, store);
+  handler = provider.callback();
 };
 
 const wishes = {
@@ -106,6 +108,12 @@ const wishes = {
   '/trust': ({ file }) => {
     trusted.push(file);
     server.setSecureContext(tls());
+  },
+  /** The back channel of a client leads to `uri`, and a session of it ends: with `session` that one, else all of the user's. */
+  '/logout': async ({ client, subject, session, uri }) => {
+    const found = await provider.Client.find(client);
+    Object.assign(found, { backchannelLogoutUri: uri, backchannelLogoutSessionRequired: Boolean(session) });
+    await found.backchannelLogout(subject, session);
   },
   /** How many requests there were, by path. */
   '/requests': () => counts,

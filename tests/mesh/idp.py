@@ -246,6 +246,10 @@ class Idp:
         """Answer this path properly, with these headers beside the provider's own."""
         self._control("/behave", path=path, headers=headers)
 
+    def log_out(self, client: str, uri: str, sub: str = "alice", session: str | None = None) -> None:
+        """End a session of a user, or all of them, and tell the client's back channel, which leads to `uri`."""
+        self._control("/logout", client=client, subject=sub, session=session, uri=uri)
+
     def trust(self, root: Path) -> None:
         """Accept client certificates of this authority too: those of a mesh."""
         self._control("/trust", file=str(root))

@@ -206,6 +206,39 @@ def test_a_token_bound_to_a_certificate_counts_with_that_alone(running: tuple[Me
     assert (answer.status, reason(mesh, answer)) == (401, "token_binding_mismatch")
 
 
+def test_an_agent_whose_user_has_logged_out_can_do_nothing(
+    start_mesh: Callable[..., Mesh], start_idp: Callable[[], Idp], bundle: Path
+) -> None:
+    """The provider itself makes and sends the logout token."""
+    idp = start_idp()
+    told = tokens(idp).replace("[[issuer]]", '[[issuer]]\nlogout_audiences = ["support-bot"]')
+    before = idp.user_token(claims=fresh(sid="session-1"), scope="crm:write")
+    mesh = start_mesh(bundle=bundle, tokens=told)
+    channel = f"http://127.0.0.1:{mesh.ports.palisade_admin}/backchannel-logout"
+    answer = delete(mesh, before)
+    assert (answer.status, reason(mesh, answer)) == (401, "session_ended"), "nobody knows what ended before the start"
+
+    def later(**claims: object) -> str:
+        return idp.user_token(claims=fresh(**claims), scope="crm:write")
+
+    wait_until(lambda: delete(mesh, later(sid="session-1")).status == 200, "tokens of a later second", 5)
+    one, other, nameless = later(sid="session-1"), later(sid="session-2"), later(sid=None)
+    assert [delete(mesh, token).status for token in (one, other, nameless)] == [200, 200, 200]
+    idp.log_out("support-bot", channel, session="session-1")
+    outcomes = [reason(mesh, delete(mesh, token)) for token in (one, other, nameless)]
+    assert outcomes == ["session_ended", "", "session_ended"]
+    idp.log_out("support-bot", channel)
+    assert reason(mesh, delete(mesh, other)) == "session_ended"
+    # Another client's logout is not for us, and neither is anything that is not signed.
+    with pytest.raises(AssertionError):
+        idp.log_out("auditor", channel, sub="bob")
+    for form in (b"", b"logout_token=", b"logout_token=a.b.c", b"x" * 20_000):
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        told_of = wire.send(wire.plain(mesh.ports.palisade_admin), "POST", "localhost", "/backchannel-logout", headers, form)
+        assert told_of.status in (400, 413), told_of
+    assert 'palisade_logout_tokens_total{outcome="accepted"} 2' in mesh.metrics()
+
+
 def test_keys_rotate_without_a_refusal(running: tuple[Mesh, Idp]) -> None:
     mesh, idp = running
     before = idp.user_token(claims=fresh(), scope="crm:write")

@@ -266,3 +266,19 @@ fn check_lifetime(claims: &Claims, most: i64, now: i64) -> Result<(), Refused> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::authz::token::keys::Use;
+
+    /// The key of RFC 8037, appendix A.2.
+    const KEYS: &[u8] =
+        br#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    /// A token as if it had been believed.
+    pub fn token(authority: Authority, claims: Claims) -> Token {
+        let key = KeySet::parse(KEYS, Use::Signatures).unwrap().find(None).unwrap().clone();
+        Token { authority, claims, key, role: Role::User, digest: [0; 32], leeway_seconds: 0 }
+    }
+}
