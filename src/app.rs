@@ -201,7 +201,7 @@ fn believing(config: &Config, background: &tokio::runtime::Runtime) -> Result<(S
         limits: config.limits.clone(),
         tokens: Arc::new(config.tokens()),
     };
-    Ok((settings, Arc::new(Keys::start(config.keys(), background.handle())?)))
+    Ok((settings, Arc::new(Keys::start(config.keys(), &config.workload_api, background.handle())?)))
 }
 
 /// The keys that are fetched, as whoever verifies takes them.

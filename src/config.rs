@@ -20,6 +20,7 @@ use crate::authz::token::Rules;
 use crate::authz::token::issuer::{Issuer, Source, TrustDomain};
 use crate::authz::token::presented::Place;
 use crate::keys::source::Owner;
+use crate::keys::workload_api::WorkloadApi;
 use crate::{audit, telemetry};
 use places::Places;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub trust_domain: Vec<TrustDomain>,
     /// What Palisade's targets are called in JWT-SVIDs.
     pub svid: Svid,
+    /// Where the SPIFFE Workload API is.
+    pub workload_api: WorkloadApi,
     /// The headers that carry tokens.
     pub token: Vec<Place>,
     /// The bundle.
@@ -272,6 +275,7 @@ impl Config {
         for source in config.sources_mut() {
             source.file = source.file.as_ref().map(|path| base.join(path));
             source.ca_file = source.ca_file.as_ref().map(|path| base.join(path));
+            source.bootstrap_file = source.bootstrap_file.as_ref().map(|path| base.join(path));
         }
         for listener in &mut config.listener {
             listener.unix = listener.unix.as_ref().map(|path| base.join(path));
