@@ -165,6 +165,11 @@ class Spire:
         """In SPIFFE's format, as it is handed to partners."""
         return self._server("bundle", "show", "-format", "spiffe")
 
+    def federate_with(self, other: Spire) -> None:
+        """Know the other's bundle, for the workloads whose entries say so."""
+        command = self._command("bundle", "set", "-id", f"spiffe://{other.name}", "-format", "spiffe")
+        _checked(subprocess.run(command, input=other.bundle(), capture_output=True, text=True))
+
     def endpoint_is_of(self, authority: str) -> bool:
         """Whether the bundle endpoint's certificate is signed by this authority: the id of its key."""
         text = ssl.get_server_certificate(("127.0.0.1", self.endpoint_port))
@@ -174,13 +179,17 @@ class Spire:
 
     def register(self, spiffe_id: str, *more: str) -> str:
         """A workload: whatever this user runs is one. Returns the id of its entry, once the agent knows it."""
-        entry = self.server(
-            "entry", "create", "-parentID", self._node, "-spiffeID", spiffe_id, "-selector", f"unix:uid:{os.getuid()}",
-            *more,
-        )  # fmt: skip
+        entry = self.server("entry", "create", *self._workload(spiffe_id), *more)
         # Before, the agent refuses whoever asks.
         self.jwt_svid(spiffe_id, "registered")
         return str(entry["results"][0]["entry"]["id"])
+
+    def change(self, entry: str, spiffe_id: str, *more: str) -> None:
+        """Have this entry say this, and nothing else."""
+        self.server("entry", "update", "-entryID", entry, *self._workload(spiffe_id), *more)
+
+    def _workload(self, spiffe_id: str) -> list[str]:
+        return ["-parentID", self._node, "-spiffeID", spiffe_id, "-selector", f"unix:uid:{os.getuid()}"]
 
     def jwt_svid(self, spiffe_id: str, audience: str = AUDIENCE) -> str:
         """Fetched from the agent, as soon as that knows the workload."""

@@ -29,7 +29,8 @@ permit (principal == Agent::"{PARTNERS}", action == Action::"crm/get_customer", 
 """
 
 
-def own_keys(spire: Spire) -> str:
+def own_keys(spire: Spire, *others: Spire) -> str:
+    domains = [f'[[trust_domain]]\nname = "{it.name}"\nkeys = {{ workload_api = true }}\n' for it in (spire, *others)]
     return f"""
 [[token]]
 header = "authorization"
@@ -38,10 +39,7 @@ role = "agent"
 audiences = {json.dumps([AUDIENCE, *LATER])}
 [workload_api]
 socket = "{spire.workload_api}"
-[[trust_domain]]
-name = "{spire.name}"
-keys = {{ workload_api = true }}
-"""
+{"".join(domains)}"""
 
 
 def partner_keys(spire: Spire, bootstrap: Path) -> str:
@@ -205,3 +203,21 @@ def test_what_the_workload_api_withdraws_is_gone_and_an_agent_that_dies_takes_no
         spire.stop_agent()
         wait_until(lambda: attempts(mesh, TRUST_DOMAIN, "failure") > failed, "the broken stream", SECONDS)
         assert call(mesh, "support-bot", token).status == 200, "the last good keys count"
+
+
+def test_a_federated_trust_domain_comes_and_goes_with_the_entry(
+    start_mesh: Callable[..., Mesh], partner: Spire
+) -> None:
+    with Spire(TRUST_DOMAIN) as spire:
+        spire.federate_with(partner)
+        entry = spire.register(OWN, "-federatesWith", f"spiffe://{PARTNER}")
+        own, partners = spire.jwt_svid(OWN), partner.jwt_svid(PARTNERS, LATER[1])
+        mesh = start_mesh(tokens=own_keys(spire, partner), trust_domains=[TRUST_DOMAIN, PARTNER])
+        assert call(mesh, "support-bot", own).status == 200
+        # Believed, and no policy lets it do anything.
+        assert outcome(mesh, call(mesh, "outsider", partners)) == (403, "policy_forbids")
+
+        spire.change(entry, OWN)
+        gone = (503, "token_keys_unavailable")
+        wait_until(lambda: outcome(mesh, call(mesh, "outsider", partners)) == gone, "its end", SECONDS)
+        assert call(mesh, "support-bot", own).status == 200, "nobody else's keys are gone"

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyPair,
-    KeyUsagePurpose, NameConstraints, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -226,13 +226,15 @@ async fn no_certificate_but_the_endpoints_is_believed() {
     refused(&own, &identity(&workload, |_| {}).below(&workload)).await;
     let expired = intermediate(&own, |it| it.not_after = yesterday);
     refused(&own, &identity(&expired, |_| {}).below(&expired)).await;
-    // Constraints on URIs are not understood, and so not passed.
-    let constrained = intermediate(&own, |it| {
-        let other = GeneralSubtree::DnsName("c.test".into());
-        it.name_constraints = Some(NameConstraints { permitted_subtrees: vec![other], excluded_subtrees: vec![] });
-    });
-    let named = identity(&constrained, |it| it.subject_alt_names.push(SanType::DnsName("b.test".try_into().unwrap())));
-    refused(&own, &named.below(&constrained)).await;
+    // Constraints on names are kept; those on URIs are not understood, and so not passed, whatever they permit.
+    for subtree in [b"\x82\x06c.test", b"\x86\x06b.test"] {
+        let permitted = [&b"\x30\x0c\xa0\x0a\x30\x08"[..], subtree].concat();
+        let extension = CustomExtension::from_oid_content(&[2, 5, 29, 30], permitted);
+        let constrained = intermediate(&own, |it| it.custom_extensions = vec![extension]);
+        let name = SanType::DnsName("b.test".try_into().unwrap());
+        let named = identity(&constrained, |it| it.subject_alt_names.push(name)).below(&constrained);
+        assert!(refused(&own, &named).await.contains("NameConstraintViolation"));
+    }
 }
 
 #[tokio::test]
