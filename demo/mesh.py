@@ -21,7 +21,7 @@ import string
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +43,7 @@ identity = "source_principal"
 [admin]
 listen = "127.0.0.1:{admin}"
 [identity]
-trust_domains = ["{trust_domain}"]
+trust_domains = {trust_domains}
 [bundle]
 path = {bundle}
 watch = true
@@ -96,6 +96,7 @@ class Settings:
     start_palisade: bool = True  # False: nobody listens on the port that Envoy asks
     authz_port: int | None = None  # another port for Envoy to ask, such as a proxy's that delays
     otlp_endpoint: str | None = None  # none: the mesh's own span receiver; "": Palisade exports no spans
+    trust_domains: Sequence[str] = (TRUST_DOMAIN,)  # whose workloads may be callers
     tokens: str = ""  # what Palisade's configuration says of tokens, as TOML
     issuer: str | None = None  # who issues tokens for the CRM, as it tells its clients
     websockets: bool = False  # True: the CRM's Envoy lets upgrades through to the check
@@ -172,7 +173,7 @@ class Mesh:
             _PALISADE_CONFIG.format(
                 authz=self.ports.authz,
                 admin=self.ports.palisade_admin,
-                trust_domain=TRUST_DOMAIN,
+                trust_domains=json.dumps(list(self.settings.trust_domains)),
                 # A JSON string is a TOML string.
                 bundle=json.dumps(str(self.settings.bundle.resolve())),
                 records=json.dumps(str(self.records_path)),

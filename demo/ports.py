@@ -65,13 +65,18 @@ def demo(agents: Sequence[str], base: int = DEMO_BASE) -> Ports:
 
 def free(agents: Sequence[str]) -> Ports:
     """Ports that nobody uses at this moment: any number of meshes can run side by side."""
+    pool = iter(some(len(agents) + 7))
+    return Ports({name: next(pool) for name in agents}, *pool)
+
+
+def some(count: int) -> set[int]:
+    """So many ports that nobody uses at this moment."""
     found: set[int] = set()
-    while len(found) < len(agents) + 7:
+    while len(found) < count:
         port = random.choice(_TEST_RANGE)
         if port not in found and _is_free(port):
             found.add(port)
-    pool = iter(found)
-    return Ports({name: next(pool) for name in agents}, *pool)
+    return found
 
 
 def _is_free(port: int) -> bool:

@@ -23,6 +23,13 @@ for program; do
             node -e 'if (!require("crypto").hash || !URL.parse) process.exit(1)' 2>/dev/null ||
                 fail "node is $version: 22 or newer is needed"
             ;;
+        go)
+            [ "$found" ] || fail "go is missing: install Go 1.26.2 or newer from https://go.dev/dl (for the tests' SPIRE)"
+            # What SPIRE's go.mod asks for.
+            version=$(go env GOVERSION 2>/dev/null) || fail "go does not work here"
+            [ "$(printf 'go1.26.2\n%s\n' "$version" | sort -V | head -n 1)" = go1.26.2 ] ||
+                fail "go is ${version#go}: 1.26.2 or newer is needed"
+            ;;
         npm) [ "$found" ] || fail "npm is missing: it comes with Node.js (on Debian and Ubuntu: apt install npm)" ;;
         *) fail "nobody knows what to do without '$program'" ;;
     esac

@@ -224,7 +224,7 @@ fn believing(config: &Config, background: &tokio::runtime::Runtime) -> Result<(S
         tokens: Arc::new(tokens),
         seal: sealing()?,
     };
-    Ok((settings, Arc::new(Keys::start(config.keys(), background.handle())?)))
+    Ok((settings, Arc::new(Keys::start(config.keys(), &config.workload_api, background.handle())?)))
 }
 
 /// What seals with a key of this process: what it sealed means nothing to another, whose clients are then asked anew.

@@ -23,6 +23,7 @@ use crate::authz::token::dpop::ProofRules;
 use crate::authz::token::issuer::{Issuer, Source, TrustDomain};
 use crate::authz::token::presented::Place;
 use crate::keys::source::Owner;
+use crate::keys::workload_api::WorkloadApi;
 use crate::{audit, telemetry};
 use dpop::Dpop;
 use places::Places;
@@ -47,6 +48,8 @@ pub struct Config {
     pub trust_domain: Vec<TrustDomain>,
     /// What Palisade's targets are called in JWT-SVIDs.
     pub svid: Svid,
+    /// Where the SPIFFE Workload API is.
+    pub workload_api: WorkloadApi,
     /// The headers that carry tokens.
     pub token: Vec<Place>,
     /// Proofs that a token is the caller's own.
@@ -281,6 +284,7 @@ impl Config {
         for source in config.sources_mut() {
             source.file = source.file.as_ref().map(|path| base.join(path));
             source.ca_file = source.ca_file.as_ref().map(|path| base.join(path));
+            source.bootstrap_file = source.bootstrap_file.as_ref().map(|path| base.join(path));
         }
         config.dpop.nonce_key_file = config.dpop.nonce_key_file.as_ref().map(|path| base.join(path));
         for listener in &mut config.listener {

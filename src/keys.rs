@@ -9,19 +9,27 @@
 //!   added; after a failure after one second, then ever more seldom (`pace.rs`).
 //! - A token with an unknown key id asks for an early look: at most one in 30 seconds, however many there are.
 //! - A file that is missing or wrong stops the start; a provider that cannot be reached does not.
+//! - The SPIFFE Workload API is not asked but followed: one stream for all trust domains (`follow.rs`, `workload_api.rs`).
 //! - An answer is taken from a public address, over TLS, with status 200, up to 256 KiB, within `timeout_ms`
 //!   (`https.rs`, `address.rs`). No redirect is followed and no proxy used.
+//! - The server has a certificate of its host's name (SPIFFE Federation calls that `https_web`), or as the bundle endpoint of a
+//!   trust domain one of a SPIFFE ID (`https_spiffe`; `endpoint.rs`, `svid.rs`).
+//! - A bundle with a lower `spiffe_sequence` than one before, or than the file that an endpoint is believed by at first, is refused.
 //! - Ages are measured by a clock that does not jump, and that stands still while the machine sleeps.
 
 mod address;
 mod document;
+mod endpoint;
 mod fetch;
+mod follow;
 mod https;
 mod pace;
 mod refresh;
 pub mod source;
+mod svid;
 #[cfg(test)]
 mod tests;
+pub mod workload_api;
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
@@ -38,10 +46,13 @@ use tokio::time::Instant;
 use crate::authz::identity::spiffe::is_trust_domain;
 use crate::authz::token::Keyring;
 use crate::authz::token::verified::Authority;
+use endpoint::Endpoint;
 use fetch::Fetch;
-use https::{Https, Trust};
+use follow::Follower;
+use https::{Https, Proof, Trust};
 use refresh::Refresher;
 use source::{Origin, Owner, Source};
+use workload_api::{Socket, Stream, WorkloadApi};
 
 /// The keys in force, and the tasks that keep them so. They end with it.
 #[derive(Debug, Default)]
@@ -117,64 +128,88 @@ impl Keys {
     /// # Errors
     /// [`KeysError`]: a source that makes no sense, two for one trust domain, a file of keys or of certificates that cannot be
     /// read or is refused, no certificate authority at all.
-    pub fn start(sources: Vec<(Owner, Source)>, runtime: &Handle) -> Result<Self, KeysError> {
+    pub fn start(
+        sources: Vec<(Owner, Source)>,
+        workload_api: &WorkloadApi,
+        runtime: &Handle,
+    ) -> Result<Self, KeysError> {
         let system = LazyCell::new(Trust::of_the_system);
-        Self::start_with(sources, runtime, |source| {
-            let trust = system.with(source.ca_file.clone());
-            trust.roots()?;
-            Ok(Https::new(source, trust))
-        })
+        let fetcher = |source: &Source, origin: &Origin| {
+            let proof = match origin {
+                Origin::Endpoint { server, .. } => Proof::SpiffeId(Endpoint::new(server.clone())),
+                _ => {
+                    let trust = system.with(source.ca_file.clone());
+                    trust.roots()?;
+                    Proof::Host(trust)
+                }
+            };
+            Ok(Https::new(source, proof))
+        };
+        let stream = || workload_api.path().map(Socket::new).map_err(str::to_owned);
+        Self::start_with(sources, runtime, fetcher, stream, workload_api)
     }
 
-    /// The same with anything that fetches, which `fetcher` makes for a source that is no file.
-    fn start_with<F: Fetch>(
+    /// The same with anything that fetches, which `fetcher` makes for a source that is neither a file nor the Workload API,
+    /// and with anything that `stream` makes in place of the latter.
+    fn start_with<F: Fetch, S: Stream>(
         sources: Vec<(Owner, Source)>,
         runtime: &Handle,
-        fetcher: impl Fn(&Source) -> Result<F, String>,
+        fetcher: impl Fn(&Source, &Origin) -> Result<F, String>,
+        stream: impl FnOnce() -> Result<S, String>,
+        workload_api: &WorkloadApi,
     ) -> Result<Self, KeysError> {
         let mut keys = Self::default();
         let mut ring = Keyring::default();
-        let mut refreshers = Vec::new();
+        let (mut refreshed, mut followed) = (Vec::new(), Vec::new());
         for (owner, source) in sources {
-            let origin = source.origin(&owner).map_err(|error| KeysError::new(&owner, error))?;
+            let failed = |error: String| KeysError::new(&owner, error);
+            let origin = source.origin(&owner).map_err(|error| failed(error.to_string()))?;
             let fetcher = match origin {
-                Origin::File(_) => None,
-                _ => Some(fetcher(&source).map_err(|error| KeysError::new(&owner, error))?),
+                Origin::File(_) | Origin::WorkloadApi => None,
+                _ => Some(fetcher(&source, &origin).map_err(failed)?),
             };
-            let slot = Arc::new(Slot {
-                owner: owner.clone(),
-                wanted: AtomicBool::new(false),
-                wake: Notify::new(),
-                state: watch::Sender::default(),
-            });
-            let authority = match &owner {
-                Owner::Issuer { .. } => {
-                    ring.issuers.push(None);
-                    keys.issuers.push(slot.clone());
-                    Authority::Issuer(keys.issuers.len() - 1)
-                }
-                Owner::TrustDomain(domain) if !is_trust_domain(domain) => {
-                    return Err(KeysError::new(&owner, "this is no trust domain name (a-z 0-9 . - _)"));
-                }
-                Owner::TrustDomain(domain) => {
-                    ring.trust_domains.insert(domain.clone(), None);
-                    if keys.trust_domains.insert(domain.clone(), slot.clone()).is_some() {
-                        return Err(KeysError::new(
-                            &owner,
-                            "it has several sources, and one set of keys is never merged",
-                        ));
-                    }
-                    Authority::TrustDomain(domain.clone())
-                }
-            };
-            refreshers.push(Refresher::new(authority, source, origin, fetcher, slot, keys.ring.clone()));
+            let group = if origin == Origin::WorkloadApi { &mut followed } else { &mut refreshed };
+            let (authority, slot) = keys.place(&owner, &mut ring)?;
+            group.push(Refresher::new(authority, source, origin, fetcher, slot, keys.ring.clone()));
         }
         keys.ring.store(Arc::new(ring));
-        for mut refresher in refreshers {
-            refresher.read_file_now()?;
+        for mut refresher in refreshed {
+            refresher.read_files_now()?;
             keys.tasks.spawn_on(refresher.run(), runtime);
         }
+        if let Some(first) = followed.first() {
+            let stream = stream().map_err(|error| first.refused(&error))?;
+            keys.tasks.spawn_on(Follower::new(followed, stream, workload_api.clone()).run(), runtime);
+        }
         Ok(keys)
+    }
+
+    /// The place of an owner's keys, with nothing in it.
+    fn place(&mut self, owner: &Owner, ring: &mut Keyring) -> Result<(Authority, Arc<Slot>), KeysError> {
+        let slot = Arc::new(Slot {
+            owner: owner.clone(),
+            wanted: AtomicBool::new(false),
+            wake: Notify::new(),
+            state: watch::Sender::default(),
+        });
+        let authority = match owner {
+            Owner::Issuer { .. } => {
+                ring.issuers.push(None);
+                self.issuers.push(slot.clone());
+                Authority::Issuer(self.issuers.len() - 1)
+            }
+            Owner::TrustDomain(domain) if !is_trust_domain(domain) => {
+                return Err(KeysError::new(owner, "this is no trust domain name (a-z 0-9 . - _)"));
+            }
+            Owner::TrustDomain(domain) => {
+                ring.trust_domains.insert(domain.clone(), None);
+                if self.trust_domains.insert(domain.clone(), slot.clone()).is_some() {
+                    return Err(KeysError::new(owner, "it has several sources, and one set of keys is never merged"));
+                }
+                Authority::TrustDomain(domain.clone())
+            }
+        };
+        Ok((authority, slot))
     }
 
     /// The keys in force. Never waits; the answer is to be used at once and let go.

@@ -105,7 +105,9 @@ impl Config {
             return Err(mistake(&["telemetry.permit_sample_ratio"], "`permit_sample_ratio` is a share: 0 to 1"));
         }
         let (limits, server) = (&self.limits, &self.server);
-        let ranges: [(&str, &str, u64, u64, u64); 25] = [
+        let ranges: [(&str, &str, u64, u64, u64); 27] = [
+            ("workload_api", "refresh_seconds", self.workload_api.refresh_seconds, 1, 86_400),
+            ("workload_api", "timeout_ms", self.workload_api.timeout_ms, 1, 30_000),
             ("bundle", "poll_seconds", self.bundle.poll_seconds, 1, 86_400),
             ("bundle", "load_seconds", self.bundle.load_seconds, 1, 3_600),
             ("bundle", "max_unindexed_policies", self.bundle.max_unindexed_policies as u64, 1, 100_000),

@@ -52,6 +52,36 @@ impl Config {
                 mistake(&[&key, &format!("{table}.keys"), &table], format!("keys of {owner}: {error}"))
             })?;
         }
+        self.check_workload_api()
+    }
+
+    fn check_workload_api(&self) -> Result<(), Mistake> {
+        let place = |key: &str| format!("workload_api.{key}");
+        let following: Vec<_> = self.trust_domain.iter().enumerate().filter(|(_, it)| it.keys.workload_api).collect();
+        let Some((first, _)) = following.first() else {
+            let message = "`workload_api.socket` is for a `[[trust_domain]]` with `keys = { workload_api = true }`, and there is none";
+            return if self.workload_api.socket.is_empty() {
+                Ok(())
+            } else {
+                Err(mistake(&[&place("socket")], message))
+            };
+        };
+        let first = format!("trust_domain.{first}.keys.workload_api");
+        if self.workload_api.socket.is_empty() {
+            let message = "`workload_api` needs the `socket` of `[workload_api]`: SPIFFE_ENDPOINT_SOCKET is not read";
+            return Err(mistake(&[&first, &place("socket")], message));
+        }
+        self.workload_api.path().map_err(|message| mistake(&[&place("socket")], message))?;
+        for (at, domain) in following {
+            if domain.keys.max_age_seconds / 2 < self.workload_api.refresh_seconds {
+                let message = "`max_age_seconds` has to be at least twice `workload_api.refresh_seconds`: one failure must \
+                               not cost the keys";
+                return Err(mistake(
+                    &[&format!("trust_domain.{at}.keys.max_age_seconds"), &place("refresh_seconds")],
+                    message,
+                ));
+            }
+        }
         Ok(())
     }
 
@@ -214,7 +244,16 @@ mod tests {
         }
         let second = ISSUER.replace("corp", "other");
         let same_url = ISSUER.replace("https://idp.example", "https://other.example");
+        let following = DOMAIN.replace("file = \"b.json\"", "workload_api = true");
+        let hurried = following.replace("true", "true, max_age_seconds = 700");
+        let socket = "[workload_api]\nsocket = \"unix:///run/api.sock\"\nrefresh_seconds = 400\n";
+        let tcp = "[workload_api]\nsocket = \"tcp://127.0.0.1:8081\"\n";
+        assert!(parse(&[TOKEN, SVID, socket, &following]).is_ok());
         for (parts, why) in [
+            (&[TOKEN, SVID, socket, DOMAIN][..], "p.toml:11: `workload_api.socket` is for a `[[trust_domain]]`"),
+            (&[TOKEN, SVID, &following], "p.toml:12: `workload_api` needs the `socket`"),
+            (&[TOKEN, SVID, tcp, &following], "p.toml:11: `workload_api.socket` has to be `unix://`"),
+            (&[TOKEN, SVID, socket, &hurried], "p.toml:15: `max_age_seconds` has to be at least twice"),
             (&[ISSUER][..], "p.toml:5: no `[[token]]` says which header carries tokens"),
             (&[TOKEN], "p.toml:5: `[[token]]` without an `[[issuer]]`"),
             (&[TOKEN, TOKEN, ISSUER], "p.toml:9: `token.header`: `authorization` is there twice"),

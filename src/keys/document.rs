@@ -4,18 +4,21 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::Uri;
 use http::uri::Scheme;
+use tokio_rustls::rustls::RootCertStore;
 
+use super::endpoint::roots;
 use super::fetch::{Fetch, MAX_BYTES, Page};
 use super::source::{Origin, Owner, Source};
 use crate::authz::call::json::Json;
 use crate::authz::limits::Limits;
 use crate::authz::token::keys::{KeySet, Use};
-use crate::authz::token::spiffe_bundle::SpiffeBundle;
+use crate::authz::token::spiffe_bundle::{Bootstrap, SpiffeBundle};
 
 /// Metadata are flat, apart from a few lists and signed statements.
 const METADATA_LIMITS: Limits = Limits { json_depth: 16, json_values: 8_192, ..Limits::DEFAULT };
@@ -30,6 +33,10 @@ pub(super) struct Document {
     pub(super) sequence: Option<u64>,
     /// When to look again, if it is said.
     pub(super) again: Option<Again>,
+    /// The authorities of a bundle: certificates that nobody has read yet.
+    authorities: Vec<Vec<u8>>,
+    /// The same for the endpoint that gave it out, which has to prove itself by them the next time.
+    pub(super) roots: Option<Arc<RootCertStore>>,
 }
 
 /// When a provider wants to be asked again.
@@ -43,19 +50,29 @@ pub(super) enum Again {
 
 impl Document {
     pub(super) fn read(text: &[u8], fresh_for: Option<Duration>, owner: &Owner) -> Result<Self, String> {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, text).as_ref());
         match owner {
             Owner::Issuer { .. } => {
                 let keys = KeySet::parse(text, Use::Signatures)?;
-                Ok(Self { keys, digest: hash, sequence: None, again: fresh_for.map(Again::FreshFor) })
+                Ok(Self { again: fresh_for.map(Again::FreshFor), ..Self::of(text, keys) })
             }
             // Its own hint takes the place of what HTTP says (SPIFFE Federation, section 4.1).
             Owner::TrustDomain(_) => {
-                let SpiffeBundle { keys, sequence, refresh_hint } = SpiffeBundle::parse(text)?;
-                Ok(Self { keys, digest: hash, sequence, again: refresh_hint.map(Again::Hint) })
+                let SpiffeBundle { keys, authorities, sequence, refresh_hint } = SpiffeBundle::parse(text)?;
+                Ok(Self { sequence, again: refresh_hint.map(Again::Hint), authorities, ..Self::of(text, keys) })
             }
         }
+    }
+
+    /// The key set of a trust domain as the Workload API hands it out.
+    pub(super) fn of_workload_api(text: &[u8]) -> Result<Self, String> {
+        Ok(Self::of(text, KeySet::parse(text, Use::WorkloadApi)?))
+    }
+
+    /// Keys alone.
+    fn of(text: &[u8], keys: KeySet) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, text).as_ref());
+        Self { keys, digest: hash, sequence: None, again: None, authorities: Vec::new(), roots: None }
     }
 }
 
@@ -64,6 +81,25 @@ impl Document {
 /// # Errors
 /// Why there is none, in words.
 pub(super) fn read_file(path: &Path, owner: &Owner) -> Result<Document, String> {
+    let text = file(path)?;
+    let document = Document::read(&text, None, owner).map_err(|error| format!("`{}` {error}", path.display()))?;
+    // What a bundle asks for is meant for its endpoint.
+    Ok(Document { again: None, ..document })
+}
+
+/// Reads the bundle by whose authorities an endpoint proves itself the first time; beside them, which bundle it is.
+///
+/// # Errors
+/// Why there is none, in words.
+pub(super) fn read_bootstrap(path: &Path) -> Result<(Arc<RootCertStore>, Option<u64>), String> {
+    let read = |text: &[u8]| {
+        let Bootstrap { authorities, sequence } = Bootstrap::parse(text)?;
+        Ok((roots(&authorities)?, sequence))
+    };
+    read(&file(path)?).map_err(|error: String| format!("`bootstrap_file`: `{}` {error}", path.display()))
+}
+
+fn file(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("`{}`: {error}", path.display());
     // Reading a pipe would wait for its writer.
     if !path.metadata().map_err(failed)?.is_file() {
@@ -73,9 +109,7 @@ pub(super) fn read_file(path: &Path, owner: &Owner) -> Result<Document, String> 
     // One byte more than may be is enough to see that it is too long.
     let most = MAX_BYTES as u64 + 1;
     File::open(path).map_err(failed)?.take(most).read_to_end(&mut text).map_err(failed)?;
-    let document = Document::read(&text, None, owner).map_err(|error| format!("`{}` {error}", path.display()))?;
-    // What a bundle asks for is meant for its endpoint.
-    Ok(Document { again: None, ..document })
+    Ok(text)
 }
 
 /// Brings what a source holds now.
@@ -95,6 +129,8 @@ pub(super) async fn bring<F: Fetch>(
             return read.await.unwrap_or_else(|_| Err("reading the file panicked".into()));
         }
         Origin::Url(url) => get(fetcher, url, "the key set").await?,
+        Origin::Endpoint { url, .. } => get(fetcher, url, "the bundle").await?,
+        Origin::WorkloadApi => return Err("the Workload API is not asked for it alone".into()),
         Origin::Discovery { issuer, metadata } => {
             let page = get(fetcher, metadata, "the metadata").await?;
             let url =
@@ -102,7 +138,12 @@ pub(super) async fn bring<F: Fetch>(
             get(fetcher, &url, "the key set").await?
         }
     };
-    Document::read(&page.body, page.fresh_for, owner).map_err(|error| format!("the key set {error}"))
+    let refused = |error| format!("the key set {error}");
+    let mut document = Document::read(&page.body, page.fresh_for, owner).map_err(refused)?;
+    if let Origin::Endpoint { .. } = origin {
+        document.roots = Some(roots(&document.authorities).map_err(refused)?);
+    }
+    Ok(document)
 }
 
 async fn get<F: Fetch>(fetcher: Option<&F>, url: &Uri, what: &str) -> Result<Page, String> {

@@ -1,9 +1,11 @@
 //! What a fetch brings, or why it brought nothing.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Uri, header};
+use tokio_rustls::rustls::RootCertStore;
 
 use crate::authz::token::keys::MAX_SET_BYTES;
 
@@ -14,6 +16,9 @@ pub(super) const MAX_BYTES: usize = MAX_SET_BYTES;
 pub(super) trait Fetch: Send + Sync + 'static {
     /// Gets one, as it is at the URL and nowhere else.
     fn get(&self, url: &Uri) -> impl Future<Output = Result<Page, FetchError>> + Send;
+
+    /// From now on the server of a bundle endpoint has to prove itself by one of these authorities.
+    fn believe(&self, _roots: Arc<RootCertStore>) {}
 }
 
 /// A document.

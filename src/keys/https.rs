@@ -28,6 +28,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::address::Reach;
+use super::endpoint::{Endpoint, handshake_error};
 use super::fetch::{Fetch, FetchError, MAX_BYTES, Page, fresh_for};
 use super::source::Source;
 
@@ -93,17 +94,26 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     if all.is_empty() { Err("holds no certificate".into()) } else { Ok(all) }
 }
 
+/// How a server proves whom a connection leads to.
+#[derive(Clone, Debug)]
+pub(super) enum Proof {
+    /// By a certificate of the host's name (SPIFFE Federation calls this profile `https_web`).
+    Host(Trust),
+    /// By an X509-SVID (`https_spiffe`).
+    SpiffeId(Endpoint),
+}
+
 /// Gets documents of one source.
 #[derive(Clone, Debug)]
 pub(super) struct Https {
-    trust: Trust,
+    proof: Proof,
     reach: Reach,
     timeout: Duration,
 }
 
 impl Https {
-    pub(super) fn new(source: &Source, trust: Trust) -> Self {
-        Self { trust, reach: source.reach(), timeout: source.timeout() }
+    pub(super) fn new(source: &Source, proof: Proof) -> Self {
+        Self { proof, reach: source.reach(), timeout: source.timeout() }
     }
 
     async fn exchange(&self, url: &Uri) -> Result<Page, FetchError> {
@@ -117,7 +127,7 @@ impl Https {
         let name = ServerName::try_from(host.to_owned()).map_err(|error| FetchError::Name(error.to_string()))?;
         let connector = self.connector()?;
         let stream = self.dial(host, authority.port_u16().unwrap_or(443), self.reach).await?;
-        let stream = connector.connect(name, stream).await.map_err(|error| FetchError::Tls(error.to_string()))?;
+        let stream = connector.connect(name, stream).await.map_err(|error| FetchError::Tls(handshake_error(&error)))?;
         request(stream, url).await
     }
 
@@ -139,13 +149,17 @@ impl Https {
     }
 
     fn connector(&self) -> Result<TlsConnector, FetchError> {
-        let roots = self.trust.roots().map_err(FetchError::Tls)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .map_err(|error| FetchError::Tls(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .map_err(|error| FetchError::Tls(error.to_string()))?;
+        let config = match &self.proof {
+            Proof::Host(trust) => config.with_root_certificates(trust.roots().map_err(FetchError::Tls)?),
+            Proof::SpiffeId(endpoint) => {
+                config.dangerous().with_custom_certificate_verifier(endpoint.verifier(&provider))
+            }
+        };
+        let mut config = config.with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Each connection proves anew whom it leads to.
         config.resumption = Resumption::disabled();
@@ -157,6 +171,12 @@ impl Fetch for Https {
     async fn get(&self, url: &Uri) -> Result<Page, FetchError> {
         let exchange = tokio::time::timeout(self.timeout, self.exchange(url));
         exchange.await.unwrap_or(Err(FetchError::Timeout(self.timeout)))
+    }
+
+    fn believe(&self, roots: Arc<RootCertStore>) {
+        if let Proof::SpiffeId(endpoint) = &self.proof {
+            endpoint.believe(roots);
+        }
     }
 }
 

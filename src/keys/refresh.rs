@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::rustls::RootCertStore;
 
-use super::document::{Document, bring, read_file};
+use super::document::{Document, bring, read_bootstrap, read_file};
 use super::fetch::Fetch;
 use super::pace;
 use super::source::{Origin, Source};
@@ -69,13 +70,29 @@ impl<F: Fetch> Refresher<F> {
     }
 
     /// Before the task runs: a file has to be right at the start.
-    pub(super) fn read_file_now(&mut self) -> Result<(), KeysError> {
-        let Origin::File(path) = &self.origin else { return Ok(()) };
+    pub(super) fn read_files_now(&mut self) -> Result<(), KeysError> {
         let owner = &self.slot.owner;
-        let document = read_file(path, owner).map_err(|error| KeysError::new(owner, error))?;
-        self.tried = Instant::now();
-        self.end(Ok(document));
+        let failed = |error| KeysError::new(owner, error);
+        match &self.origin {
+            Origin::File(path) => {
+                let document = read_file(path, owner).map_err(failed)?;
+                self.take(Ok(document));
+            }
+            Origin::Endpoint { bootstrap, .. } => {
+                let (roots, sequence) = read_bootstrap(bootstrap).map_err(failed)?;
+                self.sequence = sequence;
+                self.believe(Some(roots));
+            }
+            _ => {}
+        }
         Ok(())
+    }
+
+    /// By which authorities the server of a bundle endpoint has to prove itself from now on.
+    fn believe(&self, roots: Option<Arc<RootCertStore>>) {
+        if let (Some(roots), Some(fetcher)) = (roots, &self.fetcher) {
+            fetcher.believe(roots);
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -123,6 +140,36 @@ impl<F: Fetch> Refresher<F> {
         self.end(brought);
     }
 
+    /// The name of its owner.
+    pub(super) fn name(&self) -> &str {
+        self.slot.owner.name()
+    }
+
+    /// Why its keys cannot be had as configured.
+    pub(super) fn refused(&self, why: &str) -> KeysError {
+        KeysError::new(&self.slot.owner, why)
+    }
+
+    /// Takes what came by itself.
+    pub(super) fn take(&mut self, brought: Result<Document, String>) {
+        self.tried = Instant::now();
+        self.end(brought);
+    }
+
+    /// When its keys become too old, if there are any.
+    pub(super) fn expiry(&self) -> Option<Instant> {
+        self.in_force.map(|_| self.expires)
+    }
+
+    /// Takes the keys out of force for this reason, however old they are.
+    pub(super) fn withdraw(&mut self, why: &str) {
+        if self.in_force.is_some() {
+            self.drop_keys();
+            tracing::error!(owner = %self.slot.owner, "the keys are withdrawn; its tokens are refused");
+        }
+        self.fail(why);
+    }
+
     /// Takes what an attempt brought.
     fn end(&mut self, brought: Result<Document, String>) {
         let again = match brought.and_then(|document| self.check_sequence(document)) {
@@ -133,7 +180,7 @@ impl<F: Fetch> Refresher<F> {
             }
             Err(error) => {
                 self.fail(&error);
-                pace::after_failures(&self.source, self.failures)
+                pace::after_failures(self.source.refresh(), self.failures)
             }
         };
         self.next = Instant::now() + pace::spread(again);
@@ -150,7 +197,8 @@ impl<F: Fetch> Refresher<F> {
     }
 
     fn succeed(&mut self, document: Document) {
-        let Document { keys, digest, sequence, again: _ } = document;
+        let Document { keys, digest, sequence, roots, .. } = document;
+        self.believe(roots);
         let (owner, count) = (&self.slot.owner, keys.len());
         if self.failures > 0 {
             tracing::info!(%owner, failures = self.failures, "keys can be fetched again");
@@ -174,7 +222,7 @@ impl<F: Fetch> Refresher<F> {
         });
     }
 
-    fn fail(&mut self, error: &str) {
+    pub(super) fn fail(&mut self, error: &str) {
         let error: String = error.chars().filter(|c| !c.is_control()).take(MAX_ERROR_CHARS).collect();
         self.failures = self.failures.saturating_add(1);
         let mut before = None;
@@ -188,10 +236,14 @@ impl<F: Fetch> Refresher<F> {
         }
     }
 
-    fn expire(&mut self) {
+    fn drop_keys(&mut self) {
         self.in_force = None;
         self.publish(None);
         self.slot.state.send_modify(|state| state.keys = 0);
+    }
+
+    pub(super) fn expire(&mut self) {
+        self.drop_keys();
         tracing::error!(owner = %self.slot.owner, "the keys are too old; its tokens are refused until new ones are fetched");
     }
 

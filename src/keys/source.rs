@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::Reach;
+use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::token::issuer::DAY_SECONDS;
 pub use crate::authz::token::issuer::Source;
 use http::Uri;
@@ -75,6 +76,17 @@ pub enum Origin {
         /// Where they are.
         metadata: Uri,
     },
+    /// A URL whose server has a SPIFFE ID (the profile `https_spiffe`; SPIFFE Federation, section 5.2.2).
+    Endpoint {
+        /// Where it is.
+        url: Uri,
+        /// Who the server is.
+        server: SpiffeId,
+        /// A file with the bundle by which it proves that the first time.
+        bootstrap: PathBuf,
+    },
+    /// The SPIFFE Workload API.
+    WorkloadApi,
 }
 
 impl Source {
@@ -99,18 +111,90 @@ impl Source {
     /// The one place that it names. Nothing is opened.
     ///
     /// # Errors
-    /// [`Mistake`]: no place or several, a number out of range, a URL that may not be fetched, something set that would do
-    /// nothing.
+    /// [`Mistake`]: no place or several, a number out of range, a URL that may not be fetched, an endpoint whose server nothing
+    /// could prove itself by, something set that would do nothing.
     pub fn origin(&self, owner: &Owner) -> Result<Origin, Mistake> {
         self.check_ranges()?;
-        let one = "keys have one source: `file`, `url` or `discovery = true`";
-        let origin = match (&self.file, &self.url, self.discovery) {
-            (Some(file), None, false) => return self.file_origin(file.clone()),
-            (None, Some(url), false) => Origin::Url(self.url(url).map_err(|message| mistake("url", message))?),
-            (None, None, true) => self.discovered(owner)?,
+        let one = "keys have one source: `file`, `url`, `discovery = true` or `workload_api = true`";
+        let named = (&self.file, &self.url, self.discovery, self.workload_api);
+        let origin = match named {
+            (Some(file), None, false, false) => Origin::File(file.clone()),
+            (None, Some(url), false, false) => {
+                let url = self.url(url).map_err(|message| mistake("url", message))?;
+                return self.at_url(url, owner);
+            }
+            (None, None, true, false) => self.discovered(owner)?,
+            (None, None, false, true) => self.at_workload_api(owner)?,
             _ => return Err(Mistake { key: None, message: one.into() }),
         };
+        for (key, is_set) in [
+            ("endpoint_spiffe_id", self.endpoint_spiffe_id.is_some()),
+            ("bootstrap_file", self.bootstrap_file.is_some()),
+        ] {
+            if is_set {
+                return Err(mistake(key, format!("`{key}` is for the `url` of a SPIFFE bundle")));
+            }
+        }
+        if !matches!(origin, Origin::Discovery { .. }) {
+            self.check_nothing_fetched()?;
+        }
         Ok(origin)
+    }
+
+    /// By the profile `https_web`, or with the SPIFFE ID of its server by `https_spiffe`.
+    fn at_url(&self, url: Uri, owner: &Owner) -> Result<Origin, Mistake> {
+        let Some(id) = &self.endpoint_spiffe_id else {
+            return match self.bootstrap_file {
+                None => Ok(Origin::Url(url)),
+                Some(_) => Err(mistake("bootstrap_file", "`bootstrap_file` belongs to an `endpoint_spiffe_id`")),
+            };
+        };
+        let wrong = |message: String| Err(mistake("endpoint_spiffe_id", format!("`endpoint_spiffe_id`: {message}")));
+        let server = match (SpiffeId::parse(id), owner) {
+            (Err(error), _) => return wrong(format!("`{id}` is no SPIFFE ID: {error}")),
+            (_, Owner::Issuer { .. }) => {
+                return wrong("an issuer has a host's name; this is for a trust domain".into());
+            }
+            // Another domain's authorities would have to come from its own endpoint, before this one could be asked.
+            (Ok(server), Owner::TrustDomain(domain)) if server.trust_domain() != domain => {
+                let message = format!(
+                    "`{id}` is of another trust domain than `{domain}`; an endpoint is believed by the bundle that it gives \
+                     out itself, and by no other"
+                );
+                return wrong(message);
+            }
+            (Ok(server), _) => server,
+        };
+        if url.scheme_str() != Some("https") {
+            return Err(mistake("url", "an endpoint with an `endpoint_spiffe_id` has to be `https`"));
+        }
+        if self.ca_file.is_some() {
+            let message = "`ca_file` does nothing beside `endpoint_spiffe_id`: the authorities are those of the bundle";
+            return Err(mistake("ca_file", message));
+        }
+        let bootstrap = self.bootstrap_file.clone().ok_or_else(|| {
+            let message =
+                "`endpoint_spiffe_id` needs a `bootstrap_file`: a bundle to believe its server by the first time";
+            mistake("endpoint_spiffe_id", message)
+        })?;
+        Ok(Origin::Endpoint { url, server, bootstrap })
+    }
+
+    /// The times of the connection, which is one for all, are those of `[workload_api]`.
+    fn at_workload_api(&self, owner: &Owner) -> Result<Origin, Mistake> {
+        if let Owner::Issuer { .. } = owner {
+            return Err(mistake("workload_api", "the Workload API has the keys of trust domains, not of issuers"));
+        }
+        let Self { refresh_seconds, timeout_ms, .. } = Self::default();
+        for (key, is_set) in [
+            ("refresh_seconds", self.refresh_seconds != refresh_seconds),
+            ("timeout_ms", self.timeout_ms != timeout_ms),
+        ] {
+            if is_set {
+                return Err(mistake(key, format!("`{key}` of the Workload API is a key of `[workload_api]`")));
+            }
+        }
+        Ok(Origin::WorkloadApi)
     }
 
     fn check_ranges(&self) -> Result<(), Mistake> {
@@ -132,21 +216,24 @@ impl Source {
         Ok(())
     }
 
-    fn file_origin(&self, file: PathBuf) -> Result<Origin, Mistake> {
-        // What is set and does nothing was meant for something else.
-        if self.ca_file.is_some() {
-            return Err(mistake("ca_file", "`ca_file` is for a `url` or `discovery`, not for a `file`"));
+    /// What is set and does nothing was meant for something else.
+    fn check_nothing_fetched(&self) -> Result<(), Mistake> {
+        for (key, is_set) in
+            [("ca_file", self.ca_file.is_some()), ("allow_private_addresses", self.allow_private_addresses)]
+        {
+            if is_set {
+                return Err(mistake(key, format!("`{key}` is for a `url` or `discovery`")));
+            }
         }
-        if self.allow_private_addresses {
-            let message = "`allow_private_addresses` is for a `url` or `discovery`, not for a `file`";
-            return Err(mistake("allow_private_addresses", message));
-        }
-        Ok(Origin::File(file))
+        Ok(())
     }
 
     fn discovered(&self, owner: &Owner) -> Result<Origin, Mistake> {
         let Owner::Issuer { issuer, .. } = owner else {
-            return Err(mistake("discovery", "a trust domain has a `file` or a `url`: SPIFFE has no discovery"));
+            return Err(mistake(
+                "discovery",
+                "a trust domain has a `file`, a `url` or the Workload API: SPIFFE has no discovery",
+            ));
         };
         // Section 4 of OpenID Connect Discovery: an issuer has neither query nor fragment.
         if issuer.contains(['?', '#']) {
@@ -261,6 +348,57 @@ mod tests {
         assert!(read(&format!("url = 'https://idp.example/{}'", "a".repeat(MAX_URL_BYTES))).is_err());
         assert!(read("url = 'http://127.0.0.1/keys'\nallow_private_addresses = true").is_ok());
         assert!(read("url = 'HTTPS://[2001:db8::1]/keys'").is_ok());
+    }
+
+    fn of_domain(text: &str) -> Result<Origin, (Option<&'static str>, String)> {
+        let source: Source = toml::from_str(text).unwrap();
+        source.origin(&Owner::TrustDomain("b.test".into())).map_err(|mistake| (mistake.key, mistake.message))
+    }
+
+    #[test]
+    fn an_endpoint_is_a_server_of_its_own_trust_domain() {
+        const URL: &str = "url = \"https://b.test/bundle\"\n";
+        const ID: &str = "endpoint_spiffe_id = \"spiffe://b.test/endpoint\"\n";
+        const FILE: &str = "bootstrap_file = \"bundle.json\"\n";
+        let server = SpiffeId::parse("spiffe://b.test/endpoint").unwrap();
+        let url: Uri = "https://b.test/bundle".parse().unwrap();
+        let endpoint = Origin::Endpoint { url: url.clone(), server, bootstrap: "bundle.json".into() };
+        assert_eq!(of_domain(&[URL, ID, FILE].concat()), Ok(endpoint));
+        assert_eq!(of_domain(URL), Ok(Origin::Url(url)));
+
+        let named = |id: &str| format!("{URL}endpoint_spiffe_id = \"{id}\"\n{FILE}");
+        for (text, key, why) in [
+            (&[URL, ID].concat(), "endpoint_spiffe_id", "needs a `bootstrap_file`"),
+            (&[URL, FILE].concat(), "bootstrap_file", "belongs to an `endpoint_spiffe_id`"),
+            (&named("spiffe://c.test/endpoint"), "endpoint_spiffe_id", "of another trust domain than `b.test`"),
+            (&named("spiffe://b.test"), "endpoint_spiffe_id", "is no SPIFFE ID: there is no workload path"),
+            (&named("https://b.test/endpoint"), "endpoint_spiffe_id", "is no SPIFFE ID"),
+            (&named(""), "endpoint_spiffe_id", "is no SPIFFE ID"),
+            (&[URL, ID, FILE, "ca_file = \"ca.pem\""].concat(), "ca_file", "does nothing beside"),
+            (&["file = \"b.json\"\n", ID].concat(), "endpoint_spiffe_id", "is for the `url`"),
+            (&["workload_api = true\n", FILE].concat(), "bootstrap_file", "is for the `url`"),
+            (
+                &["url = \"http://127.0.0.1/\"\nallow_private_addresses = true\n", ID, FILE].concat(),
+                "url",
+                "has to be `https`",
+            ),
+        ] {
+            let (found, said) = of_domain(text).unwrap_err();
+            assert!(found == Some(key) && said.contains(why), "{text}: {said}");
+        }
+        let of_an_issuer = read(&[URL, ID, FILE].concat()).unwrap_err();
+        assert!(of_an_issuer.contains("an issuer has a host's name"), "{of_an_issuer}");
+    }
+
+    #[test]
+    fn the_workload_api_has_the_keys_of_trust_domains_alone() {
+        assert_eq!(of_domain("workload_api = true\nmax_age_seconds = 900"), Ok(Origin::WorkloadApi));
+        assert!(read("workload_api = true").unwrap_err().contains("not of issuers"));
+        for key in ["refresh_seconds = 10", "timeout_ms = 10", "ca_file = \"a\"", "allow_private_addresses = true"] {
+            let (found, said) = of_domain(&format!("workload_api = true\n{key}")).unwrap_err();
+            assert!(found.is_some_and(|found| key.starts_with(found)) && said.contains(" is "), "{said}");
+        }
+        assert!(of_domain("workload_api = true\nfile = \"a\"").unwrap_err().1.contains("one source"));
     }
 
     #[test]

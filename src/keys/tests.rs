@@ -1,8 +1,10 @@
 //! Keys over time, with a provider that says what it is told to and a clock that is told to go on: an hour is over at once.
 
+mod endpoint;
 mod https;
 mod providers;
 mod times;
+mod workload_api;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,6 +22,8 @@ use super::fetch::{Fetch, FetchError, Page};
 use super::{Keys, KeysError, Slot};
 use crate::authz::token::keys::KeySet;
 use crate::keys::source::{Owner, Source};
+use crate::keys::workload_api::WorkloadApi;
+use workload_api::Streams;
 
 const KEYS: &str = "https://idp.test/keys";
 const METADATA: &str = "https://idp.test/.well-known/openid-configuration";
@@ -137,7 +141,8 @@ fn discovery() -> Source {
 }
 
 fn try_start(provider: &Provider, sources: Vec<(Owner, Source)>) -> Result<Keys, KeysError> {
-    Keys::start_with(sources, &Handle::current(), |_| Ok(provider.clone()))
+    let nobody = || Err::<Streams, _>("there is no Workload API".into());
+    Keys::start_with(sources, &Handle::current(), |_, _| Ok(provider.clone()), nobody, &WorkloadApi::default())
 }
 
 /// Started, and each source looked at once.

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+import spire as spires  # noqa: E402
 from idp import Idp  # noqa: E402
 
 from demo.mesh import Mesh, Settings, binary  # noqa: E402
@@ -79,6 +80,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
             for component in mesh.components.values():
                 if tail := component.tail(30):
                     report.sections.append((f"end of the log of {component.name}", tail))
+        for spire in spires.up:
+            for name, component in spire.components.items():
+                report.sections.append((f"end of the log of SPIRE's {name}, {spire.name}", component.tail(30)))
         for idp in _idps:
             report.sections.append(("end of the log of the identity provider", idp.tail()))
     return report

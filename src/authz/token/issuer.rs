@@ -127,7 +127,7 @@ pub struct TrustDomain {
 /// A day, in seconds.
 pub const DAY_SECONDS: u64 = 24 * 3_600;
 
-/// Where keys come from: `file`, `url` or `discovery`, one of them.
+/// Where keys come from: `file`, `url`, `discovery` or `workload_api`, one of them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Source {
@@ -137,6 +137,13 @@ pub struct Source {
     pub url: Option<String>,
     /// Whether the issuer is asked for the URL (`/.well-known/openid-configuration`).
     pub discovery: bool,
+    /// Whether the SPIFFE Workload API hands them out.
+    pub workload_api: bool,
+    /// With a `url`: the SPIFFE ID of the server there, which proves itself by that and not by its host's name (the profile
+    /// `https_spiffe`; SPIFFE Federation, section 5.2.2).
+    pub endpoint_spiffe_id: Option<String>,
+    /// A file with a SPIFFE bundle of the trust domain, by whose authorities that server proves itself the first time.
+    pub bootstrap_file: Option<PathBuf>,
     /// How often to look, in seconds, unless the provider says less often (`Cache-Control: max-age`), or a bundle at a URL
     /// something else (`spiffe_refresh_hint`).
     pub refresh_seconds: u64,
@@ -156,6 +163,9 @@ impl Default for Source {
             file: None,
             url: None,
             discovery: false,
+            workload_api: false,
+            endpoint_spiffe_id: None,
+            bootstrap_file: None,
             refresh_seconds: 300,
             max_age_seconds: DAY_SECONDS,
             allow_private_addresses: false,

@@ -195,6 +195,8 @@ pub enum Use {
     Signatures,
     /// Those of a SPIFFE bundle that sign JWT-SVIDs: `jwt-svid`, always said (SPIFFE Trust Domain and Bundle, section 4.2).
     JwtSvid,
+    /// Those that the SPIFFE Workload API hands out (section 6.2.2): an ordinary key set, of keys for JWT-SVIDs alone.
+    WorkloadApi,
 }
 
 /// The JSON of a set, within its bounds.
@@ -203,6 +205,20 @@ pub(super) fn document(text: &[u8]) -> Result<Json<'_>, String> {
         return Err(format!("is longer than {MAX_SET_BYTES} bytes"));
     }
     Json::parse(text, &LIMITS).map_err(|reason| format!("is no JSON that is read: {reason}"))
+}
+
+/// The keys of a document, whatever they are for: not too many, and none of them private.
+pub(super) fn entries<'j, 'a>(json: &'j Json<'a>) -> Result<&'j [Json<'a>], String> {
+    let Some(Json::Array(all)) = json.get("keys") else { return Err("has no list `keys`".into()) };
+    if all.len() > MAX_KEYS {
+        return Err(format!("has more than {MAX_KEYS} keys"));
+    }
+    let is_private = |name: &str| PRIVATE.contains(&name);
+    let members = all.iter().flat_map(|key| key.members().unwrap_or_default());
+    match members.map(|(name, _)| name).find(|name| is_private(name)) {
+        Some(name) => Err(format!("has a key with the private member `{name}`")),
+        None => Ok(all),
+    }
 }
 
 /// The keys of one issuer.
@@ -223,23 +239,15 @@ impl KeySet {
 
     /// Reads a JSON Web Key Set from its [`document`].
     pub(super) fn read(json: &Json<'_>, purpose: Use) -> Result<Self, String> {
-        let Some(Json::Array(all)) = json.get("keys") else { return Err("has no list `keys`".into()) };
-        if all.len() > MAX_KEYS {
-            return Err(format!("has more than {MAX_KEYS} keys"));
-        }
         let mut set = Self::default();
-        for (at, key) in all.iter().enumerate() {
-            if let Some((name, _)) =
-                key.members().unwrap_or_default().iter().find(|(name, _)| PRIVATE.contains(&name.as_ref()))
-            {
-                return Err(format!("has a key with the private member `{name}`"));
-            }
+        for (at, key) in entries(json)?.iter().enumerate() {
             let said = key.get("use").map(|value| value.as_str().unwrap_or_default());
             match (purpose, said) {
-                (Use::Signatures, None | Some("sig")) | (Use::JwtSvid, Some("jwt-svid")) => {}
+                (Use::Signatures | Use::WorkloadApi, None | Some("sig"))
+                | (Use::JwtSvid | Use::WorkloadApi, Some("jwt-svid")) => {}
                 // A SPIFFE bundle holds keys for other things as well.
                 (Use::JwtSvid, _) => continue,
-                (Use::Signatures, Some(_)) => {
+                (Use::Signatures | Use::WorkloadApi, Some(_)) => {
                     set.skipped.push(format!("key {at}: is not for signatures"));
                     continue;
                 }

@@ -1,16 +1,24 @@
 //! The bundle of a SPIFFE trust domain: a JSON Web Key Set that also says how new it is, and when to look again (SPIFFE
-//! Trust Domain and Bundle, section 4). Its keys for X.509 certificates are Envoy's business, and left out.
+//! Trust Domain and Bundle, section 4).
+//!
+//! Who a caller is by its certificate is Envoy's business. The authorities of X.509 certificates are here for one thing: the
+//! server that gives out the bundle may prove itself by them.
 
 use std::time::Duration;
 
-use super::keys::{KeySet, Use, document};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::keys::{KeySet, Use, document, entries};
 use crate::authz::call::json::Json;
 
-/// What the bundle of a trust domain says about JWT-SVIDs.
+/// What the bundle of a trust domain says.
 #[derive(Clone, Debug)]
 pub struct SpiffeBundle {
     /// The keys that sign its JWT-SVIDs.
     pub keys: KeySet,
+    /// The certificates of the authorities that sign its X509-SVIDs: DER that nobody has read yet.
+    pub authorities: Vec<Vec<u8>>,
     /// Grows with every change of the bundle.
     pub sequence: Option<u64>,
     /// How often it wants to be looked at.
@@ -29,8 +37,40 @@ impl SpiffeBundle {
             sequence: number(&json, "spiffe_sequence")?,
             refresh_hint: number(&json, "spiffe_refresh_hint")?.map(Duration::from_secs),
             keys: KeySet::read(&json, Use::JwtSvid)?,
+            authorities: authorities(&json)?,
         })
     }
+}
+
+/// What is believed of a trust domain before its bundle endpoint was asked for the first time (SPIFFE Federation,
+/// section 5.2.2): its authorities, and how new they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// As in [`SpiffeBundle`].
+    pub authorities: Vec<Vec<u8>>,
+    /// As in [`SpiffeBundle`].
+    pub sequence: Option<u64>,
+}
+
+impl Bootstrap {
+    /// Reads a bundle, which need not hold any key for JWT-SVIDs.
+    ///
+    /// # Errors
+    /// Why it is refused, in words that hold none of its values.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let json = document(text)?;
+        Ok(Self { authorities: authorities(&json)?, sequence: number(&json, "spiffe_sequence")? })
+    }
+}
+
+/// The first value of `x5c` is the authority (X509-SVID, section 6.2); a key without one is left out.
+fn authorities(json: &Json<'_>) -> Result<Vec<Vec<u8>>, String> {
+    let certificate = |key: &Json<'_>| match key.get("x5c") {
+        Some(Json::Array(chain)) => STANDARD.decode(chain.first()?.as_str()?).ok(),
+        _ => None,
+    };
+    let authorities = entries(json)?.iter().filter(|key| key.get("use").and_then(Json::as_str) == Some("x509-svid"));
+    Ok(authorities.filter_map(certificate).collect())
 }
 
 /// A whole number up to 2^53 - 1, beyond which the strict reader takes none; counting so far takes longer than keys last.
@@ -60,9 +100,37 @@ mod tests {
         assert_eq!(said.refresh_hint, Some(Duration::from_secs(60)));
         assert_eq!(said.keys.len(), 1);
         assert!(said.keys.find(Some("k")).is_some());
+        assert_eq!(said.authorities, [b"0\x82\x01"]);
 
         let silent = bundle("", "jwt-svid").unwrap();
         assert_eq!((silent.sequence, silent.refresh_hint), (None, None));
+    }
+
+    #[test]
+    fn authorities_are_first_certificates_of_their_keys() {
+        let read = |keys: &str| Bootstrap::parse(format!(r#"{{"spiffe_sequence":7,"keys":[{keys}]}}"#).as_bytes());
+        let two = r#"{"kty":"EC","use":"x509-svid","x5c":["MAA=","MAE="]},{"use":"x509-svid","x5c":["MQA="]}"#;
+        assert_eq!(
+            read(two).unwrap(),
+            Bootstrap { authorities: vec![b"0\0".into(), b"1\0".into()], sequence: Some(7) }
+        );
+        for none in [
+            "",
+            r#"{"use":"x509-svid"}"#,
+            r#"{"use":"x509-svid","x5c":[]}"#,
+            r#"{"use":"x509-svid","x5c":"MAA="}"#,
+            r#"{"use":"x509-svid","x5c":["MAA"]}"#,
+            r#"{"use":"x509-svid","x5c":["_-A="]}"#,
+            r#"{"use":"x509-svid","x5c":[["MAA="]]}"#,
+            r#"{"use":"jwt-svid","x5c":["MAA="]}"#,
+            r#"{"use":"X509-SVID","x5c":["MAA="]}"#,
+            r#"{"x5c":["MAA="]}"#,
+        ] {
+            assert_eq!(read(none).unwrap().authorities, Vec::<Vec<u8>>::new(), "{none}");
+        }
+        assert!(read(r#"{"use":"x509-svid","x5c":["MAA="],"d":"AA"}"#).unwrap_err().contains("private member `d`"));
+        assert!(read(&vec!["{}"; 65].join(",")).unwrap_err().contains("more than 64"));
+        assert!(Bootstrap::parse(b"{}").is_err() && Bootstrap::parse(b"").is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
-use crate::keys::https::{Https, Trust};
+use crate::keys::https::{Https, Proof, Trust};
 
 /// A certificate authority of its own, as a file.
 struct Authority {
@@ -60,7 +60,7 @@ impl Authority {
 
 /// What a server does with a request.
 #[derive(Clone)]
-enum Reply {
+pub(super) enum Reply {
     /// Says this and closes.
     Says(Vec<u8>),
     /// Says this, and then the same piece again and again up to so many bytes, or as long as somebody listens.
@@ -115,7 +115,7 @@ impl Server {
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     reply: Reply,
     heads: mpsc::UnboundedSender<String>,
@@ -157,7 +157,7 @@ fn says(head: &str, body: &str) -> Reply {
     Reply::Says(format!("{head}\r\n\r\n{body}").into_bytes())
 }
 
-fn ok(body: &str) -> Reply {
+pub(super) fn ok(body: &str) -> Reply {
     says(&format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}", body.len()), body)
 }
 
@@ -168,7 +168,7 @@ fn client(authority: &Authority) -> Https {
 
 fn client_with(authority: &Authority, timeout_ms: u64, allow_private_addresses: bool) -> Https {
     let source = Source { timeout_ms, allow_private_addresses, ..Source::default() };
-    Https::new(&source, Trust::of_the_system().with(Some(authority.file())))
+    Https::new(&source, Proof::Host(Trust::of_the_system().with(Some(authority.file()))))
 }
 
 /// What a client makes of a server that replies so.
@@ -347,14 +347,15 @@ async fn keys_come_from_a_server_whose_authority_is_in_a_file() {
         timeout_ms: 30_000,
         ..url(&server.url("localhost").to_string())
     };
-    let keys = Keys::start(vec![(issuer("main"), source.clone())], &Handle::current()).unwrap();
+    let keys =
+        Keys::start(vec![(issuer("main"), source.clone())], &WorkloadApi::default(), &Handle::current()).unwrap();
     keys.attempted().await;
     assert_eq!(keys.statuses()[0].error, None);
     assert!(has(of_issuer(&keys, 0).as_ref(), "a"));
 
     let without = Source { ca_file: None, ..source.clone() };
     // A machine without any authority says so at once.
-    if let Ok(keys) = Keys::start(vec![(issuer("main"), without)], &Handle::current()) {
+    if let Ok(keys) = Keys::start(vec![(issuer("main"), without)], &WorkloadApi::default(), &Handle::current()) {
         keys.attempted().await;
         assert!(keys.statuses()[0].error.as_ref().unwrap().contains("TLS failed"));
     }
@@ -362,7 +363,9 @@ async fn keys_come_from_a_server_whose_authority_is_in_a_file() {
     let path = authority.folder.path().join("wrong.pem");
     let refused = || {
         let source = Source { ca_file: Some(path.clone()), ..source.clone() };
-        Keys::start(vec![(issuer("main"), source)], &Handle::current()).unwrap_err().to_string()
+        Keys::start(vec![(issuer("main"), source)], &WorkloadApi::default(), &Handle::current())
+            .unwrap_err()
+            .to_string()
     };
     assert!(refused().contains("`ca_file`: there is no such file"));
     for text in ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {

@@ -39,6 +39,9 @@ async fn what_is_no_set_of_keys_leaves_the_one_before() {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).finish();
     let _log = tracing::subscriber::set_default(subscriber);
+    // With one subscriber in the process, a line that another test's thread logs first would be off for this one as well:
+    // that thread has none, and is the one asked. With two all are.
+    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
 
     let provider = Provider::with(KEYS, &set(&["a"]));
     let keys = start(&provider, vec![(issuer("main"), url(KEYS))]).await;
