@@ -1,6 +1,7 @@
 //! Keys over time, with a provider that says what it is told to and a clock that is told to go on: an hour is over at once.
 
 mod https;
+mod outages;
 mod providers;
 mod times;
 
