@@ -166,7 +166,7 @@ def test_a_token_bound_to_a_certificate_counts_with_that_alone(running: tuple[Me
     assert (answer.status, reason(mesh, answer)) == (401, "token_binding_mismatch")
 
 
-def test_keys_rotate_without_a_refusal(running: tuple[Mesh, Idp]) -> None:
+def test_a_token_of_a_new_key_has_it_looked_for(running: tuple[Mesh, Idp]) -> None:
     mesh, idp = running
     before = idp.user_token(claims=fresh(), scope="crm:write")
     assert delete(mesh, before).status == 200
