@@ -10,11 +10,11 @@
 )]
 
 mod crowd;
+mod measure;
 
-use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use palisade::authz::facts::Facts;
@@ -32,7 +32,6 @@ use palisade::store::files;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const WARM_UP: usize = 20_000;
 const RUNS: usize = 200_000;
 /// More agents than Palisade keeps at hand.
 const CALLERS: usize = 10_000;
@@ -42,7 +41,7 @@ fn main() {
     let sources = files::read(&directory).expect("the default bundle");
     let bundle = Bundle::load(&sources, files::digest(&sources)).expect("the default bundle is valid");
     println!("bundle: {} policies; {RUNS} runs each, one thread", bundle.engine().len());
-    println!("{:<52} {:>9} {:>9} {:>9}", "", "p50 µs", "p99 µs", "mean µs");
+    measure::head("");
     let active = Active::Loaded(Box::new(bundle));
     let settings = Settings {
         trust_domains: vec!["example.org".into()],
@@ -110,26 +109,8 @@ fn resident() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().map_or(0, |kilobytes| kilobytes / 1024)
 }
 
-fn measure<T>(name: &str, mut run: impl FnMut() -> T) {
-    for _ in 0..WARM_UP {
-        black_box(run());
-    }
-    let mut times: Vec<Duration> = (0..RUNS)
-        .map(|_| {
-            let start = Instant::now();
-            black_box(run());
-            start.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    let micros = |time: Duration| time.as_secs_f64() * 1e6;
-    let mean = times.iter().sum::<Duration>() / u32::try_from(RUNS).unwrap_or(u32::MAX);
-    println!(
-        "{name:<52} {:>9.2} {:>9.2} {:>9.2}",
-        micros(times[RUNS / 2]),
-        micros(times[RUNS / 100 * 99]),
-        micros(mean)
-    );
+fn measure<T>(name: &str, run: impl FnMut() -> T) {
+    measure::measure(name, RUNS, run);
 }
 
 fn tools_call(agent: &str, tool: &str, arguments: &str) -> Request<'static> {

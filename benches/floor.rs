@@ -1,10 +1,20 @@
 //! The floor: an `ext_authz` server of the same tonic that decodes the check, decides nothing and answers OK.
 //!
-//! `floor serve ADDRESS` serves on one thread; `floor payload FILE` writes a gRPC-framed `CheckRequest` for
-//! h2load; `floor collect ADDRESS` takes spans over OTLP and prints how many when it is told to stop. `cargo bench` builds it and runs it without
-//! arguments, which does nothing.
+//! - `floor serve ADDRESS` serves on one thread.
+//! - `floor payload FILE` writes a gRPC-framed `CheckRequest` for h2load; `floor payload FILE KEYS NOW` the same with a token
+//!   that is made at that moment (in seconds since 1970), and its issuer's keys into `KEYS`.
+//! - `floor collect ADDRESS` takes spans over OTLP and prints how many when it is told to stop.
+//!
+//! `cargo bench` builds it and runs it without arguments, which does nothing.
 
-#![expect(clippy::print_stdout, reason = "what it is run for")]
+#![expect(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "it is run for what it prints, and stops at the first surprise"
+)]
+
+mod issuer;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -43,7 +53,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["serve", address] => serve(address),
         ["collect", address] => collect(address),
-        ["payload", file] => Ok(std::fs::write(file, payload())?),
+        ["payload", file] => Ok(std::fs::write(file, payload(None))?),
+        ["payload", file, keys, now] => with_token(file, keys, now.parse()?),
         _ => Ok(()),
     }
 }
@@ -123,8 +134,15 @@ fn collect(address: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+fn with_token(file: &str, keys: &str, now: i64) -> Result<(), Box<dyn Error>> {
+    let issuer = issuer::Issuer::new();
+    let token = issuer.token("ES256", 0, now);
+    std::fs::write(keys, issuer.key_set())?;
+    Ok(std::fs::write(file, payload(Some(&format!("Bearer {token}"))))?)
+}
+
 /// An MCP `tools/call` as Envoy 1.40 asks about it, raw headers and raw body.
-fn payload() -> Vec<u8> {
+fn payload(authorization: Option<&str>) -> Vec<u8> {
     let body = br#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"query_customers","arguments":{"segment":"startup","limit":20},"_meta":{"progressToken":7}}}"#;
     let length = body.len().to_string();
     let headers = [
@@ -143,6 +161,7 @@ fn payload() -> Vec<u8> {
         ("x-request-id", "6a1f8f5e-0a64-4d3c-9f44-0b8d7f0c1d9e"),
         ("x-envoy-auth-partial-body", "false"),
     ];
+    let authorization = authorization.map(|value| ("authorization", value));
     let header = |(key, value): (&str, &str)| HeaderValue {
         key: key.to_owned(),
         value: String::new(),
@@ -157,7 +176,7 @@ fn payload() -> Vec<u8> {
         scheme: "https".into(),
         protocol: "HTTP/2".into(),
         size: body.len() as i64,
-        header_map: Some(HeaderMap { headers: headers.into_iter().map(header).collect() }),
+        header_map: Some(HeaderMap { headers: headers.into_iter().chain(authorization).map(header).collect() }),
         raw_body: body.to_vec(),
         ..HttpRequest::default()
     };

@@ -11,7 +11,7 @@ use palisade::authz::request::{Body, Request};
 use palisade::capture::Capture;
 use prost::Message;
 
-use crate::targets::{bundle, message, proof, repository};
+use crate::targets::{bundle, message, proof, repository, token};
 
 const MCP: &[&str] = &[
     "POST /mcp\ncontent-type: application/json\nmcp-protocol-version: 2025-11-25\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"query_customers\",\"arguments\":{\"segment\":\"startup\",\"limit\":10}}}",
@@ -39,6 +39,20 @@ const XFCC: &[&str] = &[
     "By=spiffe://e/w;URI=-",
 ];
 
+const PRESENTED: &[&str] = &[
+    "POST /mcp?a=1\nauthorization: Bearer a.b.c\nx-agent-token: d.e.f\n",
+    "POST /mcp\nauthorization: DPoP a.b.c\n",
+    "POST /mcp?access%5Ftoken=a.b.c\nx_agent_token: a\n",
+];
+// Keys of RFC 7515, appendices A.2 and A.3, and RFC 8037, appendix A.2.
+const KEY_SETS: &[&str] = &[
+    r#"{"keys":[{"kty":"EC","kid":"a","use":"sig","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"},{"kty":"OKP","kid":"b","alg":"EdDSA","key_ops":["verify"],"crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
+    r#"{"keys":[{"kty":"RSA","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ","e":"AQAB"},{"kty":"AKP"}]}"#,
+];
+const SPIFFE_BUNDLES: &[&str] = &[
+    r#"{"spiffe_sequence":7,"spiffe_refresh_hint":300,"keys":[{"kty":"EC","kid":"a","use":"jwt-svid","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"},{"kty":"EC","use":"x509-svid","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","x5c":["MIIB"]}]}"#,
+];
+
 /// Writes all seeds to `fuzz/corpus/TARGET/`.
 pub fn write() {
     let each =
@@ -49,6 +63,13 @@ pub fn write() {
     each("grpc", GRPC);
     each("xfcc", XFCC);
     each("proof", &[proof::PROOF, "HTTPS://API.example.org:8443/a?b#c", "http://[::1]:80"]);
+    each("presented", PRESENTED);
+    each("key_set", KEY_SETS);
+    each("spiffe_bundle", SPIFFE_BUNDLES);
+    for (at, (header, claims)) in token::GOOD.iter().enumerate() {
+        put("claims", at, format!("{header}\n{claims}").as_bytes());
+        put("token", at, token::sign(header, claims).as_bytes());
+    }
     each("spiffe_id", &["spiffe://example.org/ns/agents/sa/support-bot", "spiffe://a.b-c_d/x/y"]);
     each("traceparent", &["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]);
     each(

@@ -7,9 +7,12 @@ mod config;
 mod exchange;
 mod http;
 mod json;
+mod keys;
 pub mod message;
+mod presented;
 pub mod proof;
 mod spiffe_id;
+pub mod token;
 mod traceparent;
 mod xfcc;
 
@@ -22,15 +25,20 @@ pub const ALL: &[Target] = &[
     ("bundle", bundle::run),
     ("capture", capture::run),
     ("check_request", check_request::run),
+    ("claims", token::claims),
     ("config", config::run),
     ("exchange", exchange::run),
     ("grpc", message::grpc),
     ("http", message::http),
     ("http_path", http::run),
     ("json", json::run),
+    ("key_set", keys::set),
     ("mcp", message::mcp),
+    ("presented", presented::run),
     ("proof", proof::run),
+    ("spiffe_bundle", keys::bundle),
     ("spiffe_id", spiffe_id::run),
+    ("token", token::run),
     ("traceparent", traceparent::run),
     ("xfcc", xfcc::run),
 ];

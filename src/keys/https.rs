@@ -36,7 +36,7 @@ use super::source::Source;
 /// take the others' turn.
 const MAX_ADDRESSES: usize = 4;
 /// Largest head of an answer, in bytes.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Largest file of certificates, in bytes.
 const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -180,7 +180,8 @@ impl Fetch for Https {
     }
 }
 
-async fn request<S>(stream: S, url: &Uri) -> Result<Page, FetchError>
+/// Asks for the document on a connection that leads to its host.
+pub(super) async fn request<S>(stream: S, url: &Uri) -> Result<Page, FetchError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod https;
+mod outages;
 mod providers;
 mod times;
 mod workload_api;

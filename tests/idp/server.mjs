@@ -15,6 +15,7 @@ import https from 'node:https';
 import { Readable } from 'node:stream';
 import { json } from 'node:stream/consumers';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout } from 'node:timers/promises';
 
 import { KeyRing } from './keys.mjs';
 import { makeProvider } from './provider.mjs';
@@ -27,6 +28,7 @@ const trusted = [...config.trusted];
 const ring = new KeyRing();
 const store = new Map();
 const counts = {};
+const sent = {};
 const behaviour = {};
 const waiting = {};
 let down = false;
@@ -49,19 +51,28 @@ const server = https.createServer({ ...tls(), requestCert: true, rejectUnauthori
 server.prependListener('connection', (socket) => down && socket.destroy());
 
 function answer(path, request, response) {
-  const { status, headers = {}, body = '', times = 1, hang } = behaviour[path] ?? {};
+  const { status, headers = {}, body = '', times = 1, pause, hang } = behaviour[path] ?? {};
   if (hang) return (waiting[path] ??= []).push(() => answer(path, request, response));
   for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
   if (status === undefined) return handler(request, response);
   response.statusCode = status;
+  const one = { bytes: 0, ended: false };
+  (sent[path] ??= []).push(one);
   // Whoever has read enough may hang up.
-  pipeline(Readable.from(repeated(body, times)), response).catch(() => {});
+  pipeline(Readable.from(repeated(body, times, pause, one)), response)
+    .catch(() => {})
+    .finally(() => (one.ended = true));
 }
 
-/** A text so many times, in pieces of about 64 KiB. */
-function* repeated(text, times) {
-  const each = Math.max(1, Math.floor(65_536 / (text.length || 1)));
-  for (let left = times; left > 0; left -= each) yield Buffer.from(text.repeat(Math.min(each, left)));
+/** A text so many times, in pieces of about 64 KiB; or, with a pause between them in milliseconds, one by one. */
+async function* repeated(text, times, pause, one) {
+  const each = pause ? 1 : Math.max(1, Math.floor(65_536 / (text.length || 1)));
+  for (let left = times; left > 0; left -= each) {
+    const piece = Buffer.from(text.repeat(Math.min(each, left)));
+    yield piece;
+    one.bytes += piece.length;
+    if (pause) await setTimeout(pause);
+  }
 }
 
 // The keys of a provider are fixed: new keys, new provider, behind the same port.
@@ -87,8 +98,8 @@ const wishes = {
     publish();
   },
   /**
-   * How a path is answered from now on: with `status`, `headers` and `body` (`times` over); by the provider, with further
-   * `headers`; or not at all (`hang`) until the next wish about this path, by which all who wait are answered then.
+   * How a path is answered from now on: with `status`, `headers` and `body` (`times` over, `pause` milliseconds between
+   * them); by the provider, with further `headers`; or not at all (`hang`) until the next wish about this path, by which all who wait are answered then.
    */
   '/behave': ({ path, ...how }) => {
     behaviour[path] = how;
@@ -117,6 +128,8 @@ const wishes = {
   },
   /** How many requests there were, by path. */
   '/requests': () => counts,
+  /** Of the answers with a body that was wished for, by path: how many bytes of it could be sent, and if that has ended. */
+  '/sent': () => sent,
 };
 
 const control = http.createServer(async (request, response) => {

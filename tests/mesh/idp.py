@@ -237,10 +237,21 @@ class Idp:
         self._control("/behave", path=path, hang=True)
 
     def answer(
-        self, path: str, status: int = 200, headers: Mapping[str, str] | None = None, body: str = "", times: int = 1
+        self,
+        path: str,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        body: str = "",
+        times: int = 1,
+        pause_ms: int = 0,
     ) -> None:
-        """Answer this path so, with the body so many times over: rubbish, a redirect, 100 MB."""
-        self._control("/behave", path=path, status=status, headers=headers or {}, body=body, times=times)
+        """Answer this path so, with the body so many times over: rubbish, a redirect, 100 MB, a byte a second."""
+        how = {"status": status, "headers": headers or {}, "body": body, "times": times, "pause": pause_ms}
+        self._control("/behave", path=path, **how)
+
+    def sent(self, path: str) -> list[int]:
+        """Of each answer with a body from `answer` that has ended: how many bytes of it could be sent."""
+        return [one["bytes"] for one in self._control("/sent").get(path, []) if one["ended"]]
 
     def add_headers(self, path: str, headers: Mapping[str, str]) -> None:
         """Answer this path properly, with these headers beside the provider's own."""

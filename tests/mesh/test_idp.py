@@ -267,8 +267,17 @@ def test_it_sends_100_mb(start_idp: StartIdp) -> None:
     connection.request("GET", "/jwks")
     assert connection.getresponse().read(1_000)
     connection.close()
+    wait_until(lambda: len(idp.sent("/jwks")) == 2, "the end of both", 10)
+    assert sorted(idp.sent("/jwks"))[1] == 100_000_000 > sorted(idp.sent("/jwks"))[0]
     idp.behave("/jwks")
     assert json.loads(idp.get("/jwks").body)["keys"]
+
+
+def test_it_sends_a_byte_at_a_time(start_idp: StartIdp) -> None:
+    idp = start_idp()
+    idp.answer("/jwks", body="x", times=20, pause_ms=1)
+    assert idp.get("/jwks").body == b"x" * 20
+    wait_until(lambda: idp.sent("/jwks") == [20], "its end", 10)
 
 
 def test_it_hangs_until_it_is_told_how_to_answer(start_idp: StartIdp) -> None:

@@ -239,7 +239,7 @@ def test_an_agent_whose_user_has_logged_out_can_do_nothing(
     assert 'palisade_logout_tokens_total{outcome="accepted"} 2' in mesh.metrics()
 
 
-def test_keys_rotate_without_a_refusal(running: tuple[Mesh, Idp]) -> None:
+def test_a_token_of_a_new_key_has_it_looked_for(running: tuple[Mesh, Idp]) -> None:
     mesh, idp = running
     before = idp.user_token(claims=fresh(), scope="crm:write")
     assert delete(mesh, before).status == 200

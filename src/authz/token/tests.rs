@@ -1,5 +1,7 @@
 //! The vectors of the specifications, and what a key set may be.
 
+mod signatures;
+
 use super::algorithm::Algorithm;
 use super::jws::Compact;
 use super::keys::{Key, KeySet, Use};
@@ -7,7 +9,7 @@ use crate::authz::call::json::Json;
 use crate::authz::limits::Limits;
 
 /// Where it is from, a public key, and a token that it signed.
-const VECTORS: [(&str, Algorithm, &str, &str); 5] = [
+const VECTORS: [(&str, Algorithm, &str, &str); 6] = [
     (
         "RFC 7515, appendix A.2",
         Algorithm::Rs256,
@@ -37,6 +39,12 @@ const VECTORS: [(&str, Algorithm, &str, &str); 5] = [
         Algorithm::Ed25519,
         r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
         "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+    ),
+    (
+        "RFC 7520, section 4.1",
+        Algorithm::Rs256,
+        r#"{"kty":"RSA","kid":"bilbo.baggins@hobbiton.example","use":"sig","n":"n4EPtAOCc9AlkeQHPzHStgAbgs7bTZLwUBZdR8_KuKPEHLd4rHVTeT-O-XV2jRojdNhxJWTDvNd7nqQ0VEiZQHz_AJmSCpMaJMRBSFKrKb2wqVwGU_NsYOYL-QtiWN2lbzcEe6XC0dApr5ydQLrHqkHHig3RBordaZ6Aj-oBHqFEHYpPe7Tpe-OfVfHd1E6cS6M1FZcD1NNLYD5lFHpPI9bTwJlsde3uhGqC0ZCuEHg8lhzwOHrtIQbS0FVbb9k3-tVTU4fg_3L_vniUFAKwuCLqKnS2BYwdq_mzSnbLY7h_qixoR7jig3__kRhuaxwUkRz5iaiQkqgc5gHdrNP5zw","e":"AQAB"}"#,
+        "eyJhbGciOiJSUzI1NiIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9.SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAgb250byB0aGUgcm9hZCwgYW5kIGlmIHlvdSBkb24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dpbmcgd2hlcmUgeW91IG1pZ2h0IGJlIHN3ZXB0IG9mZiB0by4.MRjdkly7_-oTPTS3AXP41iQIGKa80A0ZmTuV5MEaHoxnW2e5CZ5NlKtainoFmKZopdHM1O2U4mwzJdQx996ivp83xuglII7PNDi84wnB-BDkoBwA78185hX-Es4JIwmDLJK3lfWRa-XtL0RnltuYv746iYTh_qHRD68BNt1uSNCrUCTJDt5aAE6x8wW1Kt9eRo4QPocSadnHXFxnt8Is9UzpERV0ePPQdLuW3IS_de3xyIrDaLGdjluPxUAhb6L2aXic1U12podGU0KLUQSE_oI-ZnmKJ3F4uOZDnd6QZWJushZ41Axf_fcIe8u9ipH84ogoree7vjbU5y18kDquDg",
     ),
 ];
 
@@ -99,9 +107,22 @@ fn a_key_is_for_what_it_says() {
     assert_eq!(only(named(rsa, "PS256").unwrap()), [Algorithm::Ps256]);
     assert_eq!(only(key(rsa).unwrap()).len(), 6);
     assert_eq!(only(named(ec, "ES256").unwrap()), [Algorithm::Es256]);
-    for (jwk, alg) in [(rsa, "ES256"), (ec, "RS256"), (ec, "ES384"), (rsa, "RSA-OAEP"), (rsa, "HS256"), (rsa, "none")] {
+    let (p521, okp) = (VECTORS[2].2, VECTORS[4].2);
+    for (jwk, alg) in [(rsa, "ES256"), (rsa, "RSA-OAEP"), (rsa, "HS256"), (rsa, "none"), (rsa, "rs256")]
+        .into_iter()
+        .chain([(ec, "RS256"), (ec, "ES384"), (ec, "ECDH-ES"), (p521, "ES256"), (p521, "ES384"), (okp, "ES256")])
+    {
         assert!(named(jwk, alg).is_err(), "{alg}");
     }
+}
+
+/// An RSA key whose modulus has so many bits.
+fn rsa_of(bits: usize) -> String {
+    use base64::Engine as _;
+    let mut modulus = vec![0xff; bits.div_ceil(8)];
+    modulus[0] >>= modulus.len() * 8 - bits;
+    let n = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(modulus);
+    format!(r#"{{"kty":"RSA","n":"{n}","e":"AQAB"}}"#)
 }
 
 #[test]
@@ -114,6 +135,9 @@ fn what_is_no_safe_public_key_is_none() {
         (rsa.replace("AQAB", ""), "exponent"),
         (r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#.into(), "17 bits"),
         (r#"{"kty":"RSA","n":"","e":"AQAB"}"#.into(), "0 bits"),
+        (rsa_of(1_024), "1024 bits"),
+        (rsa_of(2_047), "2047 bits"),
+        (rsa_of(8_193), "8193 bits"),
         (r#"{"kty":"RSA","e":"AQAB"}"#.into(), "no `n`"),
         (rsa.replace("AQAB", "AQ=="), "base64url"),
         (ec.replace("x_FE", "x_FF"), "no point"),

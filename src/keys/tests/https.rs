@@ -67,6 +67,8 @@ pub(super) enum Reply {
     Repeats(&'static str, usize),
     /// Says this and then nothing more, ever.
     Stops(&'static str),
+    /// Says this, a byte a second.
+    Drips(&'static str),
 }
 
 struct Server {
@@ -149,6 +151,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             let _cut = stream.write_all(head.as_bytes()).await;
             let _cut = stream.flush().await;
             std::future::pending::<()>().await;
+        }
+        Reply::Drips(text) => {
+            for byte in text.bytes() {
+                sleep(seconds(1)).await;
+                let _cut = stream.write_u8(byte).await;
+                let _cut = stream.flush().await;
+            }
         }
     }
 }
@@ -335,6 +344,20 @@ async fn a_server_that_stops_anywhere_is_given_up() {
     assert!(matches!(client(&authority).get(&url).await, Err(FetchError::Connect(_))));
     let nowhere = "https://no-such-host.invalid/".parse().unwrap();
     assert!(matches!(client(&authority).get(&nowhere).await, Err(FetchError::Name(_) | FetchError::Timeout(_))));
+}
+
+/// The time is for the whole exchange: whoever says a little all the time has no more of it. The clock goes on whenever
+/// nobody has anything to do: a test that failed would take no minute either.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_sends_a_byte_a_second_is_given_up() {
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"keys\":[]}";
+    let authority = Authority::new();
+    let patient = client_with(&authority, 2_000, true);
+    for (tls, scheme) in [(None, "http"), (Some(authority.acceptor(&["127.0.0.1"])), "https")] {
+        let server = Server::start(tls, Reply::Drips(ANSWER)).await;
+        let url = format!("{scheme}://127.0.0.1:{}/", server.address.port()).parse().unwrap();
+        assert_eq!(patient.get(&url).await, Err(FetchError::Timeout(seconds(2))), "{scheme}");
+    }
 }
 
 #[tokio::test]
