@@ -4,6 +4,7 @@
 //! `raw_header` and `raw_claims` stand in their place; `sign` names who signs; `near` is the change that is still right.
 
 mod caller;
+mod signatures;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
