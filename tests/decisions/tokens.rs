@@ -8,6 +8,7 @@ mod chains;
 mod demands;
 mod logouts;
 mod proofs;
+mod signatures;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};

@@ -1,7 +1,5 @@
 //! The vectors of the specifications, and what a key set may be.
 
-mod signatures;
-
 use super::algorithm::Algorithm;
 use super::jws::Compact;
 use super::keys::{Key, KeySet, Use};

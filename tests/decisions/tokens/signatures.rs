@@ -1,6 +1,6 @@
 //! What is a signature of each algorithm, and what only looks like one.
 //!
-//! Tokens of specifications are in [`VECTORS`], for RS256, PS384, ES256, ES512 and `EdDSA`; RFC 6979 and RFC 8032 have
+//! Tokens of specifications are in `src/authz/token/tests.rs`, for RS256, PS384, ES256, ES512 and `EdDSA`; RFC 6979 and RFC 8032 have
 //! the signatures below, for all three curves and Ed25519. No RFC has one of RS384, RS512, PS256 or PS512: those are made
 //! here. So are the hostile ones, in the manner of Project Wycheproof, for every algorithm.
 
@@ -13,7 +13,14 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::*;
+use palisade::authz::call::json::Json;
+use palisade::authz::limits::Limits;
+use palisade::authz::token::algorithm::Algorithm;
+use palisade::authz::token::keys::Key;
+
+fn key(text: &str) -> Result<Key, String> {
+    Key::read(&Json::parse(text.as_bytes(), &Limits::DEFAULT).map_err(|reason| reason.to_string())?)
+}
 
 /// A curve of RFC 6979, appendices A.2.5 to A.2.7: a key, its signatures of "sample", and how many there are.
 struct Curve {
