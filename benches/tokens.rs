@@ -12,16 +12,26 @@
 mod issuer;
 mod measure;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use issuer::{AUDIENCE, ISSUER, Issuer};
+use issuer::{AUDIENCE, CLIENT, ISSUER, Issuer};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use measure::measure;
 use palisade::authz::digest::sha256;
+use palisade::authz::facts::Facts;
+use palisade::authz::identity::IdentitySource;
+use palisade::authz::limits::Limits;
+use palisade::authz::policy::Bundle;
 use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::seal::Seal;
 use palisade::authz::token::keys::{KeySet, Use};
 use palisade::authz::token::presented::Role;
 use palisade::authz::token::{Authority, Keyring, Rules, Tokens, verify};
+use palisade::authz::{Active, Settings, authorize};
+use palisade::store::files;
 use palisade::tokens::{Keys, Verifier};
 use serde_json::json;
 
@@ -33,6 +43,9 @@ const FIRST_RUNS: usize = 50_000;
 const RUNS: usize = 200_000;
 /// So many tokens take turns: far more than a branch predictor remembers.
 const TOKENS: usize = 500;
+/// Who calls, with its own tokens.
+const AGENT: &str = "spiffe://example.org/ns/agents/sa/support-bot";
+const BODY: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"query_customers","arguments":{"segment":"startup","limit":20}}}"#;
 /// 2026-11-20T00:00:00Z
 const NOW: i64 = 1_795_132_800;
 
@@ -52,7 +65,7 @@ fn main() {
     let keys = KeySet::parse(issuer.key_set().as_bytes(), Use::Signatures).expect("its keys");
     let keyring = Keyring { issuers: vec![Some(Arc::new(keys))], ..Keyring::default() };
     let configured = json!({"name": "idp", "issuer": ISSUER, "audiences": [AUDIENCE], "max_lifetime_seconds": 86_400,
-        "keys": {"file": "keys.json"}});
+        "actors": {CLIENT: AGENT}, "keys": {"file": "keys.json"}});
     let rules = Rules {
         places: serde_json::from_value(json!([{"header": "authorization", "role": "user"}])).expect("a place"),
         issuers: vec![serde_json::from_value(configured).expect("an issuer")],
@@ -69,7 +82,8 @@ fn main() {
             verify(turn.next().expect("a cycle"), Role::User, &rules, &keyring, NOW).expect("it is believed")
         });
     }
-    let verifier = Verifier::new(Arc::new(rules), Box::new(Ring(ArcSwap::from_pointee(keyring))));
+    let rules = Arc::new(rules);
+    let verifier = Verifier::new(rules.clone(), Box::new(Ring(ArcSwap::from_pointee(keyring))));
     let believed = |request: &Request<'_>| {
         let tokens = verifier.of(request, NOW);
         matches!(tokens, Tokens::Verified(_)).then_some(tokens).expect("it is believed")
@@ -86,13 +100,42 @@ fn main() {
     let without = call(None);
     measure("a call without a token", RUNS, || verifier.of(&without, NOW));
     measure("nothing at all: what timing costs", RUNS, || ());
+    decide(&verifier, &rules, [("without a token", &without), ("with one that is known", &calls[0])]);
+}
+
+/// A whole decision of the default bundle, in which a policy sees the user; the token and the decision are one thread's.
+fn decide(verifier: &Verifier, rules: &Arc<Rules>, calls: [(&str, &Request<'static>); 2]) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("cedar");
+    let sources = files::read(&directory).expect("the default bundle");
+    let bundle = Bundle::load(&sources, files::digest(&sources)).expect("the default bundle is valid");
+    let active = Active::Loaded(Box::new(bundle));
+    let settings = Settings {
+        trust_domains: vec!["example.org".into()],
+        limits: Limits::default(),
+        tokens: rules.clone(),
+        seal: Seal::default(),
+    };
+    for (name, call) in calls {
+        let decide = || {
+            let facts = Facts {
+                now: Timestamp::from_second(NOW).expect("a time"),
+                zone: TimeZone::UTC,
+                body_sha256: Some([0; 32]),
+                tokens: verifier.of(call, NOW),
+            };
+            authorize(&active, &settings, IdentitySource::SourcePrincipal, call, &facts)
+        };
+        let decision = decide();
+        assert!(decision.reason().is_none(), "{decision:?}");
+        measure(&format!("a decision {name}"), RUNS, decide);
+    }
 }
 
 fn call(token: Option<&str>) -> Request<'static> {
     let mut headers = vec![
         ("accept", "application/json, text/event-stream".to_owned()),
         ("content-type", "application/json".into()),
-        ("content-length", "150".into()),
+        ("content-length", BODY.len().to_string()),
         ("user-agent", "python-httpx/0.28.1".into()),
         ("mcp-protocol-version", "2025-11-25".into()),
         ("mcp-session-id", "0b8d7f0c1d9e4c0f9f0a7a1c6a1d2e3f".into()),
@@ -105,7 +148,12 @@ fn call(token: Option<&str>) -> Request<'static> {
         path: "/mcp".into(),
         host: "crm.example.org".into(),
         headers: Headers::new(headers, false),
-        body: Body::Absent,
+        body: Body::Raw(BODY.as_bytes().into()),
     };
-    Request { http: Some(http), ..Request::default() }
+    Request {
+        source_principal: AGENT.into(),
+        destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
+        http: Some(http),
+        ..Request::default()
+    }
 }

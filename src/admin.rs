@@ -20,8 +20,16 @@ pub trait Logouts: Send + Sync + 'static {
     /// Believes a logout token, and remembers what ended.
     ///
     /// # Errors
-    /// Why it does not, for the issuer: one sentence that holds nothing of the token.
-    fn logout(&self, token: &str) -> Result<(), String>;
+    /// [`Unbelieved`], for the issuer: nothing of the token is in it.
+    fn logout(&self, token: &str) -> Result<(), Unbelieved>;
+}
+
+/// Why a logout token is not believed.
+pub enum Unbelieved {
+    /// It is wrong, in one sentence.
+    Refused(&'static str),
+    /// The issuer's key is not known now; it may be sent again.
+    Later,
 }
 
 /// Most bytes of a form with a logout token.
@@ -66,11 +74,12 @@ async fn logout<L: Logouts>(State(logouts): State<Arc<L>>, headers: HeaderMap, f
     let mut tokens = form.split('&').filter_map(|pair| pair.strip_prefix("logout_token="));
     let outcome = match (is_form, tokens.next(), tokens.next()) {
         (true, Some(token), None) => logouts.logout(token),
-        _ => Err("expected a form with one logout_token".to_owned()),
+        _ => Err(Unbelieved::Refused("expected a form with one logout_token")),
     };
     match outcome {
         Ok(()) => answer(StatusCode::OK, String::new()),
-        Err(why) => {
+        Err(Unbelieved::Later) => answer(StatusCode::SERVICE_UNAVAILABLE, String::new()),
+        Err(Unbelieved::Refused(why)) => {
             let body = serde_json::json!({"error": "invalid_request", "error_description": why});
             answer(StatusCode::BAD_REQUEST, body.to_string())
         }

@@ -227,7 +227,7 @@ fn believing(config: &Config, background: &tokio::runtime::Runtime) -> Result<(S
     Ok((settings, Arc::new(Keys::start(config.keys(), &config.workload_api, background.handle())?)))
 }
 
-/// What seals with a key of this process: what it sealed means nothing to another, whose clients are then asked anew.
+/// What seals with a key of this process: what it sealed means nothing to another, which passes over it and asks anew.
 fn sealing() -> Result<Seal, StartError> {
     let mut key = [0; 32];
     aws_lc_rs::rand::fill(&mut key).map_err(|_| StartError::Random)?;
@@ -240,13 +240,15 @@ fn knowing(config: &Config) -> Sessions {
     let is_unknown = |issuer: &Issuer| {
         !issuer.logout_audiences.is_empty() && config.sessions.issued_before_start == BeforeStart::Refuse
     };
-    let unknown = config.issuer.iter().map(|issuer| is_unknown(issuer).then_some(now));
+    let until = |issuer: &Issuer| is_unknown(issuer).then(|| now.saturating_add(issuer.leeway_seconds));
+    let unknown = config.issuer.iter().map(until);
     Sessions::new(config.sessions.remembered_ends, unknown.collect())
 }
 
 /// What remembers proofs: from those on that are made from now on.
 fn remembering(config: &Config) -> Memory {
     let Dpop { max_age_seconds, max_ahead_seconds, remembered_proofs, .. } = config.dpop;
+    // Of proofs that were made in the second of the start, one may have been used before it.
     let known_from = pipeline::now().as_second().saturating_add(max_age_seconds);
     Memory::new(remembered_proofs, max_age_seconds.saturating_add(max_ahead_seconds), known_from)
 }

@@ -261,9 +261,9 @@ fn hold_to_demands(satisfied: Satisfied, shown: &Shown<'_>, evaluation: &mut Eva
 /// What would lift forbids, where each of them says what, and it is not met: all of that, and what the permits demand that they
 /// overrule, for nobody should log in anew only to be refused again.
 fn lifting(forbids: &[Arc<PolicyInfo>], permits: &[Arc<PolicyInfo>], shown: &Shown<'_>) -> Option<Demands> {
-    let lifted = forbids.iter().try_fold(Demands::default(), |all, policy| Some(all.and(&unmet(policy, shown)?)))?;
+    let lifted = forbids.iter().try_fold(Demands::default(), |all, policy| all.and(&unmet(policy, shown)?))?;
     let least = permits.iter().map(|policy| unmet(policy, shown).unwrap_or_default()).min_by_key(Demands::is_any)?;
-    Some(lifted.and(&least))
+    lifted.and(&least)
 }
 
 /// What of a policy's demands is not met, if anything is not.

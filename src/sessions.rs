@@ -20,6 +20,8 @@ pub struct Sessions {
 struct Held {
     /// By issuer: tokens of these are over that were issued up to a moment, in seconds since 1970.
     ended: HashMap<(usize, Whose), Over>,
+    /// When the first of them is over, or before.
+    oldest: i64,
     /// By issuer: tokens that were issued up to this moment are not believed.
     unknown_until: Vec<Option<i64>>,
 }
@@ -41,43 +43,53 @@ struct Over {
     until: i64,
 }
 
+impl Held {
+    /// Remembers an end; `false` if it is a new one and there is no room for it.
+    fn remember(&mut self, of: (usize, Whose), over: Over, most: usize, now: i64) -> bool {
+        if let Some(before) = self.ended.get_mut(&of) {
+            before.issued_until = before.issued_until.max(over.issued_until);
+            before.until = before.until.max(over.until);
+            return true;
+        }
+        // Rarely: what is over stays until there is no room.
+        if self.ended.len() >= most && self.oldest <= now {
+            self.ended.retain(|_, over| over.until > now);
+            self.oldest = self.ended.values().map(|over| over.until).min().unwrap_or(i64::MAX);
+        }
+        if self.ended.len() >= most {
+            return false;
+        }
+        self.oldest = self.oldest.min(over.until);
+        self.ended.insert(of, over);
+        true
+    }
+}
+
 impl Sessions {
     /// Remembers up to `most` ends. `unknown_until` has, by issuer, up to when it is not known what ended: the start, for those
     /// that tell of ends at all.
     #[must_use]
     pub fn new(most: usize, unknown_until: Vec<Option<i64>>) -> Self {
-        Self { most, held: RwLock::new(Held { ended: HashMap::new(), unknown_until }) }
+        Self { most, held: RwLock::new(Held { ended: HashMap::new(), oldest: i64::MAX, unknown_until }) }
     }
 
     /// Remembers an end; `false` if there is no room for it, so that no token of its issuer counts that was issued before. `now`
     /// is in seconds since 1970.
     pub fn end(&self, ended: &Ended, now: i64) -> bool {
+        let session = ended.session.clone().map(|session| (Whose::Session(session), i64::MAX));
+        let user = ended
+            .subject
+            .clone()
+            .map(|subject| (if session.is_some() { Whose::Nameless(subject) } else { Whose::User(subject) }, ended.at));
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        if held.ended.len() + 2 > self.most {
-            held.ended.retain(|_, over| over.until > now);
+        let mut has_room = true;
+        for (whose, issued_until) in session.into_iter().chain(user) {
+            has_room &= held.remember((ended.issuer, whose), Over { issued_until, until: ended.until }, self.most, now);
         }
-        if held.ended.len() + 2 > self.most {
-            if let Some(unknown) = held.unknown_until.get_mut(ended.issuer) {
-                *unknown = (*unknown).max(Some(ended.at));
-            }
-            return false;
+        if !has_room && let Some(unknown) = held.unknown_until.get_mut(ended.issuer) {
+            *unknown = (*unknown).max(Some(ended.at));
         }
-        let mut over = |whose: Whose, issued_until: i64| {
-            let over = held.ended.entry((ended.issuer, whose)).or_insert(Over { issued_until, until: ended.until });
-            over.issued_until = over.issued_until.max(issued_until);
-            over.until = over.until.max(ended.until);
-        };
-        match (&ended.session, &ended.subject) {
-            (Some(session), subject) => {
-                over(Whose::Session(session.clone()), i64::MAX);
-                if let Some(subject) = subject {
-                    over(Whose::Nameless(subject.clone()), ended.at);
-                }
-            }
-            (None, Some(subject)) => over(Whose::User(subject.clone()), ended.at),
-            (None, None) => {}
-        }
-        true
+        has_room
     }
 
     /// Whether a token is of a session that goes on, as far as is known.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::authz::decision::{Behalf, Evaluation, Verdict};
+use crate::authz::decision::{Evaluation, Verdict};
 use crate::authz::hex;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::policy::PolicyInfo;
 use crate::authz::record::{MAX_POLICIES, Record};
+use crate::authz::token::verified::Behalf;
 use crate::proto;
 
 /// Appends one record as a line; `false` if it has no JSON form, and nothing was appended.
@@ -52,7 +53,7 @@ fn message(record: Record) -> proto::DecisionRecord {
         verdict: verdict.into(),
         reason,
         detail,
-        caller: decision.caller.map(|agent| caller(&agent, decision.behalf)),
+        caller: decision.caller.map(|agent| caller(&agent, decision.behalf.as_deref())),
         target: target.map_or_else(String::new, |target| target.name.to_string()),
         protocol: target.map_or_else(String::new, |target| target.protocol.as_str().to_owned()),
         calls: decision.evaluations.into_iter().map(call).collect(),
@@ -71,15 +72,15 @@ fn message(record: Record) -> proto::DecisionRecord {
     }
 }
 
-fn caller(agent: &SpiffeId, behalf: Option<Behalf>) -> proto::Caller {
-    let behalf =
-        behalf.unwrap_or(Behalf { user: String::new(), actors: Vec::new(), proved: Vec::new(), session: None });
+fn caller(agent: &SpiffeId, behalf: Option<&Behalf>) -> proto::Caller {
+    let none = Behalf { user: String::new(), actors: Vec::new(), proved: Vec::new(), session: None };
+    let Behalf { user, actors, proved, session } = behalf.unwrap_or(&none);
     proto::Caller {
         spiffe_id: agent.as_str().to_owned(),
-        user: behalf.user,
-        actors: behalf.actors,
-        proved: behalf.proved,
-        session: behalf.session.unwrap_or_default(),
+        user: user.clone(),
+        actors: actors.clone(),
+        proved: proved.clone(),
+        session: session.clone().unwrap_or_default(),
     }
 }
 

@@ -12,6 +12,7 @@ use super::policy::{Evaluated, Failure, PolicyInfo, Satisfied};
 use super::reason::Reason;
 use super::target::Target;
 use super::token::dpop::Proven;
+use super::token::verified::Behalf;
 
 /// The outcome of one check, with what is known for record, span and answer.
 #[must_use]
@@ -22,7 +23,7 @@ pub struct Decision {
     /// The workload that asks, where it could be verified.
     pub caller: Option<SpiffeId>,
     /// For whom it asks, where a token proves that.
-    pub behalf: Option<Behalf>,
+    pub behalf: Option<Arc<Behalf>>,
     /// The target, where one matched.
     pub target: Option<Arc<Target>>,
     /// One entry per call that reached the policies.
@@ -33,19 +34,6 @@ pub struct Decision {
     pub possession: Option<Proven>,
     /// What the caller is to put into its next proof.
     pub nonce: Option<String>,
-}
-
-/// For whom a workload asks, for the record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Behalf {
-    /// The user, as `<issuer>/<subject>`.
-    pub user: String,
-    /// The actors of the token, the current one first.
-    pub actors: Vec<String>,
-    /// The agents before the caller whose steps are proved, the first one first.
-    pub proved: Vec<String>,
-    /// The user's session at the issuer.
-    pub session: Option<String>,
 }
 
 /// Permit or denial.

@@ -1,7 +1,6 @@
 //! The bundle and the engine: what the policies say about a call.
 
 pub mod actions;
-pub mod agents;
 pub mod bundle;
 pub mod candidates;
 pub mod cedar;
@@ -12,6 +11,7 @@ pub mod entities;
 pub mod evaluated;
 mod expansion;
 pub mod index;
+pub mod lately;
 pub mod links;
 pub mod literals;
 pub mod load;
@@ -25,6 +25,7 @@ pub mod scope;
 pub mod server;
 pub mod shape;
 pub mod source;
+pub mod testimony;
 pub mod validation;
 mod written;
 

@@ -23,22 +23,29 @@ impl Seal {
     /// key.
     #[must_use]
     pub fn close(&self, purpose: &str, bound: &[&[u8]], expires: i64) -> Option<String> {
-        let tag = hmac::sign(self.0.as_ref()?, &message(purpose, bound, expires));
-        Some(format!("{PREFIX}{expires}.{}", URL_SAFE_NO_PAD.encode(tag)))
+        let key = self.0.as_ref()?;
+        let tag = hmac::sign(key, &message(purpose, bound, expires));
+        Some(format!("{PREFIX}{}.{expires}.{}", name(key), URL_SAFE_NO_PAD.encode(tag)))
     }
 
-    /// Whether a text is ours, by its beginning.
+    /// Whether a text looks like one that was sealed, with whatever key.
     #[must_use]
-    pub fn is_ours(text: &str) -> bool {
+    pub fn looks_sealed(text: &str) -> bool {
         text.starts_with(PREFIX)
+    }
+
+    /// Whether a text was sealed with this key, or pretends to be.
+    #[must_use]
+    pub fn is_ours(&self, text: &str) -> bool {
+        let name = text.strip_prefix(PREFIX).and_then(|rest| rest.split('.').next());
+        self.0.as_ref().is_some_and(|key| name == Some(&self::name(key)))
     }
 
     /// Whether a text was sealed for this purpose and these, and has not expired.
     #[must_use]
     pub fn opens(&self, text: &str, purpose: &str, bound: &[&[u8]], now: i64) -> bool {
-        let (Some(key), Some((expires, tag))) =
-            (&self.0, text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.')))
-        else {
+        let rest = text.strip_prefix(PREFIX).filter(|_| self.is_ours(text)).and_then(|rest| rest.split_once('.'));
+        let (Some(key), Some((expires, tag))) = (&self.0, rest.and_then(|(_, rest)| rest.split_once('.'))) else {
             return false;
         };
         let (Ok(seconds), Ok(tag)) = (expires.parse::<i64>(), URL_SAFE_NO_PAD.decode(tag)) else { return false };
@@ -53,6 +60,12 @@ impl std::fmt::Debug for Seal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.0.is_some() { "Seal(with a key)" } else { "Seal(without a key)" })
     }
+}
+
+/// What a key is called: it tells keys apart, and nothing of one.
+fn name(key: &hmac::Key) -> String {
+    let tag = hmac::sign(key, b"palisade: name of a key");
+    URL_SAFE_NO_PAD.encode(tag.as_ref().get(..6).unwrap_or_default())
 }
 
 /// Every part with its length before it: no two lists have the same bytes.
@@ -73,7 +86,11 @@ mod tests {
     fn what_is_sealed_opens_for_what_it_was_sealed_for() {
         let seal = Seal::new(&[7; 32]);
         let text = seal.close("step-up", &[b"ab", b"c"], 1_000).unwrap();
-        assert!(Seal::is_ours(&text) && seal.opens(&text, "step-up", &[b"ab", b"c"], 999));
+        assert!(
+            seal.is_ours(&text)
+                && !Seal::new(&[8; 32]).is_ours(&text)
+                && seal.opens(&text, "step-up", &[b"ab", b"c"], 999)
+        );
         for (purpose, bound, now) in [
             ("step-up", &[&b"ab"[..], b"c"][..], 1_000),
             ("step-up", &[b"a", b"bc"], 999),

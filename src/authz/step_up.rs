@@ -51,13 +51,12 @@ impl Bound<'_> {
         })?
     }
 
-    /// Whether a call comes back with a state that is not for it: another caller's, another call's, or an old one.
+    /// Whether a call comes back with a state of ours that is not for it: another caller's, another call's, or an old one. One that
+    /// another instance sealed is passed over, for no state permits anything.
     #[must_use]
     pub fn is_misused(&self, call: &Call<'_>) -> bool {
-        call.round
-            .state
-            .as_deref()
-            .is_some_and(|state| !self.with_call(call, |bound| self.seal.opens(state, PURPOSE, bound, self.now)))
+        let state = call.round.state.as_deref().filter(|state| self.seal.is_ours(state));
+        state.is_some_and(|state| !self.with_call(call, |bound| self.seal.opens(state, PURPOSE, bound, self.now)))
     }
 
     fn with_call<T>(&self, call: &Call<'_>, then: impl FnOnce(&[&[u8]]) -> T) -> T {

@@ -4,6 +4,7 @@ use super::{Config, Mistake, mistake};
 use crate::authz::identity::spiffe::{SpiffeId, is_trust_domain};
 use crate::authz::token::claims::REGISTERED;
 use crate::authz::token::issuer::Issuer;
+use crate::authz::token::presented::Role;
 
 /// Longest name of an issuer, in bytes: it is a part of every user's id.
 const MAX_NAME_BYTES: usize = 64;
@@ -95,8 +96,23 @@ impl Config {
                 let message = format!("`token.header`: `{}` is no header name (a-z 0-9 -)", place.header);
                 return Err(mistake(&[&key, "token"], message));
             }
+            if place.header == "dpop" {
+                let message = "`token.header`: `dpop` carries proofs, and no token";
+                return Err(mistake(&[&key, "token"], message));
+            }
             if self.token.iter().take(at).any(|other| other.header == place.header) {
                 return Err(mistake(&[&key, "token"], format!("`token.header`: `{}` is there twice", place.header)));
+            }
+        }
+        let chain = self.token.iter().position(|place| place.role == Role::Chain);
+        if let Some(at) = chain {
+            if self.token.iter().any(|place| place.role == Role::Chain && place.header == "authorization") {
+                let message = "`token.header`: a chain is a list of tokens, which `authorization` does not hold";
+                return Err(mistake(&[&format!("token.{at}.header"), "token"], message));
+            }
+            if !self.token.iter().any(|place| place.role == Role::User) {
+                let message = "`token.role`: a `chain` leads to a user's token, and no `[[token]]` has the role `user`";
+                return Err(mistake(&[&format!("token.{at}.role"), "token"], message));
             }
         }
         let believes = !self.issuer.is_empty() || !self.trust_domain.is_empty();
@@ -258,6 +274,18 @@ mod tests {
             (&[TOKEN], "p.toml:5: `[[token]]` without an `[[issuer]]`"),
             (&[TOKEN, TOKEN, ISSUER], "p.toml:9: `token.header`: `authorization` is there twice"),
             (&["[[token]]\nheader = \"X-A\"\nrole = \"user\"\n", ISSUER], "p.toml:6: `token.header`: `X-A`"),
+            (
+                &["[[token]]\nheader = \"x-chain\"\nrole = \"chain\"\n", ISSUER],
+                "p.toml:7: `token.role`: a `chain` leads to",
+            ),
+            (
+                &["[[token]]\nheader = \"authorization\"\nrole = \"chain\"\n", ISSUER],
+                "p.toml:6: `token.header`: a chain is a list",
+            ),
+            (
+                &["[[token]]\nheader = \"dpop\"\nrole = \"user\"\n", ISSUER],
+                "p.toml:6: `token.header`: `dpop` carries proofs",
+            ),
             (&[TOKEN, ISSUER, &second], "p.toml:15: `issuer.issuer`: `https://idp.example` is there twice"),
             (&[TOKEN, ISSUER, &same_url], "p.toml:14: `issuer.name`: another issuer is called `corp`"),
             (&[TOKEN, DOMAIN], "`svid.audiences` and `[[trust_domain]]` belong together"),

@@ -142,6 +142,8 @@ fn put_header(out: &mut Vec<u8>, number: u32, name: &str, value: &str) {
 }
 
 const UNAUTHORIZED: u16 = 401;
+/// Most bytes of scopes in a challenge, which has to fit the headers of an answer.
+const MAX_SCOPE_BYTES: usize = 4 * 1024;
 
 /// What every 401 carries, and a 403 where another token would do (RFC 6750, section 3): why the token does not do, in words that
 /// hold nothing of it; what would (RFC 9470, section 3; RFC 9449, section 7.1); and where to get it (RFC 9728, section 5.1).
@@ -165,7 +167,9 @@ fn challenge(denial: &Denial, wire: &Wire, target: Option<&Target>) -> Option<St
             parameters.extend(listed(&demands.acr_values).map(|values| ("acr_values", values)));
             parameters.extend(demands.max_age_seconds.map(|age| ("max_age", age.to_string().into())));
         }
-        parameters.extend(listed(&demands.scopes).map(|scopes| ("scope", scopes)));
+        // A header that a proxy would not pass on says nothing at all.
+        let scopes = listed(&demands.scopes).filter(|scopes| scopes.len() <= MAX_SCOPE_BYTES);
+        parameters.extend(scopes.map(|scopes| ("scope", scopes)));
     }
     let metadata = target.and_then(|target| target.resource_metadata.as_ref());
     parameters.extend(metadata.map(|metadata| ("resource_metadata", metadata.url().into())));

@@ -189,6 +189,7 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
                 "verdict" => ["permit", "denial"].contains(&value.as_str()),
                 "reason" => value.is_empty() || reasons.contains(value.as_str()),
                 "protocol" => ["mcp", "a2a", "http", "grpc", "opaque", "none"].contains(&value.as_str()),
+                "outcome" => ["accepted", "refused", "overflow"].contains(&value.as_str()),
                 "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
                 _ => false,
             };
@@ -207,6 +208,9 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
         "palisade_record_write_errors_total",
         "palisade_connections_refused_total",
         "palisade_admin_connections_refused_total",
+        "palisade_logout_tokens_total",
+        "palisade_session_ends_remembered",
+        "palisade_proofs_remembered",
     ] {
         assert!(names.contains(name), "{name} in {names:?}");
     }

@@ -269,7 +269,7 @@ fn round<'a>(params: &Json<'a>, version: Option<&str>) -> Result<Round<'a>, Unre
             responses.members().ok_or_else(|| malformed("`params.inputResponses`: expected an object"))?
         }
     };
-    let mut ours = responses.iter().map(|(name, _)| name).filter(|name| Seal::is_ours(name));
+    let mut ours = responses.iter().map(|(name, _)| name).filter(|name| Seal::looks_sealed(name));
     let state = ours.next().cloned();
     if ours.next().is_some() {
         return Err(malformed("`params.inputResponses`: two answers to one question"));

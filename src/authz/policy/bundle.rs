@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::actions::Actions;
-use super::agents::Agents;
 use super::cedar::{self, Entity, EntityUID, uid};
 use super::context;
 use super::engine::Engine;
 use super::entities;
 use super::entities::store::Store;
+use super::lately::{Lately, is_small};
 use super::literals::Nameable;
 use super::load::Texts;
 use super::policies::Policies;
@@ -19,10 +19,13 @@ use super::scope::Known;
 use super::server::{Server, Tool};
 use super::shape::Shape;
 use super::source::{BundleError, SourceFile};
+use super::testimony::Testimony;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
 use crate::authz::target::{self, Target};
+use crate::authz::token::Rules;
+use crate::authz::token::holder::Proof;
 
 /// Most policies that name neither principal nor resource, of those that one call evaluates, unless configured: each is
 /// evaluated for every call of its actions, in a third of a microsecond or so.
@@ -36,7 +39,10 @@ pub struct Bundle {
     servers: HashMap<Arc<str>, Server>,
     engine: Arc<Engine>,
     store: Store,
-    agents: Agents,
+    /// The agents that called lately, by SPIFFE ID.
+    agents: Lately<String, Known>,
+    /// What the tokens said that came lately, by their digests.
+    testimonies: Lately<[u8; 32], Testimony>,
     unlinked_templates: Vec<String>,
 }
 
@@ -91,7 +97,8 @@ impl Bundle {
             servers,
             engine: Arc::new(engine),
             store,
-            agents: Agents::default(),
+            agents: Lately::default(),
+            testimonies: Lately::default(),
             unlinked_templates,
         })
     }
@@ -120,7 +127,15 @@ impl Bundle {
     /// An agent, as queries take it; `None` as [`Store::agent`].
     #[must_use]
     pub fn agent(&self, id: &SpiffeId) -> Option<Arc<Known>> {
-        self.agents.get(id, || self.store.agent(id).map(|agent| self.engine.known(agent)))
+        let make = || self.store.agent(id).map(|agent| self.engine.known(agent));
+        self.agents.get(id.as_str(), make, |known| is_small(known.entity()))
+    }
+
+    /// What a token says, as policies see it; `None` if nothing of it can be seen.
+    #[must_use]
+    pub fn testimony(&self, proof: &Proof, rules: &Rules) -> Option<Arc<Testimony>> {
+        let make = || Some(Testimony::of(proof, rules, &self.store));
+        self.testimonies.get(&proof.token.digest, make, |made| Testimony::is_small(proof, made))
     }
 
     /// The templates that nothing links, in the order of the bundle: they do nothing.

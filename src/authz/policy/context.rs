@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::cedar::{AttributeType, Context, EntityUID, Expr, ExprKind, Type, Value, Var, extension_value};
+use super::cedar::{AttributeType, Context, Expr, ExprKind, Type, Value, Var, extension_value};
 use super::parts::Parts;
 use super::shape::Shape;
+use super::testimony::Testimony;
 use crate::authz::call::{Call, ProtocolFacts};
 use crate::authz::facts::Facts;
 use crate::authz::hex;
 use crate::authz::identity::Caller;
 use crate::authz::token::Rules;
-use crate::authz::token::holder::Proof;
 
 /// The attributes of `context` that Palisade supplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +114,15 @@ impl Needs {
     #[must_use]
     pub const fn has_input(self) -> bool {
         self.has(Attribute::Input)
+    }
+
+    /// Whether something is that tokens say.
+    #[must_use]
+    pub const fn has_testimony(self) -> bool {
+        self.has(Attribute::User)
+            || self.has(Attribute::Delegation)
+            || self.has(Attribute::Scopes)
+            || self.has(Attribute::Session)
     }
 
     /// Whether the user is among them.
@@ -234,15 +243,15 @@ fn members<'t, N: Display + 't>(attributes: impl Iterator<Item = (&'t N, &'t Att
     attributes.map(member).collect::<Vec<_>>().join(", ")
 }
 
-/// Makes the attributes in `needs` that this call has. `input` are its arguments, already converted, and `user` is the entity
-/// of the user that tokens prove.
+/// Makes the attributes in `needs` that this call has. `input` are its arguments, already converted, and
+/// `testimony` is what the caller's token says.
 #[must_use]
 pub fn build(
     needs: Needs,
     Parts { request, reading, caller, facts, rules, .. }: &Parts<'_>,
     call: &Call<'_>,
     input: Option<Value>,
-    user: Option<&EntityUID>,
+    testimony: Option<&Testimony>,
 ) -> Context {
     let mut pairs: Vec<(&'static str, Value)> = Vec::with_capacity(8);
     if needs.has(Attribute::Now) {
@@ -286,47 +295,44 @@ pub fn build(
         }
         _ => {}
     }
-    pairs.extend(user.filter(|_| needs.has(Attribute::User)).map(|uid| ("user", Value::from(uid.clone()))));
-    add_proved(&mut pairs, needs, caller, rules);
+    add_proved(&mut pairs, needs, caller, rules, testimony);
     if needs.has(Attribute::Input) {
         pairs.extend(input.map(|input| ("input", input)));
     }
     Context::Value(Arc::new(pairs.into_iter().map(|(name, value)| (name.into(), value)).collect()))
 }
 
-/// What the tokens of the caller prove: the user's before the agent's own.
-fn add_proved(pairs: &mut Vec<(&'static str, Value)>, needs: Needs, caller: &Caller, rules: &Rules) {
-    let proved = &caller.proved;
-    if let Some(user) = proved.user.as_ref().filter(|user| needs.has(Attribute::Delegation) && user.delegates(rules)) {
-        let depth = i64::try_from(user.depth).unwrap_or(i64::MAX);
-        let agents = user.before.iter().map(String::as_str).chain([caller.agent.as_str()]).map(text);
+/// What the tokens of the caller prove, by the one that speaks for the call.
+fn add_proved(
+    pairs: &mut Vec<(&'static str, Value)>,
+    needs: Needs,
+    caller: &Caller,
+    rules: &Rules,
+    testimony: Option<&Testimony>,
+) {
+    let Some(Testimony { user, scopes, session }) = testimony else { return };
+    if needs.has(Attribute::User) {
+        pairs.extend(user.as_ref().map(|(_, uid)| ("user", uid.clone())));
+    }
+    // By the user's token: the agent's own hands nothing on.
+    let delegated =
+        caller.proved.user.as_ref().filter(|proof| needs.has(Attribute::Delegation) && proof.delegates(rules));
+    if let Some(proof) = delegated {
+        let depth = i64::try_from(proof.depth).unwrap_or(i64::MAX);
+        let agents = proof.before.iter().map(String::as_str).chain([caller.agent.as_str()]).map(text);
         let members = [
             ("depth", depth.into()),
             ("actor", text(caller.agent.as_str())),
             ("agents", Value::set(agents, None)),
-            ("unbroken", Value::from(user.is_unbroken())),
+            ("unbroken", Value::from(proof.is_unbroken())),
         ];
         pairs.push(("delegation", record(members)));
     }
-    let (Some(Proof { token, bound, .. }), said) = (proved.speaks(), proved.says()) else { return };
-    let claims = &token.claims;
-    if needs.has(Attribute::Scopes)
-        && let Some(scopes) = said.and_then(|said| said.scopes.as_ref())
-    {
-        pairs.push(("scopes", texts(scopes)));
+    if needs.has(Attribute::Scopes) {
+        pairs.extend(scopes.clone().map(|scopes| ("scopes", scopes)));
     }
     if needs.has(Attribute::Session) {
-        let moment = |seconds| moment(Timestamp::from_second(seconds).ok()?);
-        let mut members = vec![("bound", Value::from(*bound)), ("audiences", texts(&claims.audiences))];
-        members.push(("amr", texts(said.map_or(&[], |said| &said.amr))));
-        members.push(("issuer", text(&token.issuer(rules))));
-        members.extend(moment(claims.expires).map(|expires| ("expires", expires)));
-        if let Some(claims) = said {
-            members.extend(claims.session.as_deref().map(|id| ("id", text(id))));
-            members.extend(claims.acr.as_deref().map(|acr| ("acr", text(acr))));
-            members.extend(claims.authenticated.and_then(moment).map(|moment| ("auth_time", moment)));
-        }
-        pairs.push(("session", record(members)));
+        pairs.push(("session", session.clone()));
     }
 }
 
@@ -334,18 +340,18 @@ fn now(facts: &Facts) -> Option<Value> {
     moment(facts.now)
 }
 
-fn moment(moment: Timestamp) -> Option<Value> {
+pub(super) fn moment(moment: Timestamp) -> Option<Value> {
     extension_value("datetime", &moment.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
-fn texts(all: &[String]) -> Value {
+pub(super) fn texts(all: &[String]) -> Value {
     Value::set(all.iter().map(|one| text(one)), None)
 }
 
-fn text(text: &str) -> Value {
+pub(super) fn text(text: &str) -> Value {
     Value::from(text)
 }
 
-fn record(members: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
+pub(super) fn record(members: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
     Value::record(members, None)
 }

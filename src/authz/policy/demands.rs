@@ -89,16 +89,21 @@ impl Demands {
         unmet
     }
 
-    /// Both, as one challenge: whichever login comes first in the bundle, the shorter age, and all scopes.
+    /// Both, as one challenge: a login that meets either, the shorter age, and all scopes; `None` if no one login does.
     #[must_use]
-    pub fn and(mut self, other: &Self) -> Self {
+    pub fn and(mut self, other: &Self) -> Option<Self> {
         if self.acr_values.is_empty() {
             self.acr_values.clone_from(&other.acr_values);
+        } else if !other.acr_values.is_empty() {
+            self.acr_values.retain(|value| other.acr_values.contains(value));
+            if self.acr_values.is_empty() {
+                return None;
+            }
         }
         self.max_age_seconds = self.max_age_seconds.into_iter().chain(other.max_age_seconds).min();
         let more = other.scopes.iter().filter(|scope| !self.scopes.contains(scope)).cloned().collect::<Vec<_>>();
         self.scopes.extend(more);
-        self
+        Some(self)
     }
 }
 
@@ -201,7 +206,8 @@ mod tests {
     #[test]
     fn several_make_one_challenge() {
         let both = demands("max_age=300", "a b").and(&demands("mfa max_age=60", "b c"));
-        assert_eq!(both, demands("mfa max_age=60", "a b c"));
-        assert_eq!(demands("mfa", "").and(&demands("hwk", "")), demands("mfa", ""));
+        assert_eq!(both, Some(demands("mfa max_age=60", "a b c")));
+        assert_eq!(demands("pwd mfa", "").and(&demands("mfa hwk", "")), Some(demands("mfa", "")));
+        assert_eq!(demands("mfa", "").and(&demands("hwk", "")), None);
     }
 }

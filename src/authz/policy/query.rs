@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::bundle::Bundle;
 use super::candidates::Query;
-use super::cedar::Entity;
 use super::context::{self, Needs};
 use super::parts::Parts;
 use super::shape::Mismatch;
@@ -58,10 +57,11 @@ impl Bundle {
                 };
                 tool.input.convert(arguments, |name| needs.has_member(name)).map_err(wrong)
             });
-            let user = parts.caller.proved.user.as_ref().filter(|user| needs.has_user() && user.has_user(parts.rules));
-            let user = user.and_then(|user| self.store().user(user, parts.rules));
-            let context = context::build(needs, parts, call, input.transpose()?, user.as_deref().map(Entity::uid));
-            Ok((context, user.into_iter().collect()))
+            let speaks = parts.caller.proved.speaks().filter(|_| needs.has_testimony());
+            let testimony = speaks.and_then(|proof| self.testimony(proof, parts.rules));
+            let user = testimony.as_ref().and_then(|testimony| testimony.user.as_ref()).filter(|_| needs.has_user());
+            let others = user.map(|(user, _)| user.clone()).into_iter().collect();
+            Ok((context::build(needs, parts, call, input.transpose()?, testimony.as_deref()), others))
         })
     }
 

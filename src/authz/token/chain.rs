@@ -48,6 +48,18 @@ pub(super) fn check<'t>(
 }
 
 fn check_step(token: &Claims, next: &Claims, issuer: &Issuer) -> Result<(), Refused> {
+    // Another issuer's agent is none of ours, whatever it is called.
+    if token.actors.first().is_some_and(|actor| actor.issuer.is_some() && actor.issuer != token.issuer) {
+        return Err(broken("an agent in it is of another issuer"));
+    }
+    // The next token was made from this one, so not before it, nor in another session.
+    let is_later = match (token.issued, next.issued) {
+        (Some(issued), Some(next)) => next.saturating_add(issuer.leeway_seconds) >= issued,
+        _ => true,
+    };
+    if !is_later || token.session != next.session {
+        return Err(broken("a token is of another session than the one before, or older"));
+    }
     // Whom the next token names behind its own agent: exactly whom this one names.
     let named = next.actors.get(1..).unwrap_or_default();
     let is_named = match current(token) {

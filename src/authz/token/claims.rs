@@ -11,6 +11,8 @@ use crate::authz::reason::Reason;
 /// Longest name of a subject, an issuer or a client, in bytes.
 const MAX_NAME_BYTES: usize = 1_024;
 const MAX_SUBJECT_BYTES: usize = 255;
+/// Most scopes: those of one token are held against those of another.
+const MAX_SCOPES: usize = 256;
 /// Latest moment that is read: the end of the year 9999, in seconds since 1970.
 const MAX_SECONDS: i64 = 253_402_300_799;
 /// Claims with a meaning of their own, which are no tags of a user.
@@ -219,8 +221,20 @@ impl Reader<'_, '_> {
         let is_scope = |scope: &str| {
             !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
         };
-        let all: Vec<String> = text.split(' ').map(str::to_owned).collect();
-        if all.iter().all(|scope| is_scope(scope)) { Ok(Some(all)) } else { Err(malformed("scope")) }
+        let mut all: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        if !all.iter().all(|scope| is_scope(scope)) {
+            return Err(malformed("scope"));
+        }
+        // Each once, and in no order that means anything.
+        all.sort_unstable();
+        all.dedup();
+        if all.len() > MAX_SCOPES {
+            return Err(Refused::new(
+                Reason::TokenClaimMalformed,
+                format!("`scope` has more than {MAX_SCOPES} scopes"),
+            ));
+        }
+        Ok(Some(all))
     }
 
     /// `act`, and whatever is nested in it.

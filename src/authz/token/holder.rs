@@ -11,8 +11,7 @@ use super::claims::Claims;
 use super::dpop::{self, Asked, Bound, Proven};
 use super::issuer::{Issuer, Unbound};
 use super::presented::{Role, Scheme};
-use super::verified::{Authority, Rules, Token};
-use crate::authz::decision::Behalf;
+use super::verified::{Authority, Behalf, Rules, Token};
 use crate::authz::digest::sha256;
 use crate::authz::hex;
 use crate::authz::identity::spiffe::SpiffeId;
@@ -137,7 +136,14 @@ impl Proof {
 
     /// For whom the caller acts, for the record.
     #[must_use]
-    pub fn behalf(&self, rules: &Rules) -> Option<Behalf> {
+    pub fn behalf(&self, rules: &Rules) -> Option<Arc<Behalf>> {
+        if self.before.is_empty() {
+            return self.token.behalf.get_or_init(|| self.make_behalf(rules).map(Arc::new)).clone();
+        }
+        self.make_behalf(rules).map(Arc::new)
+    }
+
+    fn make_behalf(&self, rules: &Rules) -> Option<Behalf> {
         let claims = &self.token.claims;
         let name = |text: &str| bounded(text, MAX_NAME_BYTES);
         Some(Behalf {

@@ -9,8 +9,6 @@ use crate::authz::reason::Reason;
 
 /// The event that makes it one.
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
-/// How old it may be, in seconds: it is sent when it is made.
-const MAX_AGE_SECONDS: i64 = 300;
 
 /// What has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +19,7 @@ pub struct Ended {
     pub session: Option<String>,
     /// The user, its `sub`.
     pub subject: Option<String>,
-    /// When, in seconds since 1970.
+    /// Tokens that were issued up to then may be of it, in seconds since 1970: when it ended, and the leeway of clocks.
     pub at: i64,
     /// Until when tokens can live that were issued before.
     pub until: i64,
@@ -58,8 +56,9 @@ impl Ended {
         if event.is_none() {
             return Err(Refused::new(Reason::TokenClaimMissing, "`events` holds no back-channel logout"));
         }
-        let oldest = now.saturating_sub(MAX_AGE_SECONDS + issuer.leeway_seconds);
-        if now >= expires.saturating_add(issuer.leeway_seconds) || issued < oldest {
+        // However late it comes, it ends what ended; beyond `until` no token is left that it could end.
+        let until = issued.saturating_add(issuer.max_lifetime_seconds + 2 * issuer.leeway_seconds);
+        if now >= expires.saturating_add(issuer.leeway_seconds) || now >= until {
             return Err(Refused::new(Reason::TokenExpired, "it is too old"));
         }
         if issued > now.saturating_add(issuer.leeway_seconds) {
@@ -69,7 +68,6 @@ impl Ended {
         if session.is_none() && subject.is_none() {
             return Err(Refused::new(Reason::TokenClaimMissing, "neither `sid` nor `sub`"));
         }
-        let until = issued.saturating_add(issuer.max_lifetime_seconds + 2 * issuer.leeway_seconds);
-        Ok(Self { issuer: at, session, subject, at: issued, until })
+        Ok(Self { issuer: at, session, subject, at: issued.saturating_add(issuer.leeway_seconds), until })
     }
 }

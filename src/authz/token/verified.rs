@@ -1,7 +1,7 @@
 //! From the text of a token to one that is believed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Refused;
 use super::algorithm::Algorithm;
@@ -65,7 +65,22 @@ pub struct Token {
     pub role: Role,
     /// SHA-256 of its text.
     pub digest: [u8; 32],
+    /// For whom the caller acts by it, once it was asked for.
+    pub(super) behalf: OnceLock<Option<Arc<Behalf>>>,
     leeway_seconds: i64,
+}
+
+/// For whom a workload asks, for the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behalf {
+    /// The user, as `<issuer>/<subject>`.
+    pub user: String,
+    /// The actors of the token, the current one first.
+    pub actors: Vec<String>,
+    /// The agents before the caller whose steps are proved, the first one first.
+    pub proved: Vec<String>,
+    /// The user's session at the issuer.
+    pub session: Option<String>,
 }
 
 /// Believes a token that is presented as this one's, or says why not. `now` is in seconds since 1970.
@@ -108,7 +123,15 @@ pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64
                 let detail = format!("more than {} actors", issuer.max_delegation_depth);
                 return Err(Refused::new(Reason::TokenDelegationTooDeep, detail));
             }
-            Token { authority, claims, key, role, digest, leeway_seconds: issuer.leeway_seconds }
+            Token {
+                authority,
+                claims,
+                key,
+                role,
+                digest,
+                behalf: OnceLock::new(),
+                leeway_seconds: issuer.leeway_seconds,
+            }
         }
         None => {
             if claims.audiences.len() != 1 {
@@ -116,7 +139,7 @@ pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64
             }
             check_audience(&claims.audiences, &rules.svid_audiences)?;
             check_lifetime(&claims, SVID_MAX_LIFETIME_SECONDS, now)?;
-            Token { authority, claims, key, role, digest, leeway_seconds: SVID_LEEWAY_SECONDS }
+            Token { authority, claims, key, role, digest, behalf: OnceLock::new(), leeway_seconds: SVID_LEEWAY_SECONDS }
         }
     };
     token.check_time(now)?;
@@ -279,6 +302,6 @@ pub(crate) mod tests {
     /// A token as if it had been believed.
     pub fn token(authority: Authority, claims: Claims) -> Token {
         let key = KeySet::parse(KEYS, Use::Signatures).unwrap().find(None).unwrap().clone();
-        Token { authority, claims, key, role: Role::User, digest: [0; 32], leeway_seconds: 0 }
+        Token { authority, claims, key, role: Role::User, digest: [0; 32], behalf: OnceLock::new(), leeway_seconds: 0 }
     }
 }

@@ -115,6 +115,21 @@ fn a_chain_that_does_not_hold_together_is_refused() {
     let second = of(&[SECOND, FIRST], BOT, none.clone());
     assert_eq!(asked(std::slice::from_ref(&second), &three), broken, "the first token is missing");
     assert_eq!(asked(&[second, of(&[FIRST], SECOND, none.clone())], &three), broken, "the other way round");
+    // Another issuer's agent is none of ours, also where both tokens say so.
+    let foreign = json!({"sub": BOT, "act": {"sub": FIRST, "iss": "https://partner.example"}});
+    let before = first(json!({"act": {"sub": FIRST, "iss": "https://partner.example"}}));
+    assert_eq!(asked(&[before], &own(&[], json!({ "act": foreign }))), broken, "of a partner's agent");
+    // Made after the token that was made from it, and in another session.
+    for changed in [json!({"iat": T0 + 4, "exp": T0 + 300}), json!({"sid": "s2"})] {
+        let earlier = own(&[BOT, FIRST], json!({"iat": T0 - 100, "exp": T0 + 200}));
+        assert_eq!(asked(&[first(changed.clone())], &earlier), broken, "{changed}");
+    }
+    let in_session = |claims: Value| {
+        let mut claims = claims;
+        claims["sid"] = "s1".into();
+        claims
+    };
+    assert!(asked(&[first(in_session(json!({})))], &own(&[BOT, FIRST], in_session(json!({})))).is_ok());
     // It is no right to call, and no proof without the caller's own token.
     let alone = tokens(std::slice::from_ref(&ordinary), &two).unwrap();
     let Tokens::Verified(all) = alone else { panic!() };

@@ -174,6 +174,10 @@ fn a_forbid_says_how_to_be_rid_of_it() {
     assert_eq!(world.says(json!({"acr": "pwd", "scope": "b"})).1, format!("{wanted}, scope=\"a\""));
     assert_eq!(world.says(json!({"acr": "mfa", "scope": "b"})).0, "scope_insufficient");
 
+    // Two logins that are not one: nobody is sent to and fro between them.
+    let hwk = "@id(\"h\") @reason(\"r\") @step_up(\"hwk\") permit (BOT);";
+    assert_eq!(World::new(&[hwk, forbid], "").says(json!({"acr": "pwd"})).0, "policy_forbids");
+
     let plain = "@id(\"g\") @reason(\"r\") forbid (BOT);";
     let refused = ("policy_forbids", String::new());
     // No login helps where another forbid stands, where nothing permits, or where it is demanded and there.
@@ -265,7 +269,9 @@ fn a_client_that_opens_urls_is_asked_inside_the_protocol() {
     // It is for this call alone, as long as it is whole. Those of others are the target's business.
     assert_eq!(again(&json!({"segment": "startup", "limit": 4}), &state, strong()), "request_state_invalid");
     assert_eq!(again(&arguments, &state[..state.len() - 1], strong()), "request_state_invalid");
-    assert_eq!(again(&arguments, "palisade.v1.", strong()), "request_state_invalid");
+    // What another instance sealed is passed over: no state permits anything.
+    assert_eq!(again(&arguments, "palisade.v1.", strong()), "permit");
+    assert_eq!(again(&arguments, "palisade.v1.AAAAAAAA.1.AAAA", weak()), "step_up_required");
     assert_eq!(again(&arguments, "somebody else's", strong()), "permit");
     assert_eq!(again(&arguments, "", strong()), "permit");
     // Another caller's.

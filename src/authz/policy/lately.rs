@@ -1,55 +1,61 @@
-//! The agents that called lately, as queries take them: made from the entities once, not for every call.
+//! What was asked for lately, as queries take it: made from the entities once, not for every call.
 //!
-//! A slot holds one agent, whichever hashes there and came last. So the memory is bounded whoever calls, and nobody waits:
-//! who finds a slot busy makes the agent anew.
+//! A slot holds one thing, whichever hashes there and came last. So the memory is bounded whoever calls, and nobody waits:
+//! who finds a slot busy makes the thing anew.
 
-use std::hash::BuildHasher as _;
+use std::borrow::Borrow;
+use std::hash::{BuildHasher as _, Hash};
 use std::sync::{Arc, RwLock};
 
-use super::cedar::{Entity, id_of};
-use super::scope::Known;
-use crate::authz::identity::spiffe::SpiffeId;
+use super::cedar::Entity;
 
-/// How many agents are kept; most take some 2 KB.
+/// How many are kept; most take some 2 KB.
 const SLOTS: usize = 1024;
-/// Most of what an agent that is kept is in, and has: the others are made for every call.
+/// Most of what an entity that is kept is in, and has: the others are made for every call.
 const MAX_PARTS: usize = 64;
 
-/// The agents that called lately.
+type Slot<K, V> = RwLock<Option<(K, Arc<V>)>>;
+
+/// What was asked for lately, by key.
 #[derive(Debug)]
-pub struct Agents {
-    slots: Box<[RwLock<Option<Arc<Known>>>]>,
+pub struct Lately<K, V> {
+    slots: Box<[Slot<K, V>]>,
     hasher: foldhash::fast::RandomState,
 }
 
-impl Default for Agents {
+impl<K, V> Default for Lately<K, V> {
     fn default() -> Self {
         Self { slots: (0..SLOTS).map(|_| RwLock::new(None)).collect(), hasher: foldhash::fast::RandomState::default() }
     }
 }
 
-impl Agents {
-    /// The agent, made by `make` if it is not here; `None` if it cannot be made.
-    pub fn get(&self, id: &SpiffeId, make: impl FnOnce() -> Option<Known>) -> Option<Arc<Known>> {
-        let at = usize::try_from(self.hasher.hash_one(id.as_str()) % SLOTS as u64).unwrap_or(0);
+impl<K, V> Lately<K, V> {
+    /// The thing, made by `make` if it is not here; `None` if it cannot be made. It is kept if `is_small`.
+    pub fn get<Q>(&self, key: &Q, make: impl FnOnce() -> Option<V>, is_small: impl FnOnce(&V) -> bool) -> Option<Arc<V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let at = usize::try_from(self.hasher.hash_one(key) % SLOTS as u64).unwrap_or(0);
         let slot = self.slots.get(at)?;
-        let is_asked_for = |known: &&Arc<Known>| id_of(known.uid()) == id.as_str();
         if let Ok(held) = slot.try_read()
-            && let Some(known) = held.as_ref().filter(is_asked_for)
+            && let Some((_, value)) = held.as_ref().filter(|(held, _)| held.borrow() == key)
         {
-            return Some(known.clone());
+            return Some(value.clone());
         }
-        let known = Arc::new(make()?);
-        if is_small(known.entity())
+        let value = Arc::new(make()?);
+        if is_small(&value)
             && let Ok(mut held) = slot.try_write()
         {
-            *held = Some(known.clone());
+            *held = Some((key.to_owned(), value.clone()));
         }
-        Some(known)
+        Some(value)
     }
 }
 
-fn is_small(entity: &Entity) -> bool {
+/// Whether an entity is worth its place.
+#[must_use]
+pub fn is_small(entity: &Entity) -> bool {
     entity.ancestors().count() + entity.attrs_len() + entity.tags_len() <= MAX_PARTS
 }
 
@@ -58,8 +64,15 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::authz::policy::cedar::{PartialValue, entity_type, uid};
-    use crate::authz::policy::scope::Names;
+    use crate::authz::identity::spiffe::SpiffeId;
+    use crate::authz::policy::cedar::{PartialValue, entity_type, id_of, uid};
+    use crate::authz::policy::scope::{Known, Names};
+
+    type Agents = Lately<String, Known>;
+
+    fn is_small(known: &Known) -> bool {
+        super::is_small(known.entity())
+    }
 
     fn agent(name: usize) -> SpiffeId {
         SpiffeId::parse(&format!("spiffe://example.org/ns/agents/sa/agent-{name}")).unwrap()
@@ -68,11 +81,15 @@ mod tests {
     /// Asks for an agent; whether it had to be made.
     fn ask(agents: &Agents, id: &SpiffeId) -> bool {
         let made = Cell::new(false);
-        let known = agents.get(id, || {
-            made.set(true);
-            let uid = uid(&entity_type("Agent").unwrap(), id.as_str());
-            Some(Names::default().known(Arc::new(Entity::with_uid(uid))))
-        });
+        let known = agents.get(
+            id.as_str(),
+            || {
+                made.set(true);
+                let uid = uid(&entity_type("Agent").unwrap(), id.as_str());
+                Some(Names::default().known(Arc::new(Entity::with_uid(uid))))
+            },
+            is_small,
+        );
         let known = known.unwrap();
         assert_eq!(id_of(known.uid()), id.as_str());
         made.get()
@@ -93,7 +110,7 @@ mod tests {
     #[test]
     fn what_is_large_or_cannot_be_made_is_not_kept() {
         let agents = Agents::default();
-        assert!(agents.get(&agent(1), || None).is_none());
+        assert!(agents.get(agent(1).as_str(), || None, is_small).is_none());
         let group = entity_type("AgentGroup").unwrap();
         let large = || {
             let groups = (0..=MAX_PARTS).map(|number| uid(&group, &number.to_string())).collect();
@@ -102,7 +119,7 @@ mod tests {
             let entity = Entity::new_with_attr_partial_value(uid, none(), groups, std::iter::empty().collect(), none());
             Some(Names::default().known(Arc::new(entity)))
         };
-        assert!(agents.get(&agent(1), large).is_some());
+        assert!(agents.get(agent(1).as_str(), large, is_small).is_some());
         assert!(agents.slots.iter().all(|slot| slot.read().unwrap().is_none()));
     }
 

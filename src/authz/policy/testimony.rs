@@ -1,0 +1,59 @@
+//! What a token says, as policies see it: made once for a token, not for every call that brings it.
+
+use std::sync::Arc;
+
+use super::cedar::{Entity, EntityUID, Value};
+use super::context::{moment, record, text, texts};
+use super::entities::store::Store;
+use super::lately;
+use crate::authz::token::holder::Proof;
+use crate::authz::token::{Authority, Rules};
+
+/// What a token says.
+#[derive(Debug)]
+pub struct Testimony {
+    /// The user that it is about.
+    pub user: Option<(Arc<Entity>, Value)>,
+    /// `context.scopes`
+    pub scopes: Option<Value>,
+    /// `context.session`
+    pub session: Value,
+}
+
+/// Most bytes of a subject, scopes and audiences that are kept beside an entity.
+const MAX_BYTES: usize = 4 * 1024;
+
+impl Testimony {
+    /// What the token says that proves something of the caller.
+    #[must_use]
+    pub fn of(proof: &Proof, rules: &Rules, store: &Store) -> Self {
+        let (token, claims) = (&proof.token, &proof.token.claims);
+        // Of a JWT-SVID the specification says who, for whom and until when: the rest is no more than its trust domain's word.
+        let said = matches!(token.authority, Authority::Issuer(_)).then_some(claims);
+        let user = if proof.has_user(rules) { store.user(proof, rules) } else { None };
+        let seconds = |seconds| moment(jiff::Timestamp::from_second(seconds).ok()?);
+        let mut session = vec![("bound", Value::from(proof.bound)), ("audiences", texts(&claims.audiences))];
+        session.push(("amr", texts(said.map_or(&[], |said| &said.amr))));
+        session.push(("issuer", text(&token.issuer(rules))));
+        session.extend(seconds(claims.expires).map(|expires| ("expires", expires)));
+        if let Some(claims) = said {
+            session.extend(claims.session.as_deref().map(|id| ("id", text(id))));
+            session.extend(claims.acr.as_deref().map(|acr| ("acr", text(acr))));
+            session.extend(claims.authenticated.and_then(seconds).map(|moment| ("auth_time", moment)));
+        }
+        Self {
+            user: user.map(|user| (user.clone(), Value::from(EntityUID::clone(user.uid())))),
+            scopes: said.and_then(|said| said.scopes.as_deref()).map(texts),
+            session: record(session),
+        }
+    }
+
+    /// Whether it is worth its place among those that are kept.
+    #[must_use]
+    pub fn is_small(proof: &Proof, testimony: &Self) -> bool {
+        let claims = &proof.token.claims;
+        let scopes = claims.scopes.iter().flatten();
+        let bytes = scopes.chain(&claims.audiences).chain(&claims.amr).map(String::len).sum::<usize>();
+        bytes <= MAX_BYTES && testimony.user.as_ref().is_none_or(|(user, _)| lately::is_small(user))
+    }
+}
