@@ -210,8 +210,9 @@ mod tests {
         assert!(!is_over(&started, json!({"iat": 1_001})));
         assert!(started.check(&token(1, &json!({}))).is_ok(), "this issuer tells of no ends");
 
-        let full = Sessions::new(2, vec![None, None]);
+        let full = Sessions::new(1, vec![None, None]);
         assert!(full.end(&ended(None, Some("alice"), 1_000), 1_000));
+        assert!(full.end(&ended(None, Some("alice"), 1_001), 1_001), "what is remembered needs no room");
         assert!(!full.end(&ended(Some("s1"), None, 1_010), 1_010), "no room");
         assert!(is_over(&full, json!({"sub": "bob", "iat": 1_010})), "no token of the issuer from before counts");
         assert!(!is_over(&full, json!({"sub": "bob", "iat": 1_011})));

@@ -1,18 +1,20 @@
 //! Which tokens were believed before: what was verified once is looked up, until it expires or its key is gone.
 //!
-//! A token is known by its digest. A slot holds one, whichever hashes there and came last, so the memory is bounded whoever
-//! calls, and nobody waits: who finds a slot busy verifies anew. What was refused is not remembered.
+//! A token is known by its text, and looked up by a hash of it that nobody outside can aim at. A few hash to one place, and the
+//! one that came longest ago makes room, so the memory is bounded whoever calls; and nobody waits: who finds a place busy
+//! verifies anew. What was refused is not remembered.
 
+use std::hash::BuildHasher as _;
 use std::sync::{Arc, RwLock};
 
-use crate::authz::digest::sha256;
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
 use crate::authz::token::presented::{Role, find};
 use crate::authz::token::{Authority, Believed, Keyring, Refused, Rules, Token, Tokens, verify};
 
-/// How many tokens are remembered; most take some 2 KB.
-const SLOTS: usize = 2_048;
+/// How many tokens are remembered: places, and tokens at each. Most take some 3 KB.
+const PLACES: usize = 512;
+const AT_EACH: usize = 4;
 
 /// Where keys come from. Neither waits.
 pub trait Keys: Send + Sync {
@@ -26,17 +28,20 @@ pub trait Keys: Send + Sync {
 pub struct Verifier {
     rules: Arc<Rules>,
     keys: Box<dyn Keys>,
-    slots: Box<[RwLock<Option<Remembered>>]>,
+    places: Box<[RwLock<Place>]>,
+    hasher: foldhash::fast::RandomState,
 }
 
-type Remembered = ([u8; 32], Arc<Token>);
+/// Tokens with their texts, the one that came last first.
+type Place = Vec<(Box<str>, Arc<Token>)>;
 
 impl Verifier {
     /// Believes tokens by `rules`, with the keys that are in force at the time.
     #[must_use]
     pub fn new(rules: Arc<Rules>, keys: Box<dyn Keys>) -> Self {
-        let slots = if rules.places.is_empty() { 0 } else { SLOTS };
-        Self { rules, keys, slots: (0..slots).map(|_| RwLock::new(None)).collect() }
+        let places = if rules.places.is_empty() { 0 } else { PLACES };
+        let places = (0..places).map(|_| RwLock::new(Place::new())).collect();
+        Self { rules, keys, places, hasher: foldhash::fast::RandomState::default() }
     }
 
     /// What becomes of the tokens of a request. `now` is in seconds since 1970.
@@ -60,12 +65,11 @@ impl Verifier {
 
     fn believe(&self, text: &str, role: Role, now: i64) -> Result<Arc<Token>, Refused> {
         let keyring = self.keys.keyring();
-        let digest = sha256(text.as_bytes());
-        let slot = self.slot(&digest);
-        let remembered = slot.and_then(|slot| slot.try_read().ok()).and_then(|held| held.clone());
-        if let Some((_, token)) =
-            remembered.filter(|(of, token)| *of == digest && token.role == role && keyring.still_holds(token))
-        {
+        let place = self.place(text);
+        let is_it = |(known, token): &&(Box<str>, Arc<Token>)| token.role == role && **known == *text;
+        let remembered = place.and_then(|place| place.try_read().ok());
+        let remembered = remembered.and_then(|held| held.iter().find(is_it).map(|(_, token)| token.clone()));
+        if let Some(token) = remembered.filter(|token| keyring.still_holds(token)) {
             token.check_time(now)?;
             return Ok(token);
         }
@@ -74,17 +78,17 @@ impl Verifier {
             self.keys.lacks(authority);
         }
         let token = Arc::new(verified?);
-        if let Some(mut held) = slot.and_then(|slot| slot.try_write().ok()) {
-            *held = Some((digest, Arc::clone(&token)));
+        if let Some(mut held) = place.and_then(|place| place.try_write().ok()) {
+            held.retain(|(known, token)| **known != *text || token.role != role);
+            held.truncate(AT_EACH - 1);
+            held.insert(0, (text.into(), Arc::clone(&token)));
         }
         Ok(token)
     }
 
-    /// Digests are as good as random: their first bytes say where.
-    fn slot(&self, digest: &[u8; 32]) -> Option<&RwLock<Option<Remembered>>> {
-        let [a, b, ..] = *digest;
-        let at = usize::from(u16::from_le_bytes([a, b]));
-        self.slots.get(at.checked_rem(self.slots.len())?)
+    fn place(&self, text: &str) -> Option<&RwLock<Place>> {
+        let at = self.hasher.hash_one(text).checked_rem(self.places.len() as u64)?;
+        self.places.get(usize::try_from(at).ok()?)
     }
 }
 
@@ -191,17 +195,31 @@ mod tests {
         let (ring, pair) = (Arc::new(Ring::default()), Ed25519KeyPair::generate().unwrap());
         ring.set(&[("k", &pair)]);
         let verifier = verifier(&ring);
-        for number in 0..SLOTS + SLOTS / 2 {
+        let most = PLACES * AT_EACH;
+        for number in 0..most + most / 2 {
             let text = token("k", &pair, &number.to_string());
             let id = ask(&verifier, &text, NOW).unwrap().claims.id.clone();
             assert_eq!(id, Some(number.to_string()), "the one that was asked for");
         }
-        let held = |slot: &&RwLock<Option<Remembered>>| slot.read().unwrap().is_some();
-        let count = verifier.slots.iter().filter(held).count();
-        assert!(count <= SLOTS && count > SLOTS / 2, "{count}");
-        let busy: Vec<_> = verifier.slots.iter().map(|slot| slot.write().unwrap()).collect();
+        let count: usize = verifier.places.iter().map(|place| place.read().unwrap().len()).sum();
+        assert!(count <= most && count > most / 2, "{count}");
+        assert!(verifier.places.iter().all(|place| place.read().unwrap().len() <= AT_EACH));
+        let busy: Vec<_> = verifier.places.iter().map(|place| place.write().unwrap()).collect();
         assert!(ask(&verifier, &token("k", &pair, "0"), NOW).is_ok());
         drop(busy);
+    }
+
+    /// Far fewer than there is room for: hardly one has to be verified twice.
+    #[test]
+    fn tokens_that_take_turns_stay_known() {
+        let (ring, pair) = (Arc::new(Ring::default()), Ed25519KeyPair::generate().unwrap());
+        ring.set(&[("k", &pair)]);
+        let verifier = verifier(&ring);
+        let texts: Vec<String> = (0..300).map(|number| token("k", &pair, &number.to_string())).collect();
+        let first: Vec<_> = texts.iter().map(|text| ask(&verifier, text, NOW).unwrap()).collect();
+        let again =
+            texts.iter().zip(&first).filter(|(text, first)| Arc::ptr_eq(first, &ask(&verifier, text, NOW).unwrap()));
+        assert!(again.count() >= 290);
     }
 
     #[test]
@@ -209,6 +227,6 @@ mod tests {
         let verifier = Verifier::new(Arc::default(), Box::new(Arc::new(Ring::default())));
         let headers = Headers::new([("authorization", "Bearer x")], false);
         let request = Request { http: Some(HttpRequest { headers, ..HttpRequest::default() }), ..Request::default() };
-        assert!(matches!(verifier.of(&request, NOW), Tokens::Absent) && verifier.slots.is_empty());
+        assert!(matches!(verifier.of(&request, NOW), Tokens::Absent) && verifier.places.is_empty());
     }
 }

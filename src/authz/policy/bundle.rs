@@ -133,8 +133,12 @@ impl Bundle {
 
     /// What a token says, as policies see it; `None` if nothing of it can be seen.
     #[must_use]
-    pub fn testimony(&self, proof: &Proof, rules: &Rules) -> Option<Arc<Testimony>> {
-        let make = || Some(Testimony::of(proof, rules, &self.store));
+    pub fn testimony(&self, proof: &Proof, agent: &SpiffeId, rules: &Rules) -> Option<Arc<Testimony>> {
+        let make = || Some(Testimony::of(proof, agent, rules, &self.store));
+        if !proof.before.is_empty() {
+            // It depends on more tokens than this one.
+            return make().map(Arc::new);
+        }
         self.testimonies.get(&proof.token.digest, make, |made| Testimony::is_small(proof, made))
     }
 

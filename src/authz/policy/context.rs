@@ -13,8 +13,6 @@ use super::testimony::Testimony;
 use crate::authz::call::{Call, ProtocolFacts};
 use crate::authz::facts::Facts;
 use crate::authz::hex;
-use crate::authz::identity::Caller;
-use crate::authz::token::Rules;
 
 /// The attributes of `context` that Palisade supplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,7 +246,7 @@ fn members<'t, N: Display + 't>(attributes: impl Iterator<Item = (&'t N, &'t Att
 #[must_use]
 pub fn build(
     needs: Needs,
-    Parts { request, reading, caller, facts, rules, .. }: &Parts<'_>,
+    Parts { request, reading, facts, .. }: &Parts<'_>,
     call: &Call<'_>,
     input: Option<Value>,
     testimony: Option<&Testimony>,
@@ -295,45 +293,25 @@ pub fn build(
         }
         _ => {}
     }
-    add_proved(&mut pairs, needs, caller, rules, testimony);
+    if let Some(testimony) = testimony {
+        add_proved(&mut pairs, needs, testimony);
+    }
     if needs.has(Attribute::Input) {
         pairs.extend(input.map(|input| ("input", input)));
     }
     Context::Value(Arc::new(pairs.into_iter().map(|(name, value)| (name.into(), value)).collect()))
 }
 
-/// What the tokens of the caller prove, by the one that speaks for the call.
-fn add_proved(
-    pairs: &mut Vec<(&'static str, Value)>,
-    needs: Needs,
-    caller: &Caller,
-    rules: &Rules,
-    testimony: Option<&Testimony>,
-) {
-    let Some(Testimony { user, scopes, session }) = testimony else { return };
-    if needs.has(Attribute::User) {
-        pairs.extend(user.as_ref().map(|(_, uid)| ("user", uid.clone())));
-    }
-    // By the user's token: the agent's own hands nothing on.
-    let delegated =
-        caller.proved.user.as_ref().filter(|proof| needs.has(Attribute::Delegation) && proof.delegates(rules));
-    if let Some(proof) = delegated {
-        let depth = i64::try_from(proof.depth).unwrap_or(i64::MAX);
-        let agents = proof.before.iter().map(String::as_str).chain([caller.agent.as_str()]).map(text);
-        let members = [
-            ("depth", depth.into()),
-            ("actor", text(caller.agent.as_str())),
-            ("agents", Value::set(agents, None)),
-            ("unbroken", Value::from(proof.is_unbroken())),
-        ];
-        pairs.push(("delegation", record(members)));
-    }
-    if needs.has(Attribute::Scopes) {
-        pairs.extend(scopes.clone().map(|scopes| ("scopes", scopes)));
-    }
-    if needs.has(Attribute::Session) {
-        pairs.push(("session", session.clone()));
-    }
+/// What the token says that speaks for the call.
+fn add_proved(pairs: &mut Vec<(&'static str, Value)>, needs: Needs, testimony: &Testimony) {
+    let Testimony { user, delegation, scopes, session } = testimony;
+    let mut add = |attribute, name, value: Option<&Value>| {
+        pairs.extend(value.filter(|_| needs.has(attribute)).map(|value| (name, value.clone())));
+    };
+    add(Attribute::User, "user", user.as_ref().map(|(_, uid)| uid));
+    add(Attribute::Delegation, "delegation", delegation.as_ref());
+    add(Attribute::Scopes, "scopes", scopes.as_ref());
+    add(Attribute::Session, "session", Some(session));
 }
 
 fn now(facts: &Facts) -> Option<Value> {

@@ -6,6 +6,7 @@ use super::cedar::{Entity, EntityUID, Value};
 use super::context::{moment, record, text, texts};
 use super::entities::store::Store;
 use super::lately;
+use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::token::holder::Proof;
 use crate::authz::token::{Authority, Rules};
 
@@ -14,6 +15,8 @@ use crate::authz::token::{Authority, Rules};
 pub struct Testimony {
     /// The user that it is about.
     pub user: Option<(Arc<Entity>, Value)>,
+    /// `context.delegation`
+    pub delegation: Option<Value>,
     /// `context.scopes`
     pub scopes: Option<Value>,
     /// `context.session`
@@ -26,7 +29,7 @@ const MAX_BYTES: usize = 4 * 1024;
 impl Testimony {
     /// What the token says that proves something of the caller.
     #[must_use]
-    pub fn of(proof: &Proof, rules: &Rules, store: &Store) -> Self {
+    pub fn of(proof: &Proof, agent: &SpiffeId, rules: &Rules, store: &Store) -> Self {
         let (token, claims) = (&proof.token, &proof.token.claims);
         // Of a JWT-SVID the specification says who, for whom and until when: the rest is no more than its trust domain's word.
         let said = matches!(token.authority, Authority::Issuer(_)).then_some(claims);
@@ -43,6 +46,7 @@ impl Testimony {
         }
         Self {
             user: user.map(|user| (user.clone(), Value::from(EntityUID::clone(user.uid())))),
+            delegation: proof.delegates(rules).then(|| delegation(proof, agent)),
             scopes: said.and_then(|said| said.scopes.as_deref()).map(texts),
             session: record(session),
         }
@@ -56,4 +60,15 @@ impl Testimony {
         let bytes = scopes.chain(&claims.audiences).chain(&claims.amr).map(String::len).sum::<usize>();
         bytes <= MAX_BYTES && testimony.user.as_ref().is_none_or(|(user, _)| lately::is_small(user))
     }
+}
+
+fn delegation(proof: &Proof, agent: &SpiffeId) -> Value {
+    let depth = i64::try_from(proof.depth).unwrap_or(i64::MAX);
+    let agents = proof.before.iter().map(String::as_str).chain([agent.as_str()]).map(text);
+    record([
+        ("depth", depth.into()),
+        ("actor", text(agent.as_str())),
+        ("agents", Value::set(agents, None)),
+        ("unbroken", Value::from(proof.is_unbroken())),
+    ])
 }

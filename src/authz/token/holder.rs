@@ -186,8 +186,8 @@ pub fn hold(tokens: &Tokens, rules: &Rules, peer: &Peer<'_>) -> Result<Proved, R
         Tokens::Verified(all) => all,
     };
     let mut proved = Proved::default();
-    let (before, own): (Vec<&Believed>, Vec<&Believed>) = all.iter().partition(|token| token.role == Role::Chain);
-    for Believed { role, scheme, token } in &own {
+    let own = || all.iter().filter(|believed| believed.role != Role::Chain);
+    for Believed { role, scheme, token } in own() {
         check_role(*role, token, rules)?;
         check_scheme(*scheme, token)?;
         let proof = Some(hold_one(token, rules, peer)?);
@@ -196,13 +196,14 @@ pub fn hold(tokens: &Tokens, rules: &Rules, peer: &Peer<'_>) -> Result<Proved, R
             Role::User | Role::Chain => proved.user = proof,
         }
     }
-    let before: Vec<&Token> = before.into_iter().map(|believed| &*believed.token).collect();
+    let before: Vec<&Token> =
+        all.iter().filter(|believed| believed.role == Role::Chain).map(|believed| &*believed.token).collect();
     if !before.is_empty() {
         hold_chain(&before, proved.user.as_mut(), rules)?;
     }
     // Last, when nothing else is wrong: a signature is what costs most. One header has the scheme, so one token may be bound.
     let bound = |Believed { token, .. }: &Believed| token.claims.confirmation.key.map(|key| (token.digest, key));
-    match own.into_iter().find_map(bound) {
+    match own().find_map(bound) {
         Some((token, key)) => {
             let bound = Bound { token: &token, key: &key };
             proved.possession = Some(dpop::check(bound, &peer.asked, &rules.proofs)?);
@@ -247,6 +248,10 @@ fn check_role(role: Role, token: &Token, rules: &Rules) -> Result<(), Refused> {
 }
 
 fn has_user(token: &Token, rules: &Rules) -> bool {
+    *token.is_users.get_or_init(|| is_users(token, rules))
+}
+
+fn is_users(token: &Token, rules: &Rules) -> bool {
     let (claims, Authority::Issuer(at)) = (&token.claims, &token.authority) else { return false };
     let Some(issuer) = rules.issuers.get(*at) else { return false };
     let has = |name: &String| claims.names.contains(name);

@@ -65,8 +65,10 @@ pub struct Token {
     pub role: Role,
     /// SHA-256 of its text.
     pub digest: [u8; 32],
-    /// For whom the caller acts by it, once it was asked for.
+    /// For whom the caller acts by it, once that was asked for.
     pub(super) behalf: OnceLock<Option<Arc<Behalf>>>,
+    /// Whether it is a user's, likewise.
+    pub(super) is_users: OnceLock<bool>,
     leeway_seconds: i64,
 }
 
@@ -130,6 +132,7 @@ pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64
                 role,
                 digest,
                 behalf: OnceLock::new(),
+                is_users: OnceLock::new(),
                 leeway_seconds: issuer.leeway_seconds,
             }
         }
@@ -139,7 +142,16 @@ pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64
             }
             check_audience(&claims.audiences, &rules.svid_audiences)?;
             check_lifetime(&claims, SVID_MAX_LIFETIME_SECONDS, now)?;
-            Token { authority, claims, key, role, digest, behalf: OnceLock::new(), leeway_seconds: SVID_LEEWAY_SECONDS }
+            Token {
+                authority,
+                claims,
+                key,
+                role,
+                digest,
+                behalf: OnceLock::new(),
+                is_users: OnceLock::new(),
+                leeway_seconds: SVID_LEEWAY_SECONDS,
+            }
         }
     };
     token.check_time(now)?;
@@ -302,6 +314,15 @@ pub(crate) mod tests {
     /// A token as if it had been believed.
     pub fn token(authority: Authority, claims: Claims) -> Token {
         let key = KeySet::parse(KEYS, Use::Signatures).unwrap().find(None).unwrap().clone();
-        Token { authority, claims, key, role: Role::User, digest: [0; 32], behalf: OnceLock::new(), leeway_seconds: 0 }
+        Token {
+            authority,
+            claims,
+            key,
+            role: Role::User,
+            digest: [0; 32],
+            behalf: OnceLock::new(),
+            is_users: OnceLock::new(),
+            leeway_seconds: 0,
+        }
     }
 }
