@@ -119,10 +119,10 @@ def test_two_proofs_are_none(shared: tuple[Mesh, Idp]) -> None:
 def test_a_key_binds_a_token_that_nothing_else_binds(shared: tuple[Mesh, Idp]) -> None:
     mesh, idp = shared
     # No workload is configured for this client.
-    unbound = call(mesh, idp.user_token(client="coder"), None, scheme="Bearer")
+    unbound = call(mesh, idp.user_token(client="scraper"), None, scheme="Bearer")
     assert mesh.record(str(unbound.decision_id))["reason"] == "token_unbound"
     key = DpopKey()
-    bound = idp.user_token(client="coder", dpop=key)
+    bound = idp.user_token(client="scraper", dpop=key)
     assert call(mesh, bound, key.proof("POST", URL, token=bound)).status == 200
 
 

@@ -211,7 +211,7 @@ def test_an_agent_whose_user_has_logged_out_can_do_nothing(
 ) -> None:
     """The provider itself makes and sends the logout token."""
     idp = start_idp()
-    told = tokens(idp).replace("[[issuer]]", '[[issuer]]\nlogout_audiences = ["support-bot"]')
+    told = tokens(idp).replace("[[issuer]]", '[[issuer]]\nleeway_seconds = 0\nlogout_audiences = ["support-bot"]')
     before = idp.user_token(claims=fresh(sid="session-1"), scope="crm:write")
     mesh = start_mesh(bundle=bundle, tokens=told)
     channel = f"http://127.0.0.1:{mesh.ports.palisade_admin}/backchannel-logout"
