@@ -174,13 +174,12 @@ fn prove(target: Option<&Target>, settings: &Settings, tokens: &Tokens, peer: &P
     }
     let proved = token::hold(tokens, &settings.tokens, peer)?;
     proved.is_for(&target.audiences)?;
-    // Whoever has no token yet learns from the metadata where to get one (RFC 9728).
-    let path = peer.asked.http.and_then(|http| canonical_path(&http.path).ok());
-    if target.tokens == TokenUse::Require
-        && proved.speaks().is_none()
-        && !path.is_some_and(|path| target.has_metadata_at(&path))
-    {
-        return Err(Reason::TokenAbsent.into());
+    if target.tokens == TokenUse::Require && proved.speaks().is_none() {
+        // Whoever has no token yet learns from the metadata where to get one (RFC 9728).
+        let path = peer.asked.http.and_then(|http| canonical_path(&http.path).ok());
+        if !path.is_some_and(|path| target.has_metadata_at(&path)) {
+            return Err(Reason::TokenAbsent.into());
+        }
     }
     Ok(proved)
 }

@@ -12,7 +12,7 @@ use crate::authz::request::Request;
 use crate::authz::token::presented::{Role, find};
 use crate::authz::token::{Authority, Believed, Keyring, Refused, Rules, Token, Tokens, verify};
 
-/// How many tokens are remembered: places, and tokens at each. Most take some 3 KB.
+/// How many tokens are remembered: places, and tokens at each, of at most 8 KiB of text and what it says.
 const PLACES: usize = 512;
 const AT_EACH: usize = 4;
 

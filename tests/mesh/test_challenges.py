@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import ssl
 import time
 import urllib.parse
@@ -14,6 +13,7 @@ from pathlib import Path
 import httpx2
 import mcp
 import pytest
+from bundles import at_any_hour
 from conftest import running_mesh
 from idp import Idp
 from journals import ran
@@ -28,7 +28,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from demo import sdk, wire
-from demo.mesh import ROOT, Mesh
+from demo.mesh import Mesh
 from demo.names import AGENTS
 
 METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
@@ -73,12 +73,7 @@ keys = {{ {inline} }}
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("challenges") / "bundle"
-    shutil.copytree(ROOT / "cedar", folder)
-    guardrails = folder / "policies" / "guardrails.cedar"
-    text = guardrails.read_text()
-    start = text.index('@id("changes-in-office-hours")')
-    guardrails.write_text(text[:start] + text[text.index("@id(", start + 4) :])
+    folder = at_any_hour(tmp_path_factory.mktemp("challenges") / "bundle")
     targets = folder / "targets.toml"
     asks = [f'audiences = ["{RESOURCE}"]', f'resource_metadata = "{METADATA}"', f'step_up_url = "{LOGIN}"']
     required = "\n".join(['tokens = "require"', *asks])

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from bundles import at_any_hour
 from conftest import running_mesh
 from idp import RESOURCE, Idp
 
 from demo import wire
-from demo.mesh import ROOT, Mesh
+from demo.mesh import Mesh
 from demo.names import AGENTS
 from demo.processes import wait_until
 
@@ -57,13 +57,7 @@ keys = {{ {inline} }}
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default bundle without its office hours, and with a permit that needs a token."""
-    folder = tmp_path_factory.mktemp("tokens") / "bundle"
-    shutil.copytree(ROOT / "cedar", folder)
-    guardrails = folder / "policies" / "guardrails.cedar"
-    text = guardrails.read_text()
-    start = text.index('@id("changes-in-office-hours")')
-    end = text.find("@id(", start + 4)
-    guardrails.write_text(text[:start] + (text[end:] if end > 0 else ""))
+    folder = at_any_hour(tmp_path_factory.mktemp("tokens") / "bundle")
     (folder / "policies" / "tokens.cedar").write_text(POLICIES)
     return folder
 

@@ -16,7 +16,7 @@ PATH=$PATH:/usr/local/go/bin
 export PATH
 demo/require.sh go cc
 
-echo "palisade: building SPIRE $VERSION into $tools (for the tests: 10 minutes on two cores, 4 GB meanwhile, 200 MB in the end, once) ..."
+echo "palisade: building SPIRE $VERSION into $tools (for the tests, once: 18 minutes of CPU time, 4 GB meanwhile, 200 MB in the end) ..."
 mkdir -p .tools
 work=$(mktemp -d "$PWD/.tools/spire-build.XXXXXX")
 trap 'chmod -R u+w "$work" && rm -rf "$work"' EXIT

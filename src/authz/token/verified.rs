@@ -110,7 +110,7 @@ pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64
     };
     let key = signed_by(&compact, &authority, keys)?;
     let (mut claims, digest) = (Claims::read(&json)?, sha256(text.as_bytes()));
-    let token = match named.and_then(|at| rules.issuers.get(at)) {
+    let leeway_seconds = match named.and_then(|at| rules.issuers.get(at)) {
         Some(issuer) => {
             if let Some(name) = OF_OTHERS.iter().find(|name| json.get(name).is_some()) {
                 return Err(Refused::new(Reason::TokenTypeRefused, format!("`{name}` is of no access token")));
@@ -125,16 +125,7 @@ pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64
                 let detail = format!("more than {} actors", issuer.max_delegation_depth);
                 return Err(Refused::new(Reason::TokenDelegationTooDeep, detail));
             }
-            Token {
-                authority,
-                claims,
-                key,
-                role,
-                digest,
-                behalf: OnceLock::new(),
-                is_users: OnceLock::new(),
-                leeway_seconds: issuer.leeway_seconds,
-            }
+            issuer.leeway_seconds
         }
         None => {
             if claims.audiences.len() != 1 {
@@ -142,18 +133,11 @@ pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64
             }
             check_audience(&claims.audiences, &rules.svid_audiences)?;
             check_lifetime(&claims, SVID_MAX_LIFETIME_SECONDS, now)?;
-            Token {
-                authority,
-                claims,
-                key,
-                role,
-                digest,
-                behalf: OnceLock::new(),
-                is_users: OnceLock::new(),
-                leeway_seconds: SVID_LEEWAY_SECONDS,
-            }
+            SVID_LEEWAY_SECONDS
         }
     };
+    let (behalf, is_users) = (OnceLock::new(), OnceLock::new());
+    let token = Token { authority, claims, key, role, digest, behalf, is_users, leeway_seconds };
     token.check_time(now)?;
     Ok(token)
 }
