@@ -3,11 +3,11 @@
 mod check;
 pub mod dpop;
 mod files;
-mod keys;
 mod places;
 pub mod sessions;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::fmt;
 use std::net::SocketAddr;
