@@ -10,8 +10,8 @@ use cedar_policy::{AuthorizationError, Decision as CedarDecision, PolicyId, Resp
 use super::decision::{Decision, Evaluation, Verdict};
 use super::facts::Facts;
 use super::identity::IdentitySource;
-use super::policy::context::Needs;
 use super::policy::engine;
+use super::policy::needs::Needs;
 use super::policy::parts::Parts;
 use super::policy::{Bundle, PolicyInfo, Reference};
 use super::reason::Reason;

@@ -15,6 +15,7 @@ pub mod lately;
 pub mod links;
 pub mod literals;
 pub mod load;
+pub mod needs;
 pub mod nesting;
 pub mod parts;
 pub mod policies;

@@ -12,7 +12,7 @@ use cedar_policy::Response;
 use palisade::authz::comparison;
 use palisade::authz::decision::Decision;
 use palisade::authz::identity::IdentitySource;
-use palisade::authz::policy::context::Needs;
+use palisade::authz::policy::needs::Needs;
 use palisade::authz::policy::parts::Parts;
 use palisade::authz::reason::Reason;
 use palisade::authz::request::Request;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::cedar::{Context, Entity};
 use super::index::Candidate;
+use super::needs::Needs;
 use super::scope::Known;
 
 /// Everything a query is about. Only [`Engine::query`](super::engine::Engine::query) makes one, with the
@@ -13,8 +14,9 @@ pub struct Query {
     principal: Arc<Known>,
     resource: Arc<Known>,
     candidates: Vec<Candidate>,
+    needs: Needs,
     context: Context,
-    others: Vec<Arc<Entity>>,
+    user: Option<Arc<Entity>>,
 }
 
 impl Query {
@@ -23,10 +25,10 @@ impl Query {
         action: usize,
         principal: Arc<Known>,
         resource: Arc<Known>,
-        candidates: Vec<Candidate>,
-        (context, others): (Context, Vec<Arc<Entity>>),
+        (candidates, needs): (Vec<Candidate>, Needs),
+        (context, user): (Context, Option<Arc<Entity>>),
     ) -> Self {
-        Self { action, principal, resource, candidates, context, others }
+        Self { action, principal, resource, candidates, needs, context, user }
     }
 
     /// The index of the action.
@@ -60,10 +62,16 @@ impl Query {
         &self.context
     }
 
-    /// The entities in the context that are of this call alone, each with all its ancestors.
+    /// What the candidates can read.
     #[must_use]
-    pub fn others(&self) -> &[Arc<Entity>] {
-        &self.others
+    pub const fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// The user in the context, with all its ancestors: an entity of this call alone.
+    #[must_use]
+    pub const fn user(&self) -> Option<&Arc<Entity>> {
+        self.user.as_ref()
     }
 
     pub(super) fn into_candidates(self) -> Vec<Candidate> {

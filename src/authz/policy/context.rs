@@ -1,12 +1,12 @@
-//! The context of a query: which attributes there are, which of them the policies of an action can read,
-//! and how they are made.
+//! The context of a query: which attributes there are, and how they are made.
 
 use std::fmt::Display;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::cedar::{AttributeType, Context, Expr, ExprKind, Type, Value, Var, extension_value};
+use super::cedar::{AttributeType, Context, Type, Value, extension_value};
+use super::needs::Needs;
 use super::parts::Parts;
 use super::shape::Shape;
 use super::testimony::Testimony;
@@ -16,7 +16,7 @@ use crate::authz::hex;
 
 /// The attributes of `context` that Palisade supplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attribute {
+pub(super) enum Attribute {
     Now,
     Local,
     Request,
@@ -31,121 +31,30 @@ enum Attribute {
 }
 
 impl Attribute {
-    const ALL: [(Self, &'static str); 11] = [
+    pub(super) const ALL: [(Self, &'static str); 11] = [
         (Self::Now, "now"),
         (Self::Local, "local"),
         (Self::Request, "request"),
         (Self::Body, "body"),
         (Self::Mcp, "mcp"),
         (Self::A2a, "a2a"),
-        (Self::User, "user"),
+        (Self::User, Self::USER),
         (Self::Delegation, "delegation"),
         (Self::Scopes, "scopes"),
         (Self::Session, "session"),
         (Self::Input, "input"),
     ];
 
-    const fn bit(self) -> u16 {
+    /// The one that is an entity.
+    pub(super) const USER: &'static str = "user";
+
+    pub(super) const fn bit(self) -> u16 {
         1 << self as u16
     }
 
-    fn named(name: &str) -> Option<Self> {
+    pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, known)| *known == name).map(|(attribute, _)| *attribute)
     }
-}
-
-/// What of a context is read: attributes, and of `input` members.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    attributes: u16,
-    /// A bit per member, by a hash of its name: two members that share one are both made, which is but slower.
-    input: u64,
-}
-
-impl Needs {
-    /// Everything.
-    pub const ALL: Self = Self { attributes: u16::MAX, input: u64::MAX };
-
-    /// What evaluating `condition` can read. Any use of `context` other than reading or testing one attribute
-    /// (`context == {…}`) needs them all, and so it is with `context.input` and its members.
-    #[must_use]
-    pub fn of(condition: &Expr) -> Self {
-        let is_context = |expr: &Expr| matches!(expr.expr_kind(), ExprKind::Var(Var::Context));
-        let is_input = |expr: &Expr| match expr.expr_kind() {
-            ExprKind::GetAttr { expr, attr } => attr == "input" && is_context(expr),
-            _ => false,
-        };
-        // How often `context` and `context.input` are there without one attribute of them being read.
-        let (mut needs, mut contexts, mut inputs) = (Self::default(), 0_isize, 0_isize);
-        for expr in condition.subexpressions() {
-            contexts += isize::from(is_context(expr));
-            inputs += isize::from(is_input(expr));
-            let (of, name, below) = match expr.expr_kind() {
-                ExprKind::GetAttr { expr, attr } | ExprKind::HasAttr { expr, attr } => (expr, attr.as_str(), None),
-                ExprKind::ExtHasAttr { expr, attrs } => (expr, attrs.first().as_str(), attrs.get(1)),
-                _ => continue,
-            };
-            if is_context(of) {
-                contexts -= 1;
-                needs.attributes |= Attribute::named(name).map_or(u16::MAX, Attribute::bit);
-                // `context has input.a`
-                needs.input |= below.filter(|_| name == "input").map_or(0, |name| member_bit(name));
-            } else if is_input(of) {
-                inputs -= 1;
-                needs.input |= member_bit(name);
-            }
-        }
-        match (contexts, inputs) {
-            (0, 0) => needs,
-            (0, _) => Self { input: u64::MAX, ..needs },
-            _ => Self::ALL,
-        }
-    }
-
-    /// Both.
-    #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self { attributes: self.attributes | other.attributes, input: self.input | other.input }
-    }
-
-    /// Whether arguments of the call are among them.
-    #[must_use]
-    pub const fn has_input(self) -> bool {
-        self.has(Attribute::Input)
-    }
-
-    /// Whether something is that tokens say.
-    #[must_use]
-    pub const fn has_testimony(self) -> bool {
-        self.has(Attribute::User)
-            || self.has(Attribute::Delegation)
-            || self.has(Attribute::Scopes)
-            || self.has(Attribute::Session)
-    }
-
-    /// Whether the user is among them.
-    #[must_use]
-    pub const fn has_user(self) -> bool {
-        self.has(Attribute::User)
-    }
-
-    /// Whether this argument of the call is.
-    #[must_use]
-    pub fn has_member(self, name: &str) -> bool {
-        self.has_input() && self.input & member_bit(name) != 0
-    }
-
-    const fn has(self, attribute: Attribute) -> bool {
-        self.attributes & attribute.bit() != 0
-    }
-}
-
-/// FNV-1a, folded to one of 64 bits.
-fn member_bit(name: &str) -> u64 {
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    1 << (hash >> 58)
 }
 
 /// Checks that an action's context is what Palisade supplies, so that no query can fail to fit it: every

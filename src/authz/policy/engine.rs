@@ -15,9 +15,9 @@ use super::cedar::{
     Context, Entities, Entity, EntityUID, EntityUIDEntry, EvaluationError, Evaluator, Expr, Extensions, Literal,
     NoEntitiesSchema, Policy, Request, SlotEnv, TCComputation, Value, ValueKind,
 };
-use super::context::Needs;
 use super::demands::Demands;
 use super::index::{At, Candidate, Found, Index, Keys, Relevant};
+use super::needs::{Needs, Party};
 use super::scope::{ActionScope, Known, Names, Scope};
 
 /// What is said about a policy in records and explanations.
@@ -210,7 +210,7 @@ impl Engine {
     }
 
     /// A query: an action (from [`Engine::action`]), a principal and a resource with their ancestors, and the context with the
-    /// entities in it, made once it is known what of it the candidates can read.
+    /// user in it, made once it is known what of it the candidates can read.
     ///
     /// # Errors
     /// What `context` says.
@@ -219,10 +219,11 @@ impl Engine {
         action: usize,
         principal: Arc<Known>,
         resource: Arc<Known>,
-        context: impl FnOnce(Needs) -> Result<(Context, Vec<Arc<Entity>>), E>,
+        context: impl FnOnce(Needs) -> Result<(Context, Option<Arc<Entity>>), E>,
     ) -> Result<Query, E> {
-        let (candidates, needs) = self.candidates(action, &principal, &resource);
-        Ok(Query::of(action, principal, resource, candidates, context(needs)?))
+        let candidates = self.candidates(action, &principal, &resource);
+        let context = context(candidates.1)?;
+        Ok(Query::of(action, principal, resource, candidates, context))
     }
 
     /// The policies whose scope holds for an action, a principal and a resource, in the order of the bundle; and what of the
@@ -372,8 +373,15 @@ impl Engine {
     fn evaluate(&self, query: &Query, mut visit: impl FnMut(&Compiled, Result<bool, &'static str>)) -> Option<()> {
         let action = self.actions.get(query.action())?;
         let extensions = Extensions::all_available();
-        let parts = [query.principal(), query.resource(), &action.known];
-        let slice = parts.map(|known| known.entity().clone()).into_iter().chain(query.others().iter().cloned());
+        // Of the others no more is read than their uids.
+        let parties = [
+            (Party::Principal, Some(query.principal().entity())),
+            (Party::Action, Some(action.known.entity())),
+            (Party::Resource, Some(query.resource().entity())),
+            (Party::User, query.user()),
+        ];
+        let needed = parties.into_iter().filter(|(party, _)| query.needs().looks_into(*party));
+        let slice = needed.filter_map(|(_, entity)| entity.cloned());
         // Each entity carries its whole ancestry, so there is nothing to compute and nothing to conflict.
         let entities = Entities::new()
             .add_entities(slice, None::<&NoEntitiesSchema>, TCComputation::AssumeAlreadyComputed, extensions)

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::bundle::Bundle;
 use super::candidates::Query;
-use super::context::{self, Needs};
+use super::context;
+use super::needs::{Needs, Party};
 use super::parts::Parts;
 use super::shape::Mismatch;
 use crate::authz::call::{Call, Resource};
@@ -59,9 +60,9 @@ impl Bundle {
             });
             let speaks = parts.caller.proved.speaks().filter(|_| needs.has_testimony());
             let testimony = speaks.and_then(|proof| self.testimony(proof, &parts.caller.agent, parts.rules));
-            let user = testimony.as_ref().and_then(|testimony| testimony.user.as_ref()).filter(|_| needs.has_user());
-            let others = user.map(|(user, _)| user.clone()).into_iter().collect();
-            Ok((context::build(needs, parts, call, input.transpose()?, testimony.as_deref()), others))
+            let user = testimony.as_ref().and_then(|testimony| testimony.user.as_ref());
+            let user = user.filter(|_| needs.looks_into(Party::User)).map(|(user, _)| user.clone());
+            Ok((context::build(needs, parts, call, input.transpose()?, testimony.as_deref()), user))
         })
     }
 

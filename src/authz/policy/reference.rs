@@ -80,7 +80,7 @@ impl Reference {
         let core: &cedar::Entities = entities.as_ref();
         let unread = own.filter(|entity| !matches!(core.entity(entity.uid()), cedar::Dereference::Data(_)));
         // A user is more than a file says of it: its groups and claims are the token's.
-        let own = unread.chain(query.others().iter().cloned());
+        let own = unread.chain(query.user().cloned());
         let own: Vec<_> = own.map(|entity| cedar_policy::Entity::from((*entity).clone())).collect();
         let request = cedar::Request::new(
             known(query.principal().uid()),
@@ -115,7 +115,7 @@ fn others(bundle: &Bundle, query: &Query) -> Vec<Arc<Entity>> {
         Context::RestrictedResidual(_) => HashSet::new(),
     };
     let named: Vec<Arc<Entity>> = named.iter().filter_map(get).collect();
-    let roots = named.iter().chain(query.others()).chain([query.principal().entity(), query.resource().entity()]);
+    let roots = named.iter().chain(query.user()).chain([query.principal().entity(), query.resource().entity()]);
     let above: HashSet<&EntityUID> = roots.flat_map(|entity| entity.ancestors()).collect();
     above.into_iter().filter_map(get).chain(named.iter().cloned()).collect()
 }

@@ -14,7 +14,8 @@ use super::cedar::{
     self, ActionConstraint, BinaryOp, EntityType, EntityUID, ExprKind, PolicyCheck, RequestEnv, Template, Type,
     Typechecker, TypedExpr, ValidatorSchema, Var,
 };
-use super::context::{self, Needs};
+use super::context;
+use super::needs::Needs;
 
 /// Policies may dereference principal, action, resource and entities of the context, and no further:
 /// that keeps the entities of a query a handful (Cedar RFC 76).

@@ -82,7 +82,7 @@ impl Asked {
         let (principal, resource) = (self.entity(&ask.principal), self.entity(&ask.resource));
         let action = self.engine.action(ask.action).unwrap();
         let core: &cedar::Context = context.as_ref();
-        let whole = |_| Ok::<_, std::convert::Infallible>((core.clone(), Vec::new()));
+        let whole = |_| Ok::<_, std::convert::Infallible>((core.clone(), None));
         let Ok(query) = self.engine.query(action, principal.clone(), resource.clone(), whole);
         let known = |uid: &EntityUID| EntityUIDEntry::known(uid.clone(), None);
         let action_uid = self.engine.action_uid(action).unwrap();
