@@ -102,7 +102,7 @@ impl<'a> Headers<'a> {
         match (first, values.next()) {
             (_, Some(_)) => Err(Duplicate),
             // XFCC separates its own elements by commas; its last element is what counts either way.
-            (Some(value), None) if self.joined && name != "x-forwarded-client-cert" && value.contains(',') => {
+            (Some(value), None) if self.joined && name != "x-forwarded-client-cert" && has_comma(value) => {
                 Err(Duplicate)
             }
             (value, None) => Ok(value),
@@ -131,7 +131,11 @@ impl<'a> Headers<'a> {
 /// takes for anything.
 #[must_use]
 pub fn header_text(bytes: &[u8]) -> Cow<'_, str> {
-    std::str::from_utf8(bytes).map_or_else(|_| bytes.iter().copied().map(char::from).collect(), Cow::Borrowed)
+    simdutf8::basic::from_utf8(bytes).map_or_else(|_| bytes.iter().copied().map(char::from).collect(), Cow::Borrowed)
+}
+
+fn has_comma(value: &str) -> bool {
+    memchr::memchr(b',', value.as_bytes()).is_some()
 }
 
 /// Headers that decide something, so that two of them are one too many.
@@ -207,7 +211,7 @@ impl HttpRequest<'_> {
                 lookalike |= is_lookalike(name);
             } else if let Some(bit) = SINGLE.iter().position(|single| *single == name) {
                 let bit = 1_u32 << bit;
-                duplicate |= seen & bit != 0 || (self.headers.joined && value.contains(','));
+                duplicate |= seen & bit != 0 || (self.headers.joined && has_comma(value));
                 seen |= bit;
             } else {
                 overrides |= OVERRIDES.contains(&name);

@@ -34,7 +34,7 @@ impl<'a> Payload<'a> {
     /// # Errors
     /// If it is a number or no UTF-8.
     pub fn text(self) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| Malformed)
+        simdutf8::basic::from_utf8(self.bytes()?).map_err(|_| Malformed)
     }
 }
 

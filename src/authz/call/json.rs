@@ -46,7 +46,7 @@ impl<'a> Json<'a> {
     /// # Errors
     /// As [`Json::parse`].
     pub fn parse_or_at(bytes: &'a [u8], limits: &Limits) -> Result<Self, (Reason, usize)> {
-        let text = std::str::from_utf8(bytes).map_err(|error| (Reason::JsonMalformed, error.valid_up_to()))?;
+        let text = simdutf8::compat::from_utf8(bytes).map_err(|error| (Reason::JsonMalformed, error.valid_up_to()))?;
         let mut reader = Reader {
             text,
             bytes: text.as_bytes(),
