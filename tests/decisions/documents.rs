@@ -100,7 +100,9 @@ fn load_with(file: &str, change: impl Fn(&str) -> String) -> Result<(), String> 
 
 /// A target of its own, whose keys a document shows.
 fn target(keys: &str) -> Result<(), String> {
-    let text = format!("\n[[target]]\nname = \"shown\"\nprotocol = \"http\"\n{keys}\n[target.match]\nauthority = \"shown.example\"\n");
+    let text = format!(
+        "\n[[target]]\nname = \"shown\"\nprotocol = \"http\"\n{keys}\n[target.match]\nauthority = \"shown.example\"\n"
+    );
     load_with("targets.toml", |before| format!("{before}{text}"))
 }
 
