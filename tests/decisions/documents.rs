@@ -142,6 +142,12 @@ fn configuration_in_documents_is_taken() {
 fn configuration_that_lacks_something_is_refused() {
     let domain = "[[trust_domain]]\nname = \"example.org\"\nkeys = { file = \"bundle.json\" }\n";
     assert!(start_with(domain).is_err_and(|error| error.contains("no `[[token]]`")), "{domain}");
+    let with = |role: &str| {
+        let token = format!("[[token]]\nheader = \"authorization\"\nrole = \"{role}\"\n");
+        start_with(&format!("{token}[svid]\naudiences = [\"palisade\"]\n{domain}"))
+    };
+    assert_eq!(with("agent"), Ok(()));
+    assert!(with("user").is_err_and(|error| error.contains("no `[[token]]` has the role `agent`")));
     assert!(start_with("[recrod]\npath = \"-\"\n").is_err());
     assert!(target("origin = [\"https://shown.example\"]\n").is_err());
 }

@@ -282,11 +282,12 @@ fn each_hostile_token_is_refused_for_its_own_reason() {
     assert!(ids.len() > 150, "{}", ids.len());
 }
 
-/// The reasons that no case of a request is about, because they need tokens: those of the hostile ones here and in [`proofs`],
-/// and those that the tests of what tokens prove and policies demand say to be the answer.
+/// The reasons that no case of a request is about, because they need tokens: those of hostile tokens and proofs, and those that
+/// the tests in this folder expect.
 pub fn reasons() -> BTreeSet<String> {
-    let tests = [include_str!("tokens/caller.rs"), include_str!("tokens/chains.rs"), include_str!("tokens/demands.rs")];
-    let expected = Reason::ALL.iter().filter(|reason| tests.iter().any(|test| support::expects(test, **reason)));
+    let tests =
+        support::walk(&support::here("tokens"), ".rs").iter().map(|path| support::read(path)).collect::<String>();
+    let expected = Reason::ALL.iter().filter(|reason| support::expects(&tests, **reason));
     let hostile = cases().into_iter().map(|case| case.reason).filter(|reason| reason != "verified");
     hostile.chain(proofs::reasons()).chain(expected.map(|reason| reason.code().to_owned())).collect()
 }
