@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import conftest
 import pytest
 from fetches import fetched, fetches, looked
 from idp import Idp
@@ -55,7 +54,7 @@ class Load:
     def _run(self, at: int, next_token: Callable[[], str]) -> None:
         try:
             while not self._stop.is_set():
-                answer = decided(self._mesh, next_token())
+                answer = delete(self._mesh, next_token())
                 if answer.status != 200:
                     self.refusals.append(answer)
                 self._calls[at] += 1
@@ -82,10 +81,6 @@ class Load:
 
 def token(idp: Idp, alg: str = "ES256") -> str:
     return idp.user_token(claims=fresh(), scope="crm:write", alg=alg)
-
-
-def decided(mesh: Mesh, presented: str) -> wire.Answer:
-    return conftest.decided(lambda: delete(mesh, presented))
 
 
 @pytest.fixture
@@ -119,7 +114,7 @@ def test_keys_rotate_under_load_without_a_refusal(quick: tuple[Mesh, Idp]) -> No
             looked(mesh, OWNER)
             load.go_on()
             for gone in old:
-                answer = decided(mesh, gone)
+                answer = delete(mesh, gone)
                 assert (answer.status, reason(mesh, answer)) == (401, "token_key_unknown")
             old = new
     load.check()
@@ -168,7 +163,7 @@ def test_a_provider_that_is_down_slow_or_endless_refuses_nobody(quick: tuple[Mes
         before = fetches(mesh, OWNER, "failure")
         while fetches(mesh, OWNER, "failure") == before:
             for one in presented:
-                assert decided(mesh, one).status == 200, how
+                assert delete(mesh, one).status == 200, how
         idp.up()
         idp.behave("/jwks")
         fetched(mesh, OWNER, "success")
@@ -193,8 +188,8 @@ def test_keys_that_are_too_old_are_none_until_there_are_others(
     presented = token(idp)
     wait_until(lambda: delete(mesh, presented).status == 200, "its keys", SECONDS)
     idp.down()
-    wait_until(lambda: decided(mesh, presented).status == 503, "the end of its keys", SECONDS)
-    answer = decided(mesh, presented)
+    wait_until(lambda: delete(mesh, presented).status == 503, "the end of its keys", SECONDS)
+    answer = delete(mesh, presented)
     assert (answer.status, reason(mesh, answer)) == (503, "token_keys_unavailable")
     idp.up()
     wait_until(lambda: delete(mesh, presented).status == 200, "its keys again", SECONDS)

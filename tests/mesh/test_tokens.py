@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from bundles import at_any_hour
-from conftest import running_mesh
+from conftest import decided, running_mesh
 from fetches import fetched
 from idp import RESOURCE, Idp
 
@@ -77,8 +77,11 @@ def shared(idp: Idp, bundle: Path) -> Iterator[tuple[Mesh, Idp]]:
 
 
 def delete(mesh: Mesh, token: str | None, agent: str = "support-bot") -> wire.Answer:
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    return wire.call_tool(mesh.as_agent(agent), RESTRICTED, {"customer_id": 999}, headers=headers)
+    return restricted(mesh, agent, {"authorization": f"Bearer {token}"} if token else {})
+
+
+def restricted(mesh: Mesh, agent: str, headers: dict[str, str]) -> wire.Answer:
+    return decided(lambda: wire.call_tool(mesh.as_agent(agent), RESTRICTED, {"customer_id": 999}, headers=headers))
 
 
 def reason(mesh: Mesh, answer: wire.Answer) -> str:
@@ -129,7 +132,7 @@ def test_each_agent_of_a_chain_proves_its_step(shared: tuple[Mesh, Idp]) -> None
         headers = {"authorization": f"Bearer {token}"}
         if before:
             headers["x-delegation"] = ", ".join(before)
-        return wire.call_tool(mesh.as_agent(agent), RESTRICTED, {"customer_id": 999}, headers=headers)
+        return restricted(mesh, agent, headers)
 
     # The guardrail of the default bundle wants every step proved, and the token alone proves the last one.
     answer = call(own)
