@@ -18,8 +18,8 @@ pub struct Arguments {
 enum Command {
     /// Print the whole commented file with every default
     Default,
-    /// Check a configuration file without starting anything: its keys and values, and that the directories are
-    /// there which it names on this machine
+    /// Check a configuration file without starting anything: its keys and values, and that the directories and
+    /// files of keys are there which it names on this machine
     Check {
         /// The file
         file: PathBuf,

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, Mistake, mistake};
 
 impl Config {
-    /// Refuses what could not start here: directories that are missing.
+    /// Refuses what could not start here: directories that are missing, and files behind keys.
     pub(super) fn check_files(&self) -> Result<(), Mistake> {
         if !self.bundle.path.is_dir() {
             return Err(mistake(&["bundle.path", "bundle"], no_directory("bundle.path", &self.bundle.path)));
@@ -17,6 +17,22 @@ impl Config {
         for (at, listener) in self.listener.iter().enumerate() {
             if let Some(folder) = listener.unix.as_deref().and_then(folder_is_missing) {
                 return Err(mistake(&[&format!("listener.{at}.unix")], no_directory("listener.unix", folder)));
+            }
+        }
+        self.check_key_files()
+    }
+
+    fn check_key_files(&self) -> Result<(), Mistake> {
+        let issuers = self.issuer.iter().enumerate().map(|(at, issuer)| (format!("issuer.{at}"), &issuer.keys));
+        let domains = self.trust_domain.iter().enumerate();
+        let domains = domains.map(|(at, domain)| (format!("trust_domain.{at}"), &domain.keys));
+        for (owner, keys) in issuers.chain(domains) {
+            let files = [("file", &keys.file), ("ca_file", &keys.ca_file), ("bootstrap_file", &keys.bootstrap_file)];
+            for (key, file) in files {
+                if let Some(file) = file.as_deref().filter(|file| !file.is_file()) {
+                    let message = format!("`keys.{key}`: there is no such file: `{}`", file.display());
+                    return Err(mistake(&[&format!("{owner}.keys.{key}"), &format!("{owner}.keys")], message));
+                }
             }
         }
         Ok(())

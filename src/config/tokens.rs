@@ -134,6 +134,11 @@ impl Config {
             let message = "`svid.audiences` and `[[trust_domain]]` belong together: JWT-SVIDs for whom, and from whom";
             return Err(mistake(&["svid.audiences", "trust_domain"], message));
         }
+        if !self.trust_domain.is_empty() && !self.token.iter().any(|place| place.role == Role::Agent) {
+            let message =
+                "`[[trust_domain]]`: a JWT-SVID is the agent's own token, and no `[[token]]` has the role `agent`";
+            return Err(mistake(&["trust_domain", "token"], message));
+        }
         Ok(())
     }
 }
@@ -198,6 +203,7 @@ mod tests {
 
     const BASE: &str = "[[listener]]\ntcp = \"127.0.0.1:0\"\n[identity]\ntrust_domains = [\"example.org\"]\n";
     const TOKEN: &str = "[[token]]\nheader = \"authorization\"\nrole = \"user\"\n";
+    const AGENT: &str = "[[token]]\nheader = \"x-svid\"\nrole = \"agent\"\n";
     const ISSUER: &str = "[[issuer]]\nname = \"corp\"\nissuer = \"https://idp.example\"\naudiences = [\"a\"]\n\
                           keys = { discovery = true }\n";
     const DOMAIN: &str = "[[trust_domain]]\nname = \"partner.example\"\nkeys = { file = \"b.json\" }\n";
@@ -210,9 +216,10 @@ mod tests {
 
     #[test]
     fn tokens_are_configured_by_issuer() {
-        let config = parse(&[TOKEN, ISSUER, DOMAIN, SVID]).unwrap();
+        let config = parse(&[TOKEN, AGENT, ISSUER, DOMAIN, SVID]).unwrap();
         let rules = config.tokens();
-        assert_eq!(rules.places, [Place { header: "authorization".into(), role: Role::User }]);
+        let place = |header: &str, role| Place { header: header.into(), role };
+        assert_eq!(rules.places, [place("authorization", Role::User), place("x-svid", Role::Agent)]);
         assert_eq!(rules.svid_audiences, ["palisade"]);
         let issuer = &rules.issuers[0];
         assert_eq!((issuer.leeway_seconds, issuer.max_lifetime_seconds, issuer.max_delegation_depth), (5, 3_600, 4));
@@ -264,7 +271,7 @@ mod tests {
         let hurried = following.replace("true", "true, max_age_seconds = 700");
         let socket = "[workload_api]\nsocket = \"unix:///run/api.sock\"\nrefresh_seconds = 400\n";
         let tcp = "[workload_api]\nsocket = \"tcp://127.0.0.1:8081\"\n";
-        assert!(parse(&[TOKEN, SVID, socket, &following]).is_ok());
+        assert!(parse(&[AGENT, SVID, socket, &following]).is_ok());
         for (parts, why) in [
             (&[TOKEN, SVID, socket, DOMAIN][..], "p.toml:11: `workload_api.socket` is for a `[[trust_domain]]`"),
             (&[TOKEN, SVID, &following], "p.toml:12: `workload_api` needs the `socket`"),
@@ -289,6 +296,7 @@ mod tests {
             (&[TOKEN, ISSUER, &second], "p.toml:15: `issuer.issuer`: `https://idp.example` is there twice"),
             (&[TOKEN, ISSUER, &same_url], "p.toml:14: `issuer.name`: another issuer is called `corp`"),
             (&[TOKEN, DOMAIN], "`svid.audiences` and `[[trust_domain]]` belong together"),
+            (&[TOKEN, SVID, DOMAIN], "p.toml:10: `[[trust_domain]]`: a JWT-SVID is the agent's own token"),
             (&[TOKEN, ISSUER, SVID], "`svid.audiences` and `[[trust_domain]]` belong together"),
             (&[TOKEN, SVID, DOMAIN, DOMAIN], "`trust_domain.name`: `partner.example` is there twice"),
         ] {

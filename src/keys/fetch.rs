@@ -32,9 +32,9 @@ pub(super) struct Page {
 /// Why there is no document. The words hold neither the URL nor anything that was answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("its name cannot be resolved: {0}")]
+    #[error("cannot be found by its name: {0}")]
     Name(String),
-    #[error("it has no address that may be dialled (`allow_private_addresses`)")]
+    #[error("has no address that may be dialled (`allow_private_addresses`)")]
     Address,
     #[error("cannot be reached: {0}")]
     Connect(String),

@@ -445,6 +445,12 @@ fn every_reason_has_a_case_or_needs_a_server() {
     let server: BTreeSet<Reason> = SERVER_ONLY.iter().copied().collect();
     let without: Vec<_> = all.difference(&covered).collect();
     assert_eq!(without, server.iter().collect::<Vec<_>>(), "reasons without a case / reasons that need a server");
+    let folder = support::repository().join("tests/server");
+    let tests: String = support::walk(&folder, ".rs").iter().map(|path| support::read(path)).collect();
+    // A state that cannot be has no test.
+    for reason in server.iter().filter(|reason| **reason != Reason::InternalError) {
+        assert!(support::expects(&tests, *reason), "{reason:?} needs a server, and no test with one expects it");
+    }
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod check;
 #[cfg(test)]
 mod comparison;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod entities;

@@ -14,6 +14,7 @@ use palisade::authz::identity::IdentitySource;
 use palisade::authz::limits::Limits;
 use palisade::authz::policy::source::{BundleError, SourceFile};
 use palisade::authz::policy::{Bundle, Reference};
+use palisade::authz::reason::Reason;
 use palisade::authz::request::{Body, Request};
 use palisade::authz::seal::Seal;
 use palisade::authz::token::Tokens;
@@ -63,6 +64,15 @@ pub fn walk(folder: &Path, ending: &str) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Whether the text of a test says that this is the reason, by its name or by its code.
+pub fn expects(test: &str, reason: Reason) -> bool {
+    let (name, code) = (format!("Reason::{reason:?}"), format!("\"{}\"", reason.code()));
+    let is_whole = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric());
+    test.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .any(|line| line.contains(&code) || line.match_indices(&name).any(|(at, _)| is_whole(&line[at + name.len()..])))
 }
 
 /// The files of a bundle, by name, to be changed before they are loaded.

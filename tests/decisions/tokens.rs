@@ -23,12 +23,15 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use palisade::authz::reason::Reason;
 use palisade::authz::token::keys::{KeySet, Use};
 use palisade::authz::token::presented::Role;
 use palisade::authz::token::verified::{Authority, Rules};
 use palisade::authz::token::{Keyring, Refused, Token, verify};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use crate::support;
 
 /// 2026-11-20T00:00:00Z
 const T0: i64 = 1_795_132_800;
@@ -279,22 +282,14 @@ fn each_hostile_token_is_refused_for_its_own_reason() {
     assert!(ids.len() > 150, "{}", ids.len());
 }
 
-/// The reasons that no case of a request is about, because they need tokens: each has its own here, in [`caller`] or in
-/// [`demands`].
+/// The reasons that no case of a request is about, because they need tokens: those of hostile tokens and proofs, and those that
+/// the tests in this folder expect.
 pub fn reasons() -> BTreeSet<String> {
-    let beside = ["token_actor_mismatch", "token_binding_mismatch", "token_in_query", "token_scheme_unsupported"];
-    let demands = [
-        "request_state_invalid",
-        "session_ended",
-        "token_chain_broken",
-        "token_chain_widened",
-        "token_unbound",
-        "scope_insufficient",
-        "step_up_required",
-        "token_absent",
-    ];
-    let beside = beside.into_iter().chain(demands).map(str::to_owned).chain(proofs::reasons());
-    cases().into_iter().map(|case| case.reason).filter(|reason| reason != "verified").chain(beside).collect()
+    let tests =
+        support::walk(&support::here("tokens"), ".rs").iter().map(|path| support::read(path)).collect::<String>();
+    let expected = Reason::ALL.iter().filter(|reason| support::expects(&tests, **reason));
+    let hostile = cases().into_iter().map(|case| case.reason).filter(|reason| reason != "verified");
+    hostile.chain(proofs::reasons()).chain(expected.map(|reason| reason.code().to_owned())).collect()
 }
 
 /// No detail holds what the token says: it could be anything, and it ends up in a record.

@@ -4,9 +4,8 @@
 //   trusted           files: authorities of the client certificates that it accepts
 //   agents            names with their SPIFFE IDs
 //
-// When it is ready it prints one line: {"issuer": …, "port": …, "control": …}. It ends when its standard input does, so it
-// never outlives the test. `control` is a port for the test's wishes: each is a POST with JSON to one of the paths below,
-// answered when it is done.
+// When it is ready it prints one line: {"issuer": …, "port": …, "control": …}. `control` is a port for the test's wishes:
+// each is a POST with JSON to one of the paths below, answered when it is done.
 
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
@@ -146,5 +145,4 @@ await Promise.all([server, control].map((one) => once(one.listen(0, '127.0.0.1')
 const { port } = server.address();
 issuer = `https://127.0.0.1:${port}`;
 publish();
-process.stdin.resume().on('end', () => process.exit());
 console.log(JSON.stringify({ issuer, port, control: control.address().port }));

@@ -8,7 +8,6 @@ import hashlib
 import http.client
 import ipaddress
 import json
-import select
 import subprocess
 import time
 import urllib.parse
@@ -27,7 +26,7 @@ from demo import wire
 from demo.certs import ThrowAwayCa
 from demo.mesh import ROOT
 from demo.names import AGENTS, SERVERS
-from demo.processes import MeshError, uninterrupted
+from demo.processes import Component, MeshError, uninterrupted
 
 _FOLDER = ROOT / "tests" / "idp"
 _READY_SECONDS = 30.0
@@ -111,16 +110,11 @@ class Idp:
             "trusted": [str(self.ca.root)],
             "agents": self.clients,
         }
-        with uninterrupted(), self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                ["node", _FOLDER / "server.mjs", json.dumps(config)],
-                stdin=subprocess.PIPE,  # it ends when this does, also if nobody lives to close it
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-            )
+        with uninterrupted():
+            command = ["node", _FOLDER / "server.mjs", json.dumps(config)]
+            self.component = Component("the identity provider", command, self._log, _FOLDER)
         try:
-            self._wait_ready()
+            self.component.wait_ready(self._is_ready, _READY_SECONDS)
         except BaseException:
             self.stop()
             raise
@@ -129,32 +123,20 @@ class Idp:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _wait_ready(self) -> None:
-        output = self._process.stdout
-        assert output
-        readable, _, _ = select.select([output], [], [], _READY_SECONDS)
-        line = output.readline() if readable else b""
-        if not line:
-            raise MeshError(f"the identity provider is not ready; the end of its log:\n{self.tail()}")
-        ready = json.loads(line)
+    def _is_ready(self) -> bool:
+        said = [line for line in self._log.read_text(errors="replace").splitlines(True) if line.startswith('{"issuer":')]
+        if not said or not said[0].endswith("\n"):
+            return False
+        ready = json.loads(said[0])
         self.issuer: str = ready["issuer"]
         self.port: int = ready["port"]
         self._control_port: int = ready["control"]
+        return True
 
     def stop(self) -> None:
         with uninterrupted():
-            assert self._process.stdin and self._process.stdout
-            self._process.stdin.close()
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process.stdout.close()
-
-    def tail(self, lines: int = 30) -> str:
-        """The end of its log."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+            self.component.ask_to_stop()
+            self.component.stopped(time.monotonic() + _STOP_SECONDS)
 
     # ---------------------------------------------------------------------------------------------------------- tokens
 

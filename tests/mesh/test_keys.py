@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from fetches import fetched, fetches, looked
 from idp import Idp
 from test_tokens import bundle, delete, fresh, reason, tokens  # noqa: F401, a fixture
 
@@ -17,6 +17,7 @@ from demo.mesh import Mesh
 from demo.processes import wait_until
 
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
+OWNER = "idp"
 LIMIT_BYTES = 256 * 1024
 SECONDS = 45
 
@@ -53,7 +54,7 @@ class Load:
     def _run(self, at: int, next_token: Callable[[], str]) -> None:
         try:
             while not self._stop.is_set():
-                answer = decided(self._mesh, next_token())
+                answer = delete(self._mesh, next_token())
                 if answer.status != 200:
                     self.refusals.append(answer)
                 self._calls[at] += 1
@@ -82,33 +83,6 @@ def token(idp: Idp, alg: str = "ES256") -> str:
     return idp.user_token(claims=fresh(), scope="crm:write", alg=alg)
 
 
-def decided(mesh: Mesh, presented: str) -> wire.Answer:
-    """Palisade's own answer: on a busy machine a debug build may take longer than Envoy waits, and is asked again."""
-    for _ in range(20):
-        answer = delete(mesh, presented)
-        if answer.decision_id:
-            return answer
-    raise AssertionError(f"nobody decides: {answer}")
-
-
-def fetches(mesh: Mesh, outcome: str) -> int:
-    line = rf'^palisade_key_fetches_total{{outcome="{outcome}",owner="idp"}} (\d+)$'
-    found = re.search(line, mesh.metrics(), re.MULTILINE)
-    assert found, outcome
-    return int(found[1])
-
-
-def fetched(mesh: Mesh, outcome: str, attempts: int = 1) -> None:
-    """Until so many more attempts have ended so."""
-    before = fetches(mesh, outcome)
-    wait_until(lambda: fetches(mesh, outcome) >= before + attempts, f"{attempts} attempts, {outcome}", SECONDS)
-
-
-def looked(mesh: Mesh) -> None:
-    """Until keys have been fetched by an attempt that began after now: the first that ends may have begun before."""
-    fetched(mesh, "success", attempts=2)
-
-
 @pytest.fixture
 def quick(
     start_mesh: Callable[..., Mesh],
@@ -128,7 +102,7 @@ def test_keys_rotate_under_load_without_a_refusal(quick: tuple[Mesh, Idp]) -> No
             load.go_on()
             # As providers do it: the new keys are published first, and sign once whoever asks has seen them.
             idp.announce()
-            looked(mesh)
+            looked(mesh, OWNER)
             idp.rotate()
             new = [token(idp, alg) for alg in ALGORITHMS]
             load.presented = old + new
@@ -137,10 +111,10 @@ def test_keys_rotate_under_load_without_a_refusal(quick: tuple[Mesh, Idp]) -> No
             load.go_on()
             # Of the old keys no token is in use any more.
             idp.drop()
-            looked(mesh)
+            looked(mesh, OWNER)
             load.go_on()
             for gone in old:
-                answer = decided(mesh, gone)
+                answer = delete(mesh, gone)
                 assert (answer.status, reason(mesh, answer)) == (401, "token_key_unknown")
             old = new
     load.check()
@@ -163,10 +137,10 @@ def test_what_a_provider_sends_instead_of_keys_refuses_nobody(quick: tuple[Mesh,
     with Load(mesh, idp, [token(idp, alg) for alg in ALGORITHMS]) as load:
         for how in wrong.values():
             idp.answer("/jwks", **how)
-            fetched(mesh, "failure")
+            fetched(mesh, OWNER, "failure")
             load.go_on()
             idp.behave("/jwks")
-            fetched(mesh, "success")
+            fetched(mesh, OWNER, "success")
         load.go_on()
     load.check()
     assert idp.requests("/elsewhere") == 0
@@ -186,13 +160,13 @@ def test_a_provider_that_is_down_slow_or_endless_refuses_nobody(quick: tuple[Mes
     for how, begin in wrong.items():
         # What is down makes no tokens either: those that were made before are presented.
         begin()
-        before = fetches(mesh, "failure")
-        while fetches(mesh, "failure") == before:
+        before = fetches(mesh, OWNER, "failure")
+        while fetches(mesh, OWNER, "failure") == before:
             for one in presented:
-                assert decided(mesh, one).status == 200, how
+                assert delete(mesh, one).status == 200, how
         idp.up()
         idp.behave("/jwks")
-        fetched(mesh, "success")
+        fetched(mesh, OWNER, "success")
     # Of 100 MB it took what keys may be long, and what the sockets of both sides hold: some MB, as the system sets it.
     wait_until(lambda: len(idp.sent("/jwks")) >= 2, "the end of what was cut", SECONDS)
     sent = max(idp.sent("/jwks"))
@@ -214,8 +188,8 @@ def test_keys_that_are_too_old_are_none_until_there_are_others(
     presented = token(idp)
     wait_until(lambda: delete(mesh, presented).status == 200, "its keys", SECONDS)
     idp.down()
-    wait_until(lambda: decided(mesh, presented).status == 503, "the end of its keys", SECONDS)
-    answer = decided(mesh, presented)
+    wait_until(lambda: delete(mesh, presented).status == 503, "the end of its keys", SECONDS)
+    answer = delete(mesh, presented)
     assert (answer.status, reason(mesh, answer)) == (503, "token_keys_unavailable")
     idp.up()
     wait_until(lambda: delete(mesh, presented).status == 200, "its keys again", SECONDS)

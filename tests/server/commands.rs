@@ -75,6 +75,17 @@ fn mistakes_in_the_configuration_are_one_line_with_file_line_and_key() {
         let text = check(&good.replace(from, to));
         assert!(text.contains(&format!("palisade.toml:{line}: {message}")), "{text}");
     }
+    let token = "[[token]]\nheader = \"authorization\"\nrole = \"agent\"\n[svid]\naudiences = [\"palisade\"]\n";
+    for (key, beside) in [
+        ("file", ""),
+        ("ca_file", "url = \"https://a.example\", "),
+        ("bootstrap_file", "url = \"https://a.example\", endpoint_spiffe_id = \"spiffe://a.example/b\", "),
+    ] {
+        let keys = format!("[[trust_domain]]\nname = \"a.example\"\nkeys = {{ {beside}{key} = \"no.json\" }}\n");
+        let text = check(&format!("{good}{token}{keys}"));
+        let line = lines + token.lines().count() + 3;
+        assert!(text.contains(&format!("palisade.toml:{line}: `keys.{key}`: there is no such file: `")), "{text}");
+    }
     assert!(check("").contains("[[listener]]"));
 
     let missing = palisade(&["serve", "--config", setup.path().join("none.toml").to_str().unwrap()]);

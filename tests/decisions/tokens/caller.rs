@@ -16,6 +16,7 @@ use palisade::authz::token::presented::{Place, Presented, Role, Scheme, find};
 use palisade::authz::token::verified::Rules;
 use palisade::authz::token::{Believed, Tokens};
 use palisade::authz::{Active, Settings, authorize};
+use palisade::sessions::Sessions;
 use serde_json::{Value, json};
 
 use super::{Change, T0, rules, verified};
@@ -461,6 +462,17 @@ fn a_target_s_own_tokens_are_left_alone() {
         let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(&request)) };
         let decision = authorize(&active, &settings, IdentitySource::SourcePrincipal, &request, &facts);
         assert_eq!((decision.reason(), decision.behalf), (None, None));
+    }
+}
+
+/// What is not known to go on has ended, also where everything else is right.
+#[test]
+fn a_token_of_a_session_that_ended_is_refused() {
+    let world = World::new([]);
+    let of = tokens(&[(Role::User, json!({}))]);
+    for (unknown_until, reason) in [(T0, Some(Reason::SessionEnded)), (T0 - 1, None)] {
+        let held = Sessions::new(1, vec![Some(unknown_until)]).of(of.clone());
+        assert_eq!(world.decide(own_rules(Unbound::Deny), "", held).reason(), reason);
     }
 }
 
