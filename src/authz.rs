@@ -47,7 +47,7 @@ use reason::Reason;
 use request::Request;
 use seal::Seal;
 use step_up::Bound;
-use target::{Target, TokenUse};
+use target::{ChainUse, Target, TokenUse};
 use token::dpop::{self, Asked};
 use token::holder::{Certificate, Peer};
 use token::{Proved, Rules, Tokens};
@@ -70,6 +70,12 @@ impl Active {
             Self::Missing => "",
             Self::Loaded(bundle) => bundle.digest(),
         }
+    }
+
+    /// Whether the tokens of a request are its target's business alone, so that none has to be verified.
+    #[must_use]
+    pub fn ignores_tokens(&self, request: &Request<'_>) -> bool {
+        matches!(self, Self::Loaded(bundle) if bundle.ignores_tokens(request))
     }
 }
 
@@ -102,7 +108,10 @@ pub fn authorize(
             let parts = Parts { request, reading: &reading, caller: &caller, server, facts, rules: &settings.tokens };
             let state = known.target.as_deref().map(|target| bound(settings, target, &caller.agent, facts));
             let (verdict, evaluations) = decide_all(bundle, &parts, state.as_ref());
-            Decision { verdict, evaluations, reply: reading.reply, ..known }
+            let passes = known.target.as_deref().is_some_and(|target| target.chain == ChainUse::Pass);
+            let withheld =
+                (!passes && settings.tokens.chain_headers().next().is_some()).then(|| settings.tokens.clone());
+            Decision { verdict, evaluations, reply: reading.reply, withheld, ..known }
         }
     }
 }

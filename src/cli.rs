@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod config;
+mod offline;
 pub mod serve;
 pub mod summary;
 

@@ -250,6 +250,26 @@ impl Keys {
     }
 }
 
+/// The keys of the sources that are files, read once; beside them the owners of the others, whose keys would have to be fetched.
+///
+/// # Errors
+/// [`KeysError`]: a file of keys that cannot be read or is refused.
+pub fn read_files(sources: &[(Owner, Source)]) -> Result<(Keyring, Vec<&Owner>), KeysError> {
+    let (mut ring, mut others) = (Keyring::default(), Vec::new());
+    for (owner, source) in sources {
+        let read = |path| document::read_file(path, owner).map_err(|error| KeysError::new(owner, error));
+        let keys = source.file.as_deref().map(read).transpose()?.map(|document| Arc::new(document.keys));
+        if keys.is_none() {
+            others.push(owner);
+        }
+        match owner {
+            Owner::Issuer { .. } => ring.issuers.push(keys),
+            Owner::TrustDomain(domain) => drop(ring.trust_domains.insert(domain.clone(), keys)),
+        }
+    }
+    Ok((ring, others))
+}
+
 impl Slot {
     fn status(&self) -> Status {
         let State { keys, fetched, error, successes, failures } = self.state.borrow().clone();

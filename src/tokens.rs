@@ -9,7 +9,8 @@ use std::sync::{Arc, RwLock};
 
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
-use crate::authz::token::presented::{Role, find};
+use crate::authz::token::holder::check_depth;
+use crate::authz::token::presented::{Presented, Role, find};
 use crate::authz::token::{Authority, Believed, Keyring, Refused, Rules, Token, Tokens, verify};
 
 /// How many tokens are remembered: places, and tokens at each, of at most 8 KiB of text and what it says.
@@ -53,14 +54,27 @@ impl Verifier {
             Ok(found) => found,
             Err(refused) => return Tokens::Failed(refused),
         };
+        self.believe_all(&found, now).map_or_else(Tokens::Failed, Tokens::Verified)
+    }
+
+    fn believe_all(&self, found: &[Presented<'_>], now: i64) -> Result<Vec<Believed>, Refused> {
+        // The caller's own are the first: by them it is known how many there may be before it, so that depth costs nothing.
+        let (own, before) = found.split_at(found.partition_point(|presented| presented.role != Role::Chain));
+        let believe = |presented: &Presented<'_>| {
+            let token = self.believe(presented.text, presented.role, now)?;
+            Ok(Believed { role: presented.role, scheme: presented.scheme, token })
+        };
         let mut all = Vec::with_capacity(found.len());
-        for presented in found {
-            match self.believe(presented.text, presented.role, now) {
-                Ok(token) => all.push(Believed { role: presented.role, scheme: presented.scheme, token }),
-                Err(refused) => return Tokens::Failed(refused),
-            }
+        for presented in own {
+            all.push(believe(presented)?);
         }
-        Tokens::Verified(all)
+        if !before.is_empty() {
+            check_depth(before.len(), &all, &self.rules)?;
+        }
+        for presented in before {
+            all.push(believe(presented)?);
+        }
+        Ok(all)
     }
 
     fn believe(&self, text: &str, role: Role, now: i64) -> Result<Arc<Token>, Refused> {

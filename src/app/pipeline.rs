@@ -235,18 +235,18 @@ impl Pipeline {
             Err(reason) => (Decision::deny(reason), RequestSummary::default()),
             Ok(request) => {
                 let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
-                // Whoever is nobody makes us verify nothing.
+                // Whoever is nobody makes us verify nothing, nor does what no decision rests on.
                 let domains = &self.parts.settings.trust_domains;
                 let tokens = match identify(&request, check.identity, domains) {
-                    Identity::Verified(_) => {
+                    Identity::Verified(_) if !snapshot.active.ignores_tokens(&request) => {
                         self.parts.sessions.of(self.parts.tokens.of(&request, known.now.as_second()))
                     }
-                    Identity::Absent | Identity::Failed { .. } => Tokens::Absent,
+                    _ => Tokens::Absent,
                 };
                 let facts = Facts { now: known.now, zone: self.parts.zone.clone(), body_sha256, tokens };
                 let decision = authorize(&snapshot.active, &self.parts.settings, check.identity, &request, &facts);
                 self.compare(check, snapshot, &known, &facts.tokens, &decision);
-                let decision = self.use_up(decision, known.now);
+                let decision = Decision { tokens: facts.tokens.verified(), ..self.use_up(decision, known.now) };
                 (decision, RequestSummary::of(&request, facts.body_sha256))
             }
         };

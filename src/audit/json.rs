@@ -7,8 +7,11 @@ use jiff::Timestamp;
 use crate::authz::decision::{Evaluation, Verdict};
 use crate::authz::hex;
 use crate::authz::identity::spiffe::SpiffeId;
+use crate::authz::plain::{MAX_NAME_BYTES, bounded};
 use crate::authz::policy::PolicyInfo;
 use crate::authz::record::{MAX_POLICIES, Record};
+use crate::authz::token::Believed;
+use crate::authz::token::presented::Role;
 use crate::authz::token::verified::Behalf;
 use crate::proto;
 
@@ -53,7 +56,7 @@ fn message(record: Record) -> proto::DecisionRecord {
         verdict: verdict.into(),
         reason,
         detail,
-        caller: decision.caller.map(|agent| caller(&agent, decision.behalf.as_deref())),
+        caller: decision.caller.map(|agent| caller(&agent, decision.behalf.as_deref(), &decision.tokens)),
         target: target.map_or_else(String::new, |target| target.name.to_string()),
         protocol: target.map_or_else(String::new, |target| target.protocol.as_str().to_owned()),
         calls: decision.evaluations.into_iter().map(call).collect(),
@@ -72,7 +75,7 @@ fn message(record: Record) -> proto::DecisionRecord {
     }
 }
 
-fn caller(agent: &SpiffeId, behalf: Option<&Behalf>) -> proto::Caller {
+fn caller(agent: &SpiffeId, behalf: Option<&Behalf>, tokens: &[Believed]) -> proto::Caller {
     let none = Behalf { user: String::new(), actors: Vec::new(), proved: Vec::new(), session: None };
     let Behalf { user, actors, proved, session } = behalf.unwrap_or(&none);
     proto::Caller {
@@ -81,6 +84,20 @@ fn caller(agent: &SpiffeId, behalf: Option<&Behalf>) -> proto::Caller {
         actors: actors.clone(),
         proved: proved.clone(),
         session: session.clone().unwrap_or_default(),
+        tokens: tokens.iter().map(token).collect(),
+    }
+}
+
+fn token(Believed { role, token, .. }: &Believed) -> proto::Token {
+    let id = token.claims.id.as_deref().unwrap_or_default();
+    let is_whole = (1..=MAX_NAME_BYTES).contains(&id.len());
+    let bound_by = token.bound_by().filter(|_| *role != Role::Chain);
+    proto::Token {
+        role: role.as_str().to_owned(),
+        issuer: token.issuer.to_string(),
+        id: bounded(id, MAX_NAME_BYTES),
+        sha256: if is_whole { String::new() } else { hex::encode(&token.digest) },
+        bound_by: bound_by.map(str::to_owned).collect(),
     }
 }
 

@@ -13,6 +13,7 @@ use super::reason::Reason;
 use super::target::Target;
 use super::token::dpop::Proven;
 use super::token::verified::Behalf;
+use super::token::{Believed, Rules};
 
 /// The outcome of one check, with what is known for record, span and answer.
 #[must_use]
@@ -24,6 +25,8 @@ pub struct Decision {
     pub caller: Option<SpiffeId>,
     /// For whom it asks, where a token proves that.
     pub behalf: Option<Arc<Behalf>>,
+    /// The tokens that came with the request, if each of them is right in itself: for the record.
+    pub tokens: Vec<Believed>,
     /// The target, where one matched.
     pub target: Option<Arc<Target>>,
     /// One entry per call that reached the policies.
@@ -34,6 +37,8 @@ pub struct Decision {
     pub possession: Option<Proven>,
     /// What the caller is to put into its next proof.
     pub nonce: Option<String>,
+    /// The rules whose headers with tokens of the agents before the caller end at the proxy; `None` if the target gets them.
+    pub withheld: Option<Arc<Rules>>,
 }
 
 /// Permit or denial.
@@ -128,11 +133,13 @@ impl Decision {
             verdict: Verdict::Denial(reason.into()),
             caller: None,
             behalf: None,
+            tokens: Vec::new(),
             target: None,
             evaluations: Vec::new(),
             reply: Reply::None,
             possession: None,
             nonce: None,
+            withheld: None,
         }
     }
 

@@ -82,6 +82,17 @@ pub enum TokenUse {
     Ignore,
 }
 
+/// What becomes of the header with the tokens of the agents before the caller, once a call is permitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChainUse {
+    /// It ends at the proxy: other agents' tokens are evidence for the decision, and no server's business.
+    #[default]
+    Remove,
+    /// The target gets it: an agent that hands the user's authority on, and has to show these tokens to the next one.
+    Pass,
+}
+
 /// The URL of protected-resource metadata (RFC 9728, section 3).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -151,6 +162,9 @@ pub struct Target {
     /// What becomes of tokens.
     #[serde(default)]
     pub tokens: TokenUse,
+    /// What becomes of the tokens of the agents before the caller.
+    #[serde(default)]
+    pub chain: ChainUse,
     /// What the target itself is called in the `aud` of tokens (RFC 8707): one of them has to be there, beside what the issuer's
     /// rules ask for. Empty: those rules suffice.
     #[serde(default)]

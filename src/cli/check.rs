@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{complain, exit, print, summary};
+use super::{complain, exit, offline, print, summary};
 use crate::authz::decision::{Decision, Verdict};
 use crate::authz::digest::sha256;
 use crate::authz::facts::Facts;
-use crate::authz::identity::{IdentitySource, xfcc};
+use crate::authz::identity::{Identity, IdentitySource, identify, xfcc};
 use crate::authz::limits::Limits;
 use crate::authz::policy::engine::Part;
 use crate::authz::policy::needs::Needs;
@@ -20,7 +20,6 @@ use crate::authz::policy::{Bundle, PolicyInfo, Reference};
 use crate::authz::request::Request;
 use crate::authz::seal::Seal;
 use crate::authz::token::Tokens;
-use crate::authz::token::presented::Place;
 use crate::authz::{self, Active, Settings};
 use crate::capture::Capture;
 use crate::config::Config;
@@ -43,8 +42,9 @@ pub struct Arguments {
     /// The bundle directory
     #[arg(long, value_name = "DIR")]
     bundle: PathBuf,
-    /// Take trust domains, limits, zone and the budget of the bundle from this configuration; without it the caller's
-    /// trust domain is taken as configured
+    /// Take trust domains, limits, zone, the budget of the bundle and the rules of tokens from this configuration, and
+    /// keys from the files that it names; without it the caller's trust domain is taken as configured, and no token
+    /// looked for
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Take the identity from x-forwarded-client-cert, as a listener with identity = "xfcc" does; a capture of
@@ -83,22 +83,26 @@ fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> 
     let (bundle, reference) = load_bundle(arguments)?;
     let identity = if arguments.xfcc { IdentitySource::Xfcc } else { captured.identity.unwrap_or_default() };
     let (settings, zone) = settings(arguments, identity, &request)?;
+    let active = Active::Loaded(Box::new(bundle));
     #[expect(clippy::disallowed_methods, reason = "a command decides as of now unless told otherwise")]
     let now = arguments.now.or(captured.time).map_or_else(|| Timestamp::try_from(std::time::SystemTime::now()), Ok);
+    let now = now.map_err(|error| error.to_string())?;
     let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
-    let facts = Facts { now: now.map_err(|error| error.to_string())?, zone, body_sha256, tokens: Tokens::Absent };
+    let are_asked = matches!(identify(&request, identity, &settings.trust_domains), Identity::Verified(_))
+        && !active.ignores_tokens(&request);
+    let (tokens, note) = match &arguments.config {
+        Some(config) if are_asked => offline::tokens(config, &settings, &request, now, captured.redacted)?,
+        _ => (Tokens::Absent, None),
+    };
+    let facts = Facts { now, zone, body_sha256, tokens };
 
-    let active = Active::Loaded(Box::new(bundle));
     let decision = authz::authorize(&active, &settings, identity, &request, &facts);
     let Active::Loaded(bundle) = &active else { return Err("no bundle".into()) };
     let mut text = String::new();
     if captured.redacted {
         text.push_str("note: values were taken out of this capture; with them it may decide otherwise\n");
     }
-    let carries = |place: &Place| request.http.as_ref().is_some_and(|http| http.headers.contains(&place.header));
-    if settings.tokens.places.iter().any(carries) {
-        text.push_str("note: its tokens are not verified here, and policies see nothing of them: the server may decide otherwise\n");
-    }
+    text.extend(note.map(|note| format!("note: {note}\n")));
     describe(&mut text, &decision, bundle, &facts);
     let asked = Asked { settings: &settings, identity, request: &request, facts: &facts, all: arguments.all };
     explain_policies(&mut text, bundle, &reference, &asked)?;

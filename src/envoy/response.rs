@@ -97,6 +97,9 @@ fn permitted(_evidence: &Permit, decision: &Decision, decision_id: &str) -> Answ
         for name in REMOVED {
             put_text(ok, 5, name);
         }
+        for name in decision.withheld.iter().flat_map(|rules| rules.chain_headers()) {
+            put_text(ok, 5, name);
+        }
         put_header(ok, 6, DECISION_ID, decision_id);
         put_nonce(ok, 6, decision);
     };

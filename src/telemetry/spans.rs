@@ -12,9 +12,11 @@ use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanEvents, SpanLink
 use super::Config;
 use super::export::Queue;
 use super::trace_context::share;
-use crate::authz::decision::{Evaluation, Verdict};
+use crate::authz::decision::{Decision, Evaluation, Verdict};
+use crate::authz::plain::{MAX_NAME_BYTES, bounded};
 use crate::authz::record::{MAX_POLICIES, Record};
 use crate::authz::target::Protocol;
+use crate::authz::token::Token;
 
 /// Exports spans of decisions, and through [`Spans::provider`] those of Palisade's own life.
 #[derive(Clone, Debug)]
@@ -142,6 +144,9 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
     }
     all.extend(decision.caller.as_ref().map(|agent| KeyValue::new("authz.principal", agent.as_str().to_owned())));
     all.extend(decision.behalf.as_ref().map(|behalf| KeyValue::new("enduser.id", behalf.user.clone())));
+    if !decision.tokens.is_empty() {
+        all.extend(token_attributes(decision));
+    }
     if let Some(target) = &decision.target {
         all.push(KeyValue::new("authz.target", target.name.to_string()));
         all.push(KeyValue::new("authz.protocol", target.protocol.as_str()));
@@ -167,6 +172,19 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
         all.push(KeyValue::new("authz.policy.errors", failures));
     }
     all
+}
+
+/// In the order of the record.
+fn token_attributes(decision: &Decision) -> [KeyValue; 2] {
+    let all = |text: &dyn Fn(&Token) -> String| {
+        let texts: Vec<StringValue> = decision.tokens.iter().map(|believed| text(&believed.token).into()).collect();
+        Value::Array(texts.into())
+    };
+    let id = |token: &Token| bounded(token.claims.id.as_deref().unwrap_or_default(), MAX_NAME_BYTES);
+    [
+        KeyValue::new("authz.token.issuers", all(&|token| token.issuer.to_string())),
+        KeyValue::new("authz.token.ids", all(&id)),
+    ]
 }
 
 fn call_attributes(call: &Evaluation, is_mcp: bool) -> Vec<KeyValue> {

@@ -33,7 +33,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("audit", &["authz", "proto"]),
     ("authz", &[]),
     ("capture", &["authz"]),
-    ("cli", &["app", "authz", "capture", "config", "envoy", "store"]),
+    ("cli", &["app", "authz", "capture", "config", "envoy", "keys", "store", "tokens"]),
     // The configuration is composed of each module's own part.
     ("config", &["audit", "authz", "keys", "telemetry"]),
     ("envoy", &["authz"]),

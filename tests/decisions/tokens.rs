@@ -7,6 +7,7 @@ mod caller;
 mod chains;
 mod demands;
 mod logouts;
+mod offline;
 mod proofs;
 mod signatures;
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -155,6 +156,34 @@ def test_each_agent_of_a_chain_proves_its_step(shared: tuple[Mesh, Idp]) -> None
     for agent in ("support-bot", "coder"):
         answer = call(coder, agent=agent)
         assert (answer.status, reason(mesh, answer)) == (401, "token_audience_mismatch")
+
+
+def test_the_tokens_of_other_agents_end_at_envoy(start_mesh: Callable[..., Mesh], idp: Idp, bundle: Path, tmp_path: Path) -> None:
+    own_bundle = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    mesh = start_mesh(bundle=own_bundle, tokens=tokens(idp))
+    login = idp.user_token(claims=fresh(), client="coder")
+    coder = idp.exchange(login, client="coder", resource=AGENTS["support-bot"])
+    own = f"Bearer {idp.exchange(coder)}"
+
+    def at_server() -> dict[str, str]:
+        headers = {"authorization": own, "x-delegation": coder}
+        answer = wire.send(mesh.as_agent("support-bot"), "GET", "crm.example.org", "/status/headers", headers)
+        assert answer.status == 200, answer
+        return dict(answer.json())
+
+    received = at_server()
+    assert "x-delegation" not in received
+    assert received["authorization"] == own, "the caller's own token is the server's to verify"
+    record = mesh.record(received["x-palisade-decision-id"])
+    assert [(token["role"], token["issuer"]) for token in record["caller"]["tokens"]] == [("user", "idp"), ("chain", "idp")]
+    assert all(token["id"] for token in record["caller"]["tokens"])
+    # An agent as a target has to show them to the next one.
+    targets = own_bundle / "targets.toml"
+    changed = targets.read_text().replace('name = "crm-status"', 'name = "crm-status"\nchain = "pass"')
+    replacement = tmp_path / "targets.toml"
+    replacement.write_text(changed)
+    replacement.rename(targets)
+    wait_until(lambda: at_server().get("x-delegation") == coder, "the chain at an agent", 20)
 
 
 def test_every_algorithm_of_the_provider(shared: tuple[Mesh, Idp]) -> None:

@@ -36,3 +36,5 @@ mod secrets;
 mod spans;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tokens;

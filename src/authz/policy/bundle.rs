@@ -23,7 +23,7 @@ use super::testimony::Testimony;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
-use crate::authz::target::{self, Target};
+use crate::authz::target::{self, Target, TokenUse};
 use crate::authz::token::Rules;
 use crate::authz::token::holder::Proof;
 
@@ -36,6 +36,8 @@ pub const MAX_UNINDEXED_POLICIES: usize = 200;
 pub struct Bundle {
     digest: String,
     targets: Vec<Arc<Target>>,
+    /// Whether one of them ignores tokens.
+    some_ignore_tokens: bool,
     servers: HashMap<Arc<str>, Server>,
     engine: Arc<Engine>,
     store: Store,
@@ -93,6 +95,7 @@ impl Bundle {
         let servers = servers(&targets, &registries, &store, &engine, inputs)?;
         Ok(Self {
             digest,
+            some_ignore_tokens: targets.iter().any(|target| target.tokens == TokenUse::Ignore),
             targets,
             servers,
             engine: Arc::new(engine),
@@ -116,6 +119,14 @@ impl Bundle {
     pub fn find_target(&self, request: &Request<'_>) -> Result<Option<(&Arc<Target>, &Server)>, Reason> {
         let Some(target) = target::find(&self.targets, request)? else { return Ok(None) };
         Ok(self.servers.get(&target.name).map(|server| (target, server)))
+    }
+
+    /// Whether the target of a request ignores its tokens.
+    #[must_use]
+    pub fn ignores_tokens(&self, request: &Request<'_>) -> bool {
+        let found = || target::find(&self.targets, request).ok().flatten();
+        // Only then is a target looked up twice.
+        self.some_ignore_tokens && found().is_some_and(|target| target.tokens == TokenUse::Ignore)
     }
 
     /// The compiled policies.

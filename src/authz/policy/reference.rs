@@ -7,11 +7,12 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use cedar_policy::{Authorizer, Entities, PolicySet, Response, Schema};
+use cedar_policy::{Authorizer, Entities, PolicyId, PolicySet, Response, Schema};
 
 use super::bundle::Bundle;
 use super::candidates::Query;
 use super::cedar::{self, Context, Entity, EntityUID};
+use super::demands::Demands;
 use super::literals;
 use super::load::Texts;
 use super::policies::Policies;
@@ -93,6 +94,15 @@ impl Reference {
         .map_err(|error| error.to_string())?;
         let entities = entities.clone().upsert_entities(own, Some(&self.schema)).map_err(|error| error.to_string())?;
         Ok(Authorizer::new().is_authorized(&request.into(), &self.policies, &entities))
+    }
+
+    /// What a policy, or the template of a link, demands of the caller's token, by its annotations as Cedar read them.
+    ///
+    /// # Errors
+    /// What is wrong with them, which a bundle that was loaded has none of.
+    pub fn demands(&self, policy: &PolicyId) -> Result<Option<Demands>, String> {
+        let annotation = |name: &str| self.policies.annotation(policy, name);
+        Demands::parse(annotation("step_up"), annotation("scopes"))
     }
 
     /// The ids of the entities of a type that policies and links name, in order.

@@ -37,7 +37,7 @@ impl Testimony {
         let seconds = |seconds| moment(jiff::Timestamp::from_second(seconds).ok()?);
         let mut session = vec![("bound", Value::from(proof.bound)), ("audiences", texts(&claims.audiences))];
         session.push(("amr", texts(said.map_or(&[], |said| &said.amr))));
-        session.push(("issuer", text(&token.issuer(rules))));
+        session.push(("issuer", text(&token.issuer)));
         session.extend(seconds(claims.expires).map(|expires| ("expires", expires)));
         if let Some(claims) = said {
             session.extend(claims.session.as_deref().map(|id| ("id", text(id))));

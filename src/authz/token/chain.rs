@@ -26,10 +26,7 @@ pub(super) fn check<'t>(
     authority: usize,
     issuer: &'t Issuer,
 ) -> Result<Vec<&'t str>, Refused> {
-    if before.len() >= issuer.max_delegation_depth {
-        let detail = format!("more than {} agents", issuer.max_delegation_depth);
-        return Err(Refused::new(Reason::TokenDelegationTooDeep, detail));
-    }
+    check_depth(before.len(), issuer)?;
     if before.first().is_some_and(|first| first.claims.actors.len() > 1) {
         return Err(broken("the first token is not the first agent's"));
     }
@@ -45,6 +42,18 @@ pub(super) fn check<'t>(
             workload_of(name, issuer).ok_or_else(|| broken("an agent in it is no workload that is known"))
         })
         .collect()
+}
+
+/// Whether so many agents may be before the caller.
+///
+/// # Errors
+/// [`Reason::TokenDelegationTooDeep`]
+pub(super) fn check_depth(before: usize, issuer: &Issuer) -> Result<(), Refused> {
+    if before < issuer.max_delegation_depth {
+        return Ok(());
+    }
+    let detail = format!("more than {} agents", issuer.max_delegation_depth);
+    Err(Refused::new(Reason::TokenDelegationTooDeep, detail))
 }
 
 fn check_step(token: &Claims, next: &Claims, issuer: &Issuer) -> Result<(), Refused> {

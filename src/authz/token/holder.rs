@@ -31,6 +31,17 @@ pub enum Tokens {
     Failed(Refused),
 }
 
+impl Tokens {
+    /// Those that are right in themselves; none if one is not.
+    #[must_use]
+    pub fn verified(self) -> Vec<Believed> {
+        match self {
+            Self::Verified(all) => all,
+            Self::Absent | Self::Failed(_) => Vec::new(),
+        }
+    }
+}
+
 /// A token that is right in itself, as it was presented.
 #[derive(Clone, Debug)]
 pub struct Believed {
@@ -213,12 +224,26 @@ pub fn hold(tokens: &Tokens, rules: &Rules, peer: &Peer<'_>) -> Result<Proved, R
     Ok(proved)
 }
 
+/// Whether so many tokens of agents before the caller can be right beside its own ones: asked before they are verified, for
+/// signatures are what costs.
+///
+/// # Errors
+/// [`Reason::TokenDelegationTooDeep`], and [`Reason::TokenChainBroken`] without a token of the caller's for a user.
+pub fn check_depth(before: usize, own: &[Believed], rules: &Rules) -> Result<(), Refused> {
+    let user = own.iter().find(|believed| believed.role == Role::User).map(|believed| &believed.token.authority);
+    let Some(Authority::Issuer(at)) = user else { return Err(leads_nowhere()) };
+    chain::check_depth(before, rules.issuers.get(*at).ok_or_else(leads_nowhere)?)
+}
+
+fn leads_nowhere() -> Refused {
+    Refused::new(Reason::TokenChainBroken, "it leads to no token of the caller's for a user")
+}
+
 /// The chain through which the user's authority came to the caller.
 fn hold_chain(before: &[&Token], user: Option<&mut Proof>, rules: &Rules) -> Result<(), Refused> {
-    let none = || Refused::new(Reason::TokenChainBroken, "it leads to no token of the caller's for a user");
-    let proof = user.filter(|proof| proof.delegates(rules)).ok_or_else(none)?;
-    let Authority::Issuer(at) = proof.token.authority else { return Err(none()) };
-    let issuer = rules.issuers.get(at).ok_or_else(none)?;
+    let proof = user.filter(|proof| proof.delegates(rules)).ok_or_else(leads_nowhere)?;
+    let Authority::Issuer(at) = proof.token.authority else { return Err(leads_nowhere()) };
+    let issuer = rules.issuers.get(at).ok_or_else(leads_nowhere)?;
     let agents = chain::check(before, &proof.token, at, issuer)?.into_iter().map(str::to_owned).collect();
     proof.before = agents;
     proof.depth = before.len() + 1;

@@ -22,6 +22,18 @@ pub enum Role {
     Chain,
 }
 
+impl Role {
+    /// The name that it has in the configuration, and in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Agent => "agent",
+            Self::Chain => "chain",
+        }
+    }
+}
+
 /// A header that carries a token.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,7 +68,7 @@ pub struct Presented<'r> {
 /// Most tokens of agents before the caller: no issuer allows more.
 const MAX_CHAIN: usize = 12;
 
-/// Finds the tokens of a request, at most one for each role but [`Role::Chain`].
+/// Finds the tokens of a request, at most one for each role but [`Role::Chain`], whose tokens are the last ones.
 ///
 /// # Errors
 /// [`Reason::HeaderDuplicate`], [`Reason::TokenMalformed`] for an empty header, [`Reason::TokenSchemeUnsupported`], and
@@ -93,6 +105,7 @@ pub fn find<'r>(http: &'r HttpRequest<'_>, places: &[Place]) -> Result<Vec<Prese
         check_size(header, text)?;
         found.push(Presented { role: *role, scheme, text });
     }
+    found.sort_by_key(|presented| presented.role == Role::Chain);
     Ok(found)
 }
 

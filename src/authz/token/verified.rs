@@ -7,6 +7,7 @@ use super::Refused;
 use super::algorithm::Algorithm;
 use super::claims::{Claims, OF_OTHERS, REGISTERED, groups_of, issuer_of};
 use super::dpop::ProofRules;
+use super::holder::workload_of;
 use super::issuer::Issuer;
 use super::jws::{Compact, Header, object};
 use super::keys::{Key, KeySet};
@@ -50,6 +51,13 @@ pub struct Rules {
     pub proofs: ProofRules,
 }
 
+impl Rules {
+    /// The headers that carry tokens of agents before the caller.
+    pub fn chain_headers(&self) -> impl Iterator<Item = &str> {
+        self.places.iter().filter(|place| place.role == Role::Chain).map(|place| place.header.as_str())
+    }
+}
+
 /// A token that is right in itself: signed, addressed to us, and in time at the moment it was verified. Whether it is the
 /// caller's to present is not said.
 #[derive(Clone, Debug)]
@@ -65,6 +73,10 @@ pub struct Token {
     pub role: Role,
     /// SHA-256 of its text.
     pub digest: [u8; 32],
+    /// The name of its issuer as configured, or of its trust domain: `spiffe://…`.
+    pub issuer: Box<str>,
+    /// The claim that makes it a workload's: `act`, `client_id`, or `sub` of a JWT-SVID.
+    pub workload_claim: Option<&'static str>,
     /// For whom the caller acts by it, once that was asked for.
     pub(super) behalf: OnceLock<Option<Arc<Behalf>>>,
     /// Whether it is a user's, likewise.
@@ -136,8 +148,11 @@ pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64
             SVID_LEEWAY_SECONDS
         }
     };
+    let issuer = name_of(&authority, rules).into();
+    let workload_claim = workload_claim(&authority, &claims, rules);
     let (behalf, is_users) = (OnceLock::new(), OnceLock::new());
-    let token = Token { authority, claims, key, role, digest, behalf, is_users, leeway_seconds };
+    let token =
+        Token { authority, claims, key, role, digest, issuer, workload_claim, behalf, is_users, leeway_seconds };
     token.check_time(now)?;
     Ok(token)
 }
@@ -160,13 +175,12 @@ impl Keyring {
 }
 
 impl Token {
-    /// The name of its issuer in `rules`, or of its trust domain.
-    #[must_use]
-    pub fn issuer(&self, rules: &Rules) -> String {
-        match &self.authority {
-            Authority::Issuer(at) => rules.issuers.get(*at).map(|issuer| issuer.name.clone()).unwrap_or_default(),
-            Authority::TrustDomain(name) => format!("spiffe://{name}"),
-        }
+    /// All that it is bound by, each of which was held against the peer before it counted as the caller's; nothing for one that
+    /// whoever has it can present.
+    pub fn bound_by(&self) -> impl Iterator<Item = &'static str> {
+        let confirmation = &self.claims.confirmation;
+        let by_certificate = confirmation.certificate.map(|_| "cnf.x5t#S256");
+        by_certificate.into_iter().chain(confirmation.key.map(|_| "cnf.jkt")).chain(self.workload_claim)
     }
 
     /// Whether it is in time. A moment counts as the token's own clock has it, give or take the issuer's leeway.
@@ -188,6 +202,21 @@ impl Token {
         }
         Ok(())
     }
+}
+
+fn name_of(authority: &Authority, rules: &Rules) -> String {
+    match authority {
+        Authority::Issuer(at) => rules.issuers.get(*at).map(|issuer| issuer.name.clone()).unwrap_or_default(),
+        Authority::TrustDomain(name) => format!("spiffe://{name}"),
+    }
+}
+
+fn workload_claim(authority: &Authority, claims: &Claims, rules: &Rules) -> Option<&'static str> {
+    let Authority::Issuer(at) = authority else { return Some("sub") };
+    if !claims.actors.is_empty() {
+        return Some("act");
+    }
+    workload_of(claims.client.as_deref()?, rules.issuers.get(*at)?).map(|_| "client_id")
 }
 
 fn check_type(header: &Header, rules: &Issuer) -> Result<(), Refused> {
@@ -304,6 +333,8 @@ pub(crate) mod tests {
             key,
             role: Role::User,
             digest: [0; 32],
+            issuer: "idp".into(),
+            workload_claim: None,
             behalf: OnceLock::new(),
             is_users: OnceLock::new(),
             leeway_seconds: 0,

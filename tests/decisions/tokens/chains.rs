@@ -1,9 +1,12 @@
 //! Chains of delegation: each step proved by the token that the agent of that step had.
 
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use palisade::authz::reason::Reason;
 use palisade::authz::token::issuer::Unbound;
 use palisade::authz::token::presented::{Place, Presented, Role, Scheme, find};
+use palisade::authz::token::verified::Rules;
 use palisade::authz::token::{Believed, Refused, Tokens, verify};
+use palisade::envoy::response;
 use serde_json::{Value, json};
 
 use super::caller::{BOT, World, own_rules};
@@ -143,6 +146,33 @@ fn a_chain_that_does_not_hold_together_is_refused() {
     // And it has to be right in itself like any other.
     let expired = first(json!({"iat": T0 - 600, "exp": T0 - 60}));
     assert_eq!(asked(&[expired], &two), Err(Reason::TokenExpired));
+}
+
+/// They are evidence for us, and no server's; an agent that hands the user's authority on has to show them again.
+#[test]
+fn the_tokens_of_others_end_here_unless_the_target_is_to_have_them() {
+    let place = |header: &str, role| Place { header: header.into(), role };
+    let chains = [place("authorization", Role::User), place("x-delegation", Role::Chain), place("x-old", Role::Chain)];
+    let removed = |places: &[Place], said: &str, before: &[Value], own: &Value| {
+        let world = World::edited([], |targets| targets.replacen("tokens = \"verify\"", said, 1));
+        let rules = Rules { places: places.to_vec(), ..own_rules(Unbound::Deny) };
+        let decision = world.decide(rules, "", tokens(before, own).unwrap());
+        let answer = response::build(&decision, "id").message();
+        let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { return None };
+        assert_eq!(decision.reason(), None);
+        Some(ok.headers_to_remove.into_iter().filter(|name| !name.contains("palisade")).collect::<Vec<_>>())
+    };
+    let (before, last) = ([of(&[FIRST], BOT, json!({}))], own(&[BOT, FIRST], json!({})));
+    let both = Some(vec!["x-delegation".to_owned(), "x-old".to_owned()]);
+    assert_eq!(removed(&chains, "", &before, &last), both);
+    // Whether there are any, and whether they were looked at: what was not handed over to us may be there as well.
+    assert_eq!(removed(&chains, "", &[], &last), both);
+    assert_eq!(removed(&chains, "tokens = \"ignore\"", &before, &last), both);
+    assert_eq!(removed(&chains, "chain = \"pass\"", &before, &last), Some(Vec::new()));
+    // Nothing else of tokens is taken away.
+    assert_eq!(removed(&chains[..1], "", &[], &last), Some(Vec::new()));
+    // A denial reaches no server.
+    assert_eq!(removed(&chains, "", &before, &own(&["nobody", FIRST], json!({}))), None);
 }
 
 #[test]

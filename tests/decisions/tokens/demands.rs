@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use palisade::authz::comparison::{self, Asked};
+use palisade::authz::comparison::{self, Asked, Difference, Part};
 use palisade::authz::decision::{Decision, Verdict};
 use palisade::authz::facts::Facts;
 use palisade::authz::identity::IdentitySource;
@@ -63,12 +63,32 @@ impl World {
 
     fn decide(&self, rules: Rules, request: &Request<'_>, facts: Facts) -> Decision {
         let settings = Settings { tokens: Arc::new(rules), seal: Seal::new(&[1; 32]), ..support::settings() };
-        let source = IdentitySource::SourcePrincipal;
-        let decision = authorize(&self.active, &settings, source, request, &facts);
-        let bundle = support::loaded(&self.active);
-        let asked = Asked { bundle, settings: &settings, source, request, facts: &facts };
-        assert_eq!(comparison::check(&self.reference, &asked, &decision), Ok(()));
+        let decision = authorize(&self.active, &settings, IdentitySource::SourcePrincipal, request, &facts);
+        assert_eq!(self.compare(&settings, request, &facts, &decision), Ok(()));
         decision
+    }
+
+    fn compare(
+        &self,
+        settings: &Settings,
+        request: &Request,
+        facts: &Facts,
+        made: &Decision,
+    ) -> Result<(), Difference> {
+        let (bundle, source) = (support::loaded(&self.active), IdentitySource::SourcePrincipal);
+        comparison::check(&self.reference, &Asked { bundle, settings, source, request, facts }, made)
+    }
+
+    fn of_user(&self, claims: &Value) -> Decision {
+        self.ask(&request(""), tokens(&[(Role::User, json!({ "claims": claims }))]))
+    }
+
+    /// The part in which a decision differs from the right one for a user's token with these claims.
+    #[track_caller]
+    fn differs(&self, decision: &Decision, claims: &Value) -> Part {
+        let settings = Settings { tokens: Arc::new(own_rules(Unbound::Deny)), ..support::settings() };
+        let facts = self.facts(&request(""), tokens(&[(Role::User, json!({ "claims": claims }))]));
+        self.compare(&settings, &request(""), &facts, decision).unwrap_err().part
     }
 
     /// The code (`permit` for a permit) with the challenge, for a user's token with these claims.
@@ -185,6 +205,40 @@ fn a_forbid_says_how_to_be_rid_of_it() {
     assert_eq!(World::new(&[forbid], "").says(json!({"acr": "pwd"})), refused);
     let always = "@id(\"f\") @reason(\"r\") @step_up(\"mfa\") forbid (BOT);";
     assert_eq!(World::new(&[permit, always], "").says(json!({"acr": "mfa", "scope": "a"})), refused);
+}
+
+/// What policies demand is held against the token once more, by Cedar's own copy of them: whoever forgets it is found out.
+#[test]
+fn a_difference_in_what_is_demanded_is_seen() {
+    let weaker = |decision: &Decision| {
+        let mut decision = decision.clone();
+        let Verdict::Denial(denial) = &mut decision.verdict else { panic!("{decision:?}") };
+        denial.demands.as_mut().unwrap().acr_values.clear();
+        decision
+    };
+    let scoped = "@id(\"q\") @reason(\"r\") @scopes(\"a\") permit (BOT);";
+    let (strong, weak) = (json!({"acr": "urn:mfa", "auth_time": T0, "scope": "a"}), json!({"acr": null}));
+    let scope_alone = json!({"scope": "a"});
+
+    let permits = World::new(&[STEP_UP, scoped], "");
+    let permit = permits.of_user(&strong);
+    assert_eq!(permit.reason(), None);
+    assert_eq!(permits.differs(&permit, &weak), Part::Decision, "permitted though no demand is met");
+    assert_eq!(permits.differs(&permit, &scope_alone), Part::Policies, "one counted though it does not");
+    let mut silent = permits.of_user(&scope_alone);
+    silent.evaluations[0].demanding.clear();
+    assert_eq!(permits.differs(&silent, &scope_alone), Part::Demands);
+    let challenged = permits.of_user(&weak);
+    assert_eq!(permits.differs(&challenged, &strong), Part::Decision, "asked for what is there");
+    assert_eq!(permits.differs(&weaker(&challenged), &weak), Part::Demands, "asked for too little");
+
+    let always = "@id(\"f\") @reason(\"r\") @step_up(\"urn:mfa\") forbid (BOT);";
+    let forbids = World::new(&[scoped, always], "");
+    let challenged = forbids.of_user(&weak);
+    assert_eq!(forbids.differs(&challenged, &strong), Part::Decision, "no login is rid of it");
+    assert_eq!(forbids.differs(&weaker(&challenged), &weak), Part::Decision, "too little");
+    let plain = World::new(&[scoped, always, "@id(\"g\") @reason(\"r\") forbid (BOT);"], "");
+    assert_eq!(plain.differs(&challenged, &weak), Part::Decision, "no login is rid of the other one");
 }
 
 /// A client looks for a challenge in status and headers, whatever else a target does with denials.

@@ -1,0 +1,64 @@
+//! Tokens of a recorded check, verified with what is at hand: keys from files, and nothing that would have to be fetched.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::authz::Settings;
+use crate::authz::reason::Reason;
+use crate::authz::request::Request;
+use crate::authz::token::presented::Place;
+use crate::authz::token::{Authority, Keyring, Refused, Tokens};
+use crate::config::Config;
+use crate::keys;
+use crate::tokens::{Keys, Verifier};
+
+/// Keys that nobody looks for again.
+struct Fixed(Arc<Keyring>);
+
+impl Keys for Fixed {
+    fn keyring(&self) -> Arc<Keyring> {
+        self.0.clone()
+    }
+
+    fn lacks(&self, _: &Authority) {}
+}
+
+/// What becomes of the tokens of a request at that moment, and what has to be known about it.
+///
+/// # Errors
+/// One line: the configuration or a file of keys cannot be read.
+pub(super) fn tokens(
+    config: &Path,
+    settings: &Settings,
+    request: &Request<'_>,
+    now: Timestamp,
+    redacted: bool,
+) -> Result<(Tokens, Option<String>), String> {
+    let carries = |place: &Place| request.http.as_ref().is_some_and(|http| http.headers.contains(&place.header));
+    if redacted && settings.tokens.places.iter().any(carries) {
+        return Ok((Tokens::Absent, Some(unverified("they were taken out of the capture"))));
+    }
+    let sources = Config::load(config).map_err(|error| error.to_string())?.keys();
+    let (keyring, others) = keys::read_files(&sources).map_err(|error| error.to_string())?;
+    let verifier = Verifier::new(settings.tokens.clone(), Box::new(Fixed(Arc::new(keyring))));
+    Ok(match verifier.of(request, now.as_second()) {
+        Tokens::Absent => (Tokens::Absent, None),
+        Tokens::Failed(Refused { reason: Reason::TokenKeysUnavailable, .. }) => {
+            let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+            let why =
+                format!("keys would have to be fetched, and are read from files alone (not of {})", others.join(", "));
+            (Tokens::Absent, Some(unverified(&why)))
+        }
+        tokens => {
+            let note = "its tokens are verified with keys from files; of sessions that ended, proofs that were used and nonces \
+                        the server alone knows";
+            (tokens, Some(note.to_owned()))
+        }
+    })
+}
+
+fn unverified(why: &str) -> String {
+    format!("its tokens are not verified: {why}. Policies see nothing of them, and the server may decide otherwise")
+}
