@@ -12,6 +12,7 @@ use super::policy::{Evaluated, Failure, PolicyInfo, Satisfied};
 use super::reason::Reason;
 use super::target::Target;
 use super::token::dpop::Proven;
+use super::token::presented::Scheme;
 use super::token::verified::Behalf;
 
 /// The outcome of one check, with what is known for record, span and answer.
@@ -34,6 +35,8 @@ pub struct Decision {
     pub possession: Option<Proven>,
     /// What the caller is to put into its next proof.
     pub nonce: Option<String>,
+    /// The schemes of the challenge for another token, where there is one.
+    pub schemes: &'static [Scheme],
 }
 
 /// Permit or denial.
@@ -133,6 +136,7 @@ impl Decision {
             reply: Reply::None,
             possession: None,
             nonce: None,
+            schemes: &[Scheme::Bearer],
         }
     }
 

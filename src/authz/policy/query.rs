@@ -58,7 +58,7 @@ impl Bundle {
                 tool.input.convert(arguments, |name| needs.has_member(name)).map_err(wrong)
             });
             let speaks = parts.caller.proved.speaks().filter(|_| needs.has_testimony());
-            let testimony = speaks.and_then(|proof| self.testimony(proof, &parts.caller.agent, parts.rules));
+            let testimony = speaks.and_then(|held| self.testimony(held, &parts.caller.agent, parts.rules));
             let user = testimony.as_ref().and_then(|testimony| testimony.user.as_ref()).filter(|_| needs.has_user());
             let others = user.map(|(user, _)| user.clone()).into_iter().collect();
             Ok((context::build(needs, parts, call, input.transpose()?, testimony.as_deref()), others))
