@@ -65,7 +65,7 @@ pub struct Expected<'r> {
     pub now: i64,
 }
 
-/// A token that is bound to a key, of both of which a proof has to be.
+/// A token and the key that it is bound to: a proof has to be for the one and by the other.
 #[derive(Clone, Copy, Debug)]
 pub struct BoundToken<'t> {
     /// SHA-256 of the token's text.
