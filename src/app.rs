@@ -250,7 +250,7 @@ fn remembering(config: &Config) -> Memory {
 /// The keys that are fetched, as whoever verifies takes them.
 struct Ring(Arc<Keys>);
 
-impl tokens::Keys for Ring {
+impl tokens::Keyrings for Ring {
     fn keyring(&self) -> Arc<Keyring> {
         Arc::clone(&self.0.keyring())
     }

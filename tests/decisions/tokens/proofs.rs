@@ -15,7 +15,7 @@ use palisade::authz::token::nonce::Nonces;
 use palisade::authz::token::presented::{Place, Role};
 use palisade::authz::token::verified::{Authority, Rules};
 use palisade::authz::token::{Keyring, Tokens};
-use palisade::tokens::{Keys, Verifier};
+use palisade::tokens::{Keyrings, Verifier};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -162,7 +162,7 @@ impl Differs {
 
 pub struct Ring;
 
-impl Keys for Ring {
+impl Keyrings for Ring {
     fn keyring(&self) -> Arc<Keyring> {
         Arc::new(keyring())
     }
