@@ -31,7 +31,7 @@ use palisade::authz::token::presented::Role;
 use palisade::authz::token::{Authority, Keyring, Rules, Tokens, verify};
 use palisade::authz::{Active, Settings, authorize};
 use palisade::store::files;
-use palisade::tokens::{Keys, Verifier};
+use palisade::tokens::{Keyrings, Verifier};
 use serde_json::json;
 
 /// The allocator of the binary.
@@ -51,7 +51,7 @@ const NOW: i64 = 1_795_132_800;
 /// The keys in force, as the server has them.
 struct Ring(ArcSwap<Keyring>);
 
-impl Keys for Ring {
+impl Keyrings for Ring {
     fn keyring(&self) -> Arc<Keyring> {
         Arc::clone(&self.0.load())
     }

@@ -18,7 +18,7 @@ _TIMEOUT_SECONDS = 10
 @dataclass(frozen=True)
 class Answer:
     status: int
-    headers: dict[str, str]  # names in lower case
+    headers: dict[str, str]  # names in lower case; what is there several times is joined (RFC 9110, section 5.3)
     body: bytes
 
     @property
@@ -81,8 +81,10 @@ def send(
             except (BrokenPipeError, ConnectionResetError):
                 pass  # refused before the end of the body: the answer is there already
         response = connection.getresponse()
-        names = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, names, response.read())
+        names: dict[str, list[str]] = {}
+        for name, value in response.getheaders():
+            names.setdefault(name.lower(), []).append(value)
+        return Answer(response.status, {name: ", ".join(values) for name, values in names.items()}, response.read())
     finally:
         connection.close()
 

@@ -6,10 +6,10 @@ mod admin_port;
 pub mod comparison;
 pub mod listen;
 mod logout;
-mod nonces;
 pub mod pipeline;
 mod priority;
 pub mod reload;
+mod secret;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,16 +25,15 @@ use crate::admin;
 use crate::audit;
 use crate::authz::Settings;
 use crate::authz::policy::source::BundleError;
-use crate::authz::seal::Seal;
 use crate::authz::token::issuer::Issuer;
 use crate::authz::token::{Authority, Keyring};
 use crate::capture::Capturer;
-use crate::config::dpop::Dpop;
+use crate::config::dpop::{Dpop, NonceUse};
 use crate::config::sessions::BeforeStart;
 use crate::config::{self, Config};
 use crate::envoy::service::Bounds;
 use crate::keys::{Keys, KeysError};
-use crate::replay::Memory;
+use crate::replay::{Memory, Room};
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::store::loader::Loader;
@@ -72,15 +71,12 @@ pub enum StartError {
     /// Captures cannot be written.
     #[error("cannot capture to {0}: {1}")]
     Capture(PathBuf, io::Error),
-    /// The secret behind nonces cannot be had.
-    #[error("nonces of proofs: {0}")]
-    NonceKey(String),
+    /// The secret cannot be had.
+    #[error("secret: {0}")]
+    Secret(String),
     /// Keys cannot be had as configured.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// The system has no random numbers.
-    #[error("there are no random numbers")]
-    Random,
     /// A thread or a runtime could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -217,21 +213,18 @@ fn recording(config: &Config, sink: audit::Sink, spans: Option<Spans>) -> io::Re
 /// What is configured about deciding, and the keys that it needs, being fetched.
 fn believing(config: &Config, background: &tokio::runtime::Runtime) -> Result<(Settings, Arc<Keys>), StartError> {
     let mut tokens = config.tokens();
-    tokens.proofs.nonces = nonces::make(&config.dpop)?;
+    let secret = secret::of(config.secret.file.as_deref())?;
+    let underivable = |_| StartError::Secret("no keys can be derived from it".into());
+    if config.dpop.nonces == NonceUse::Required {
+        tokens.proofs.nonces = Some(secret.nonces(config.dpop.nonce_seconds).map_err(underivable)?);
+    }
     let settings = Settings {
         trust_domains: config.identity.trust_domains.clone(),
         limits: config.limits.clone(),
         tokens: Arc::new(tokens),
-        seal: sealing()?,
+        seal: secret.seal().map_err(underivable)?,
     };
     Ok((settings, Arc::new(Keys::start(config.keys(), &config.workload_api, background.handle())?)))
-}
-
-/// What seals with a key of this process: what it sealed means nothing to another, which passes over it and asks anew.
-fn sealing() -> Result<Seal, StartError> {
-    let mut key = [0; 32];
-    aws_lc_rs::rand::fill(&mut key).map_err(|_| StartError::Random)?;
-    Ok(Seal::new(&key))
 }
 
 /// What knows of ends of sessions: from now on.
@@ -247,16 +240,17 @@ fn knowing(config: &Config) -> Sessions {
 
 /// What remembers proofs: from those on that are made from now on.
 fn remembering(config: &Config) -> Memory {
-    let Dpop { max_age_seconds, max_ahead_seconds, remembered_proofs, .. } = config.dpop;
+    let Dpop { max_age_seconds, max_ahead_seconds, remembered_proofs, remembered_proofs_per_key, .. } = config.dpop;
+    let room = Room { all: remembered_proofs, share: remembered_proofs_per_key };
     // Of proofs that were made in the second of the start, one may have been used before it.
     let known_from = pipeline::now().as_second().saturating_add(max_age_seconds);
-    Memory::new(remembered_proofs, max_age_seconds.saturating_add(max_ahead_seconds), known_from)
+    Memory::new(room, max_age_seconds.saturating_add(max_ahead_seconds), known_from)
 }
 
 /// The keys that are fetched, as whoever verifies takes them.
 struct Ring(Arc<Keys>);
 
-impl tokens::Keys for Ring {
+impl tokens::Keyrings for Ring {
     fn keyring(&self) -> Arc<Keyring> {
         Arc::clone(&self.0.keyring())
     }

@@ -23,6 +23,7 @@ pub mod reason;
 pub mod record;
 pub mod request;
 pub mod seal;
+pub mod secret;
 pub mod step_up;
 pub mod target;
 pub mod token;
@@ -34,21 +35,21 @@ use call::http::canonical_path;
 use call::{Call, ProtocolFacts, Reading, Resource};
 use decision::{Decision, Denial, Evaluation, Permit, Verdict};
 use facts::Facts;
-use identity::spiffe::SpiffeId;
 use identity::{Caller, Identity, IdentitySource};
 use limits::Limits;
 use plain::{MAX_NAME_BYTES, bounded};
-use policy::demands::{Demands, Shown};
-use policy::engine::{Answer, PolicyInfo};
+use policy::demands;
+use policy::engine::Answer;
 use policy::parts::Parts;
 use policy::server::Server;
 use policy::{Bundle, Evaluated, Satisfied};
-use reason::Reason;
+use reason::{Challenge, Reason};
 use request::Request;
 use seal::Seal;
-use step_up::Bound;
+use step_up::Sealer;
 use target::{ChainUse, Target, TokenUse};
-use token::dpop::{self, Asked};
+use token::challenge;
+use token::dpop::Expected;
 use token::holder::{Certificate, Peer};
 use token::{Proved, Rules, Tokens};
 
@@ -102,18 +103,23 @@ pub fn authorize(
 ) -> Decision {
     let Active::Loaded(bundle) = active else { return Decision::deny(Reason::BundleMissing) };
     let mut known = Decision::deny(Reason::InternalError);
-    match read_known(bundle, settings, source, request, facts, &mut known) {
-        Err(denial) => Decision { verdict: Verdict::Denial(denial), ..known },
-        Ok((caller, server, reading)) => {
+    let verdict = match read_known(bundle, settings, source, request, facts, &mut known) {
+        Err(denial) => Verdict::Denial(denial),
+        Ok(((caller, server, reading), sealer)) => {
             let parts = Parts { request, reading: &reading, caller: &caller, server, facts, rules: &settings.tokens };
-            let state = known.target.as_deref().map(|target| bound(settings, target, &caller.agent, facts));
-            let (verdict, evaluations) = decide_all(bundle, &parts, state.as_ref());
+            let (verdict, evaluations) = decide_all(bundle, &parts, &sealer);
+            (known.evaluations, known.reply) = (evaluations, reading.reply);
             let passes = known.target.as_deref().is_some_and(|target| target.chain == ChainUse::Pass);
-            let withheld =
-                (!passes && settings.tokens.chain_headers().next().is_some()).then(|| settings.tokens.clone());
-            Decision { verdict, evaluations, reply: reading.reply, withheld, ..known }
+            let has_chains = settings.tokens.chain_headers().next().is_some();
+            known.withheld = (!passes && has_chains).then(|| settings.tokens.clone());
+            verdict
         }
+    };
+    if let Verdict::Denial(denial) = &verdict {
+        let (challenge, target) = (denial.reason.wire().challenge, known.target.as_deref());
+        known.schemes = challenge::schemes(challenge, request.http.as_ref(), target, &settings.tokens);
     }
+    Decision { verdict, ..known }
 }
 
 /// What a request has to be before policies can be asked about it.
@@ -122,12 +128,12 @@ pub type Read<'a> = (Caller, &'a Server, Reading<'a>);
 /// The stages before the policies. What is learnt on the way stays in `known`, also if a stage refuses.
 fn read_known<'a>(
     bundle: &'a Bundle,
-    settings: &Settings,
+    settings: &'a Settings,
     source: IdentitySource,
     request: &'a Request<'a>,
     facts: &Facts,
     known: &mut Decision,
-) -> Result<Read<'a>, Denial> {
+) -> Result<(Read<'a>, Sealer<'a>), Denial> {
     // The target is looked up first so that even a denial for identity is written in its protocol's words.
     let found = bundle.find_target(request);
     known.target = found.ok().flatten().map(|(target, _)| target.clone());
@@ -147,11 +153,11 @@ fn read_known<'a>(
     };
     let origins = known.target.as_deref().map_or(&[][..], |target| &target.origins);
     let now = facts.now.as_second();
-    let peer = Peer { agent: &agent, certificate, asked: Asked { http: request.http.as_ref(), origins, now } };
+    let peer = Peer { agent: &agent, certificate, expected: Expected { http: request.http.as_ref(), origins, now } };
     let proved = prove(known.target.as_deref(), settings, &facts.tokens, &peer);
     let wants_nonce = match &proved {
         Ok(proved) => proved.possession.is_some_and(|proof| proof.nonce_is_old),
-        Err(denial) => dpop::is_for_a_nonce(denial.reason),
+        Err(denial) => denial.reason.wire().challenge == Challenge::NONCE,
     };
     known.nonce = wants_nonce.then(|| settings.tokens.proofs.fresh_nonce(now)).flatten();
     let proved = proved?;
@@ -163,16 +169,12 @@ fn read_known<'a>(
         known.reply = unreadable.reply;
         Denial { detail: unreadable.detail.map(Cow::into_owned), ..unreadable.reason.into() }
     })?;
-    let bound = bound(settings, target, &caller.agent, facts);
-    if reading.calls.iter().any(|call| bound.is_misused(call)) {
+    let sealer = Sealer { seal: &settings.seal, agent: caller.agent.clone(), target, now };
+    if reading.calls.iter().any(|call| sealer.is_misused(call)) {
         known.reply = reading.reply;
         return Err(Reason::RequestStateInvalid.into());
     }
-    Ok((caller, server, reading))
-}
-
-fn bound<'a>(settings: &'a Settings, target: &'a Target, agent: &'a SpiffeId, facts: &Facts) -> Bound<'a> {
-    Bound { seal: &settings.seal, agent, target, now: facts.now.as_second() }
+    Ok(((caller, server, reading), sealer))
 }
 
 /// What the tokens of a request prove, by the rules of its target.
@@ -185,7 +187,7 @@ fn prove(target: Option<&Target>, settings: &Settings, tokens: &Tokens, peer: &P
     proved.is_for(&target.audiences)?;
     if target.tokens == TokenUse::Require && proved.speaks().is_none() {
         // Whoever has no token yet learns from the metadata where to get one (RFC 9728).
-        let path = peer.asked.http.and_then(|http| canonical_path(&http.path).ok());
+        let path = peer.expected.http.and_then(|http| canonical_path(&http.path).ok());
         if !path.is_some_and(|path| target.has_metadata_at(&path)) {
             return Err(Reason::TokenAbsent.into());
         }
@@ -194,7 +196,7 @@ fn prove(target: Option<&Target>, settings: &Settings, tokens: &Tokens, peer: &P
 }
 
 /// Decides every call of the request. The first denial denies all.
-fn decide_all(bundle: &Bundle, parts: &Parts<'_>, state: Option<&Bound<'_>>) -> (Verdict, Vec<Evaluation>) {
+fn decide_all(bundle: &Bundle, parts: &Parts<'_>, sealer: &Sealer<'_>) -> (Verdict, Vec<Evaluation>) {
     let mut evidence = Vec::with_capacity(1);
     let mut evaluations = Vec::with_capacity(1);
     for call in &parts.reading.calls {
@@ -204,7 +206,7 @@ fn decide_all(bundle: &Bundle, parts: &Parts<'_>, state: Option<&Bound<'_>>) -> 
             Ok(satisfied) => evidence.push(satisfied),
             Err(mut denial) => {
                 if denial.reason == Reason::StepUpRequired {
-                    denial.state = state.and_then(|state| state.state_for(call));
+                    denial.state = sealer.state_for(call);
                 }
                 return (Verdict::Denial(denial), evaluations);
             }
@@ -229,17 +231,20 @@ fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Sa
     evaluation.resource = Some(query.resource().uid().clone());
     let answer = bundle.engine().decide(&query);
     evaluation.evaluated = Evaluated::of(bundle.engine().clone(), query);
+    let shown = parts.shown();
     let outcome = match answer {
-        Answer::Permitted(satisfied) => hold_to_demands(satisfied, &shown(parts), &mut evaluation),
+        Answer::Permitted(satisfied) => {
+            let (held, demanding) = demands::hold(satisfied, &shown);
+            evaluation.policies = held.as_ref().map(|held| held.permits().to_vec()).unwrap_or_default();
+            evaluation.demanding = demanding;
+            held
+        }
         Answer::Forbidden { forbids, permits, failures } => {
             let message = forbids.iter().find_map(|policy| policy.message.as_deref().map(str::to_owned));
-            let demands = if failures.is_empty() { lifting(&forbids, &permits, &shown(parts)) } else { None };
+            let demands = if failures.is_empty() { demands::lifting(&forbids, &permits, &shown) } else { None };
             evaluation.policies = forbids;
             evaluation.failures = failures;
-            Err(Denial {
-                message,
-                ..demands.map_or(Reason::PolicyForbids.into(), |demands| challenged(&shown(parts), demands))
-            })
+            Err(Denial { message, ..demands.map_or(Reason::PolicyForbids.into(), |demands| demands.ask_for(&shown)) })
         }
         Answer::Failed(failures) => {
             evaluation.failures = failures;
@@ -249,46 +254,6 @@ fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Sa
         Answer::Broken => Err(Reason::InternalError.into()),
     };
     (outcome, evaluation)
-}
-
-/// What the caller's token shows to policies that demand something of it.
-fn shown<'p>(parts: &Parts<'p>) -> Shown<'p> {
-    Shown { claims: parts.caller.proved.says(), now: parts.facts.now.as_second() }
-}
-
-/// Lets those permits count alone whose demands are met. Without any, the first one says what would do.
-fn hold_to_demands(satisfied: Satisfied, shown: &Shown<'_>, evaluation: &mut Evaluation) -> Result<Satisfied, Denial> {
-    let (kept, demanding) = satisfied.keep(|policy| unmet(policy, shown).is_none());
-    let first = demanding.iter().find_map(|policy| unmet(policy, shown));
-    evaluation.demanding = demanding;
-    let Some(satisfied) = kept else { return Err(challenged(shown, first.unwrap_or_default())) };
-    evaluation.policies = satisfied.permits().to_vec();
-    Ok(satisfied)
-}
-
-/// What would lift forbids, where each of them says what, and it is not met: all of that, and what the permits demand that they
-/// overrule, for nobody should log in anew only to be refused again.
-fn lifting(forbids: &[Arc<PolicyInfo>], permits: &[Arc<PolicyInfo>], shown: &Shown<'_>) -> Option<Demands> {
-    let lifted = forbids.iter().try_fold(Demands::default(), |all, policy| all.and(&unmet(policy, shown)?))?;
-    let least = permits.iter().map(|policy| unmet(policy, shown).unwrap_or_default()).min_by_key(Demands::is_any)?;
-    lifted.and(&least)
-}
-
-/// What of a policy's demands is not met, if anything is not.
-fn unmet(policy: &PolicyInfo, shown: &Shown<'_>) -> Option<Demands> {
-    policy.demands.as_ref().map(|demands| demands.unmet(shown)).filter(Demands::is_any)
-}
-
-/// The denial of a caller that has to come back with another token.
-fn challenged(shown: &Shown<'_>, demands: Demands) -> Denial {
-    let reason = if shown.claims.is_none() {
-        Reason::TokenAbsent
-    } else if demands.is_login() {
-        Reason::StepUpRequired
-    } else {
-        Reason::ScopeInsufficient
-    };
-    Denial { demands: Some(Box::new(demands)), ..reason.into() }
 }
 
 fn describe(call: &Call<'_>) -> Evaluation {
@@ -318,10 +283,11 @@ fn describe(call: &Call<'_>) -> Evaluation {
 /// The denial that [`authorize`] gives before any policy is asked.
 pub fn read<'a>(
     bundle: &'a Bundle,
-    settings: &Settings,
+    settings: &'a Settings,
     source: IdentitySource,
     request: &'a Request<'a>,
     facts: &Facts,
 ) -> Result<Read<'a>, Denial> {
-    read_known(bundle, settings, source, request, facts, &mut Decision::deny(Reason::InternalError))
+    let read = read_known(bundle, settings, source, request, facts, &mut Decision::deny(Reason::InternalError));
+    read.map(|(read, _)| read)
 }

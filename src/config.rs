@@ -54,6 +54,8 @@ pub struct Config {
     pub token: Vec<Place>,
     /// Proofs that a token is the caller's own.
     pub dpop: Dpop,
+    /// The secret behind nonces and states.
+    pub secret: Secret,
     /// Ends of sessions.
     pub sessions: Sessions,
     /// The bundle.
@@ -118,6 +120,14 @@ pub struct Identity {
 pub struct Svid {
     /// The audiences that are ours.
     pub audiences: Vec<String>,
+}
+
+/// The secret behind what clients are given to bring back: nonces of proofs, and states of step-up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Secret {
+    /// The file that holds it, where several instances share it; without one, each start makes its own.
+    pub file: Option<PathBuf>,
 }
 
 /// Where the bundle is.
@@ -286,7 +296,7 @@ impl Config {
             source.ca_file = source.ca_file.as_ref().map(|path| base.join(path));
             source.bootstrap_file = source.bootstrap_file.as_ref().map(|path| base.join(path));
         }
-        config.dpop.nonce_key_file = config.dpop.nonce_key_file.as_ref().map(|path| base.join(path));
+        config.secret.file = config.secret.file.as_ref().map(|path| base.join(path));
         for listener in &mut config.listener {
             listener.unix = listener.unix.as_ref().map(|path| base.join(path));
         }

@@ -49,9 +49,9 @@ use crate::authz::token::verified::Authority;
 use endpoint::Endpoint;
 use fetch::Fetch;
 use follow::Follower;
-use https::{Https, Proof, Trust};
+use https::{Https, Profile, Trust};
 use refresh::Refresher;
-use source::{Origin, Owner, Source};
+use source::{Location, Owner, Source};
 use workload_api::{Socket, Stream, WorkloadApi};
 
 /// The keys in force, and the tasks that keep them so. They end with it.
@@ -134,16 +134,16 @@ impl Keys {
         runtime: &Handle,
     ) -> Result<Self, KeysError> {
         let system = LazyCell::new(Trust::of_the_system);
-        let fetcher = |source: &Source, origin: &Origin| {
-            let proof = match origin {
-                Origin::Endpoint { server, .. } => Proof::SpiffeId(Endpoint::new(server.clone())),
+        let fetcher = |source: &Source, location: &Location| {
+            let profile = match location {
+                Location::Endpoint { server, .. } => Profile::Spiffe(Endpoint::new(server.clone())),
                 _ => {
                     let trust = system.with(source.ca_file.clone());
                     trust.roots()?;
-                    Proof::Host(trust)
+                    Profile::Web(trust)
                 }
             };
-            Ok(Https::new(source, proof))
+            Ok(Https::new(source, profile))
         };
         let stream = || workload_api.path().map(Socket::new).map_err(str::to_owned);
         Self::start_with(sources, runtime, fetcher, stream, workload_api)
@@ -154,7 +154,7 @@ impl Keys {
     fn start_with<F: Fetch, S: Stream>(
         sources: Vec<(Owner, Source)>,
         runtime: &Handle,
-        fetcher: impl Fn(&Source, &Origin) -> Result<F, String>,
+        fetcher: impl Fn(&Source, &Location) -> Result<F, String>,
         stream: impl FnOnce() -> Result<S, String>,
         workload_api: &WorkloadApi,
     ) -> Result<Self, KeysError> {
@@ -163,14 +163,14 @@ impl Keys {
         let (mut refreshed, mut followed) = (Vec::new(), Vec::new());
         for (owner, source) in sources {
             let failed = |error: String| KeysError::new(&owner, error);
-            let origin = source.origin(&owner).map_err(|error| failed(error.to_string()))?;
-            let fetcher = match origin {
-                Origin::File(_) | Origin::WorkloadApi => None,
-                _ => Some(fetcher(&source, &origin).map_err(failed)?),
+            let location = source.location(&owner).map_err(|error| failed(error.to_string()))?;
+            let fetcher = match location {
+                Location::File(_) | Location::WorkloadApi => None,
+                _ => Some(fetcher(&source, &location).map_err(failed)?),
             };
-            let group = if origin == Origin::WorkloadApi { &mut followed } else { &mut refreshed };
+            let group = if location == Location::WorkloadApi { &mut followed } else { &mut refreshed };
             let (authority, slot) = keys.place(&owner, &mut ring)?;
-            group.push(Refresher::new(authority, source, origin, fetcher, slot, keys.ring.clone()));
+            group.push(Refresher::new(authority, source, location, fetcher, slot, keys.ring.clone()));
         }
         keys.ring.store(Arc::new(ring));
         for mut refresher in refreshed {

@@ -1,7 +1,7 @@
 //! Which tokens were believed before: what was verified once is looked up, until it expires or its key is gone.
 //!
-//! A token is known by its text, and looked up by a hash of it that nobody outside can aim at. A few hash to one place, and the
-//! one that came longest ago makes room, so the memory is bounded whoever calls; and nobody waits: who finds a place busy
+//! A token is known by its text, and looked up by a hash of it that nobody outside can aim at. A few hash to one bucket, and the
+//! one that came longest ago makes room, so the memory is bounded whoever calls; and nobody waits: who finds a bucket busy
 //! verifies anew. What was refused is not remembered.
 
 use std::hash::BuildHasher as _;
@@ -13,12 +13,12 @@ use crate::authz::token::holder::check_depth;
 use crate::authz::token::presented::{Presented, Role, find};
 use crate::authz::token::{Authority, Believed, Keyring, Refused, Rules, Token, Tokens, verify};
 
-/// How many tokens are remembered: places, and tokens at each, of at most 8 KiB of text and what it says.
-const PLACES: usize = 512;
+/// How many tokens are remembered: buckets, and tokens in each, of at most 8 KiB of text and what it says.
+const BUCKETS: usize = 512;
 const AT_EACH: usize = 4;
 
 /// Where keys come from. Neither waits.
-pub trait Keys: Send + Sync {
+pub trait Keyrings: Send + Sync {
     /// The keys in force.
     fn keyring(&self) -> Arc<Keyring>;
     /// A token named a key that its authority does not have: there may be a new one.
@@ -28,21 +28,21 @@ pub trait Keys: Send + Sync {
 /// What believes tokens.
 pub struct Verifier {
     rules: Arc<Rules>,
-    keys: Box<dyn Keys>,
-    places: Box<[RwLock<Place>]>,
+    keys: Box<dyn Keyrings>,
+    buckets: Box<[RwLock<Bucket>]>,
     hasher: foldhash::fast::RandomState,
 }
 
 /// Tokens with their texts, the one that came last first.
-type Place = Vec<(Box<str>, Arc<Token>)>;
+type Bucket = Vec<(Box<str>, Arc<Token>)>;
 
 impl Verifier {
     /// Believes tokens by `rules`, with the keys that are in force at the time.
     #[must_use]
-    pub fn new(rules: Arc<Rules>, keys: Box<dyn Keys>) -> Self {
-        let places = if rules.places.is_empty() { 0 } else { PLACES };
-        let places = (0..places).map(|_| RwLock::new(Place::new())).collect();
-        Self { rules, keys, places, hasher: foldhash::fast::RandomState::default() }
+    pub fn new(rules: Arc<Rules>, keys: Box<dyn Keyrings>) -> Self {
+        let buckets = if rules.places.is_empty() { 0 } else { BUCKETS };
+        let buckets = (0..buckets).map(|_| RwLock::new(Bucket::new())).collect();
+        Self { rules, keys, buckets, hasher: foldhash::fast::RandomState::default() }
     }
 
     /// What becomes of the tokens of a request. `now` is in seconds since 1970.
@@ -79,9 +79,9 @@ impl Verifier {
 
     fn believe(&self, text: &str, role: Role, now: i64) -> Result<Arc<Token>, Refused> {
         let keyring = self.keys.keyring();
-        let place = self.place(text);
+        let bucket = self.bucket(text);
         let is_it = |(known, token): &&(Box<str>, Arc<Token>)| token.role == role && **known == *text;
-        let remembered = place.and_then(|place| place.try_read().ok());
+        let remembered = bucket.and_then(|bucket| bucket.try_read().ok());
         let remembered = remembered.and_then(|held| held.iter().find(is_it).map(|(_, token)| token.clone()));
         if let Some(token) = remembered.filter(|token| keyring.still_holds(token)) {
             token.check_time(now)?;
@@ -92,7 +92,7 @@ impl Verifier {
             self.keys.lacks(authority);
         }
         let token = Arc::new(verified?);
-        if let Some(mut held) = place.and_then(|place| place.try_write().ok()) {
+        if let Some(mut held) = bucket.and_then(|bucket| bucket.try_write().ok()) {
             held.retain(|(known, token)| **known != *text || token.role != role);
             held.truncate(AT_EACH - 1);
             held.insert(0, (text.into(), Arc::clone(&token)));
@@ -100,9 +100,9 @@ impl Verifier {
         Ok(token)
     }
 
-    fn place(&self, text: &str) -> Option<&RwLock<Place>> {
-        let at = self.hasher.hash_one(text).checked_rem(self.places.len() as u64)?;
-        self.places.get(usize::try_from(at).ok()?)
+    fn bucket(&self, text: &str) -> Option<&RwLock<Bucket>> {
+        let at = self.hasher.hash_one(text).checked_rem(self.buckets.len() as u64)?;
+        self.buckets.get(usize::try_from(at).ok()?)
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
         lacking: Mutex<Vec<Authority>>,
     }
 
-    impl Keys for Arc<Ring> {
+    impl Keyrings for Arc<Ring> {
         fn keyring(&self) -> Arc<Keyring> {
             self.ring.lock().unwrap().clone()
         }
@@ -209,16 +209,16 @@ mod tests {
         let (ring, pair) = (Arc::new(Ring::default()), Ed25519KeyPair::generate().unwrap());
         ring.set(&[("k", &pair)]);
         let verifier = verifier(&ring);
-        let most = PLACES * AT_EACH;
+        let most = BUCKETS * AT_EACH;
         for number in 0..most + most / 2 {
             let text = token("k", &pair, &number.to_string());
             let id = ask(&verifier, &text, NOW).unwrap().claims.id.clone();
             assert_eq!(id, Some(number.to_string()), "the one that was asked for");
         }
-        let count: usize = verifier.places.iter().map(|place| place.read().unwrap().len()).sum();
+        let count: usize = verifier.buckets.iter().map(|bucket| bucket.read().unwrap().len()).sum();
         assert!(count <= most && count > most / 2, "{count}");
-        assert!(verifier.places.iter().all(|place| place.read().unwrap().len() <= AT_EACH));
-        let busy: Vec<_> = verifier.places.iter().map(|place| place.write().unwrap()).collect();
+        assert!(verifier.buckets.iter().all(|bucket| bucket.read().unwrap().len() <= AT_EACH));
+        let busy: Vec<_> = verifier.buckets.iter().map(|bucket| bucket.write().unwrap()).collect();
         assert!(ask(&verifier, &token("k", &pair, "0"), NOW).is_ok());
         drop(busy);
     }
@@ -241,6 +241,6 @@ mod tests {
         let verifier = Verifier::new(Arc::default(), Box::new(Arc::new(Ring::default())));
         let headers = Headers::new([("authorization", "Bearer x")], false);
         let request = Request { http: Some(HttpRequest { headers, ..HttpRequest::default() }), ..Request::default() };
-        assert!(matches!(verifier.of(&request, NOW), Tokens::Absent) && verifier.places.is_empty());
+        assert!(matches!(verifier.of(&request, NOW), Tokens::Absent) && verifier.buckets.is_empty());
     }
 }

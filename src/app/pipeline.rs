@@ -32,7 +32,7 @@ use crate::envoy::request;
 use crate::envoy::response::{self, Answer};
 use crate::envoy::service::{Check, Decide, Refused};
 use crate::keys::{Keys, Status as Keyed};
-use crate::replay::{Seen, Uses};
+use crate::replay::{Seen, Used, Uses};
 use crate::sessions::Sessions;
 use crate::store::loader::Patience;
 use crate::store::{Reload, Snapshot, Store, Summary};
@@ -261,9 +261,12 @@ impl Pipeline {
     /// so that what they refuse now cannot be sent again by somebody else when they would permit it.
     fn use_up(&self, decision: Decision, now: Timestamp) -> Decision {
         let Some(proof) = decision.possession else { return decision };
-        match self.parts.proofs.first_use(proof.id, now.as_second(), proof.until) {
+        // It is the key's: nobody else can use up its share, for the proof is signed by it.
+        let used = Used { id: proof.id, owner: proof.key, until: proof.until };
+        match self.parts.proofs.first_use(&used, now.as_second()) {
             Seen::First => decision,
             Seen::Again => decision.overruled(Reason::TokenProofReplayed),
+            Seen::ShareFull => decision.overruled(Reason::TokenProofsTooMany),
             Seen::Full => decision.overruled(Reason::TokenProofsFull),
         }
     }

@@ -20,7 +20,7 @@ use super::policy::parts::Parts;
 use super::policy::{Bundle, PolicyInfo, Reference};
 use super::reason::Reason;
 use super::request::Request;
-use super::{Settings, read, shown};
+use super::{Settings, read};
 
 /// What was decided about, and by what.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +109,7 @@ fn ask(reference: &Reference, asked: &Asked<'_>, decision: &Decision) -> Result<
         Verdict::Permit(_) => reading.calls.len(),
         Verdict::Denial(_) => decision.evaluations.len().max(1),
     };
-    let shown = shown(&parts);
+    let shown = parts.shown();
     let ask_one = |(at, call)| {
         let query = match bundle.query(&parts, call, Some(Needs::ALL)) {
             Ok(query) => query,

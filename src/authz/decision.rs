@@ -12,6 +12,7 @@ use super::policy::{Evaluated, Failure, PolicyInfo, Satisfied};
 use super::reason::Reason;
 use super::target::Target;
 use super::token::dpop::Proven;
+use super::token::presented::Scheme;
 use super::token::verified::Behalf;
 use super::token::{Believed, Rules};
 
@@ -39,6 +40,8 @@ pub struct Decision {
     pub nonce: Option<String>,
     /// The rules whose headers with tokens of the agents before the caller end at the proxy; `None` if the target gets them.
     pub withheld: Option<Arc<Rules>>,
+    /// The schemes of the challenge for another token, where there is one.
+    pub schemes: &'static [Scheme],
 }
 
 /// Permit or denial.
@@ -140,6 +143,7 @@ impl Decision {
             possession: None,
             nonce: None,
             withheld: None,
+            schemes: &[Scheme::Bearer],
         }
     }
 

@@ -31,6 +31,38 @@ pub struct Wire {
     pub json_rpc: i64,
     /// One sentence for the caller: names no policy, no attribute and no value.
     pub title: &'static str,
+    /// Whether another token, or another proof, would do.
+    pub challenge: Challenge,
+}
+
+/// What a challenge says of a denial, in `WWW-Authenticate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// There is none.
+    None,
+    /// A token is needed. There is no error: nothing is wrong with what is not there, or in a scheme that is not ours (RFC 6750,
+    /// section 3.1).
+    Needed,
+    /// The error of the token, in the scheme by which it was presented (RFC 6750, section 3.1; RFC 9470, section 3).
+    Token(&'static str),
+    /// The error of the proof, or of presenting a token with or without one: in the scheme `DPoP` (RFC 9449, section 7.1).
+    Proof(&'static str),
+}
+
+impl Challenge {
+    /// A proof has to have a nonce that counts (RFC 9449, section 9).
+    pub const NONCE: Self = Self::Proof("use_dpop_nonce");
+    const TOKEN: Self = Self::Token("invalid_token");
+    const LOGIN: Self = Self::Token("insufficient_user_authentication");
+    const SCOPE: Self = Self::Token("insufficient_scope");
+    const PROOF: Self = Self::Proof("invalid_dpop_proof");
+    /// The token, or how it is presented, is wrong, and not the proof.
+    const DPOP_TOKEN: Self = Self::Proof("invalid_token");
+
+    /// What a row says that names none: that a 401 is about the token (RFC 9110, section 15.5.2: each has a challenge).
+    const fn usual(http: u16) -> Self {
+        if http == 401 { Self::TOKEN } else { Self::None }
+    }
 }
 
 /// JSON-RPC code of a denial by policy. It lies outside the range that JSON-RPC 2.0 and MCP reserve
@@ -52,7 +84,8 @@ const RESOURCE_EXHAUSTED: u32 = 8;
 const UNAVAILABLE: u32 = 14;
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident: $code:literal, $blame:ident, $http:literal, $grpc:expr, $rpc:expr, $title:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $code:literal, $blame:ident, $http:literal, $grpc:expr, $rpc:expr, $title:literal
+        $(, $challenge:ident)?;)*) => {
         /// Why a call was denied. The list is closed: see `docs/why-denied.md` for each.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason { $($(#[$doc])* $name,)* }
@@ -67,11 +100,14 @@ macro_rules! reasons {
                 match self {
                     $(Self::$name => Wire {
                         code: $code, blame: Blame::$blame, http: $http, grpc: $grpc, json_rpc: $rpc, title: $title,
+                        challenge: reasons!(@challenge $http $(, $challenge)?),
                     },)*
                 }
             }
         }
     };
+    (@challenge $http:literal) => { Challenge::usual($http) };
+    (@challenge $http:literal, $challenge:ident) => { Challenge::$challenge };
 }
 
 reasons! {
@@ -212,57 +248,59 @@ reasons! {
     /// An access token in the query of a URI, where it ends up in logs.
     TokenInQuery: "token_in_query", Caller, 400, UNAUTHENTICATED, INVALID_REQUEST, "a token may not be part of the address";
     /// `authorization` has a scheme other than Bearer and DPoP.
-    TokenSchemeUnsupported: "token_scheme_unsupported", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "this kind of authorization is not supported";
+    TokenSchemeUnsupported: "token_scheme_unsupported", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "this kind of authorization is not supported", Needed;
     /// The current actor of the token (or its client, or its subject) is another workload than the one that presents it.
     TokenActorMismatch: "token_actor_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token was issued to somebody else";
     /// The token is bound to another certificate than the peer's, or Envoy does not hand that over.
     TokenBindingMismatch: "token_binding_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to another certificate";
     /// The token is bound to a key, and no proof of that key came with it.
-    TokenProofMissing: "token_proof_missing", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token needs a proof";
+    TokenProofMissing: "token_proof_missing", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token needs a proof", PROOF;
     /// A token that is bound to a key is not presented as `DPoP` in `authorization`, or one that is not is.
-    TokenSchemeMismatch: "token_scheme_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is presented in the wrong way";
+    TokenSchemeMismatch: "token_scheme_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is presented in the wrong way", DPOP_TOKEN;
     /// A proof beside a token that is bound to no key.
-    TokenProofUnexpected: "token_proof_unexpected", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to no key, so no proof belongs to it";
+    TokenProofUnexpected: "token_proof_unexpected", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to no key, so no proof belongs to it", DPOP_TOKEN;
     /// Two proofs: one request has one.
-    TokenProofDuplicate: "token_proof_duplicate", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "there is more than one proof";
+    TokenProofDuplicate: "token_proof_duplicate", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "there is more than one proof", PROOF;
     /// A proof longer than 4 KiB.
-    TokenProofTooLong: "token_proof_too_long", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is too long";
+    TokenProofTooLong: "token_proof_too_long", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is too long", PROOF;
     /// What stands in `dpop` is no JWT in compact form, or names a member twice.
-    TokenProofMalformed: "token_proof_malformed", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof could not be read";
+    TokenProofMalformed: "token_proof_malformed", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof could not be read", PROOF;
     /// A proof that has to be understood in another way: `crit`, `b64`, `zip`, `enc`.
-    TokenProofExtensionUnsupported: "token_proof_extension_unsupported", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof needs an extension that is not supported";
+    TokenProofExtensionUnsupported: "token_proof_extension_unsupported", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof needs an extension that is not supported", PROOF;
     /// Its `typ` is not `dpop+jwt`.
-    TokenProofTypeRefused: "token_proof_type_refused", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "this is not a proof";
+    TokenProofTypeRefused: "token_proof_type_refused", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "this is not a proof", PROOF;
     /// Its `alg` is `none`, an HMAC or unknown.
-    TokenProofAlgorithmRefused: "token_proof_algorithm_refused", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the algorithm of the proof is not allowed";
+    TokenProofAlgorithmRefused: "token_proof_algorithm_refused", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the algorithm of the proof is not allowed", PROOF;
     /// Its `jwk` is absent, or no public key for its `alg`, or its header names another key.
-    TokenProofKeyRefused: "token_proof_key_refused", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the key of the proof is not accepted";
+    TokenProofKeyRefused: "token_proof_key_refused", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the key of the proof is not accepted", PROOF;
     /// A claim that a proof has to have is absent.
-    TokenProofClaimMissing: "token_proof_claim_missing", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof lacks a claim";
+    TokenProofClaimMissing: "token_proof_claim_missing", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof lacks a claim", PROOF;
     /// A claim of a proof has another type or form than its specification gives it.
-    TokenProofClaimMalformed: "token_proof_claim_malformed", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "a claim of the proof is not valid";
+    TokenProofClaimMalformed: "token_proof_claim_malformed", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "a claim of the proof is not valid", PROOF;
     /// The proof is by another key than the token is bound to.
-    TokenProofKeyMismatch: "token_proof_key_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to another key";
+    TokenProofKeyMismatch: "token_proof_key_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to another key", DPOP_TOKEN;
     /// `ath`: the proof is for another token.
-    TokenProofTokenMismatch: "token_proof_token_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is for another token";
+    TokenProofTokenMismatch: "token_proof_token_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is for another token", PROOF;
     /// `htm`: the proof is for another method.
-    TokenProofMethodMismatch: "token_proof_method_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is for another method";
+    TokenProofMethodMismatch: "token_proof_method_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is for another method", PROOF;
     /// `htu`: the proof is for another URI.
-    TokenProofUriMismatch: "token_proof_uri_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is for another address";
+    TokenProofUriMismatch: "token_proof_uri_mismatch", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is for another address", PROOF;
     /// The target has no `origins`: what a proof is for cannot be compared.
-    TokenProofUriUnknown: "token_proof_uri_unknown", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "proofs are not accepted here";
+    TokenProofUriUnknown: "token_proof_uri_unknown", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "proofs are not accepted here", PROOF;
     /// `iat` is too long ago, or `exp` is over.
-    TokenProofExpired: "token_proof_expired", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is too old";
+    TokenProofExpired: "token_proof_expired", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is too old", PROOF;
     /// `iat` or `nbf` is to come.
-    TokenProofNotYetValid: "token_proof_not_yet_valid", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is not valid yet";
+    TokenProofNotYetValid: "token_proof_not_yet_valid", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof is not valid yet", PROOF;
     /// The signature of the proof is not its key's.
-    TokenProofSignatureInvalid: "token_proof_signature_invalid", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the signature of the proof is not valid";
+    TokenProofSignatureInvalid: "token_proof_signature_invalid", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the signature of the proof is not valid", PROOF;
     /// The proof has no nonce, and has to have one of ours.
-    TokenProofNonceMissing: "token_proof_nonce_missing", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof needs a nonce";
+    TokenProofNonceMissing: "token_proof_nonce_missing", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof needs a nonce", NONCE;
     /// The nonce of the proof is none of ours, or too old.
-    TokenProofNonceInvalid: "token_proof_nonce_invalid", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof needs a fresh nonce";
+    TokenProofNonceInvalid: "token_proof_nonce_invalid", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof needs a fresh nonce", NONCE;
     /// The proof was used before, or may have been.
-    TokenProofReplayed: "token_proof_replayed", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof was used before";
+    TokenProofReplayed: "token_proof_replayed", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the proof was used before", PROOF;
+    /// So many used proofs of the token's key are remembered as may be of one key.
+    TokenProofsTooMany: "token_proofs_too_many", Caller, 429, RESOURCE_EXHAUSTED, INVALID_REQUEST, "too many proofs in a short time";
     /// The token is bound to nothing, and its issuer's rules do not accept that.
     TokenUnbound: "token_unbound", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the token is bound to nobody";
 
@@ -273,7 +311,7 @@ reasons! {
     /// A token of a chain grants more than the one before it.
     TokenChainWidened: "token_chain_widened", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "the chain of delegation widens";
     /// The target, or a policy, asks for a token, and none came.
-    TokenAbsent: "token_absent", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "a token is needed";
+    TokenAbsent: "token_absent", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "a token is needed", Needed;
 
     // --- policy -----------------------------------------------------------------------------------
     /// At least one `forbid` was satisfied.
@@ -284,9 +322,9 @@ reasons! {
     PolicyError: "policy_error", Policy, 403, PERMISSION_DENIED, DENIED, "denied by policy";
 
     /// A policy asks for a fresher or a stronger login (`@step_up`).
-    StepUpRequired: "step_up_required", Policy, 401, UNAUTHENTICATED, DENIED, "a fresher or stronger login is needed";
+    StepUpRequired: "step_up_required", Policy, 401, UNAUTHENTICATED, DENIED, "a fresher or stronger login is needed", LOGIN;
     /// A policy asks for scopes that the token does not grant (`@scopes`).
-    ScopeInsufficient: "scope_insufficient", Policy, 403, PERMISSION_DENIED, DENIED, "the token does not grant the scopes that are needed";
+    ScopeInsufficient: "scope_insufficient", Policy, 403, PERMISSION_DENIED, DENIED, "the token does not grant the scopes that are needed", SCOPE;
 
     /// A call comes back with a state that was not sealed for it, for this caller, or too long ago.
     RequestStateInvalid: "request_state_invalid", Caller, 403, PERMISSION_DENIED, INVALID_PARAMS, "the request state is not valid";
@@ -327,6 +365,7 @@ impl Reason {
             && !matches!(
                 self,
                 Self::TokenInQuery
+                    | Self::TokenProofsTooMany
                     | Self::IdentityAbsent
                     | Self::IdentityMalformed
                     | Self::IdentityUntrustedDomain

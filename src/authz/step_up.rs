@@ -28,20 +28,20 @@ pub struct Round<'a> {
     pub opens_urls: bool,
 }
 
-/// What a state is sealed with, and for whom.
-#[derive(Clone, Copy, Debug)]
-pub struct Bound<'a> {
+/// Seals states for the calls of one request.
+#[derive(Clone, Debug)]
+pub struct Sealer<'a> {
     /// The key.
     pub seal: &'a Seal,
     /// The caller.
-    pub agent: &'a SpiffeId,
+    pub agent: SpiffeId,
     /// The target.
     pub target: &'a Target,
     /// The moment, in seconds since 1970.
     pub now: i64,
 }
 
-impl Bound<'_> {
+impl Sealer<'_> {
     /// The state for a call that has to come back; `None` where it can not be asked for inside the protocol.
     #[must_use]
     pub fn state_for(&self, call: &Call<'_>) -> Option<String> {
@@ -52,7 +52,7 @@ impl Bound<'_> {
     }
 
     /// Whether a call comes back with a state of ours that is not for it: another caller's, another call's, or an old one. One that
-    /// another instance sealed is passed over, for no state permits anything.
+    /// an instance with another key sealed is passed over, for no state permits anything.
     #[must_use]
     pub fn is_misused(&self, call: &Call<'_>) -> bool {
         let state = call.round.state.as_deref().filter(|state| self.seal.is_ours(state));

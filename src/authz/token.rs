@@ -10,6 +10,7 @@
 
 pub mod algorithm;
 mod chain;
+pub mod challenge;
 pub mod claims;
 pub mod dpop;
 pub mod holder;

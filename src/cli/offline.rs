@@ -12,12 +12,12 @@ use crate::authz::token::presented::Place;
 use crate::authz::token::{Authority, Keyring, Refused, Tokens};
 use crate::config::Config;
 use crate::keys;
-use crate::tokens::{Keys, Verifier};
+use crate::tokens::{Keyrings, Verifier};
 
 /// Keys that nobody looks for again.
 struct Fixed(Arc<Keyring>);
 
-impl Keys for Fixed {
+impl Keyrings for Fixed {
     fn keyring(&self) -> Arc<Keyring> {
         self.0.clone()
     }

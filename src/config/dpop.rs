@@ -1,7 +1,5 @@
 //! Proofs that a token is the caller's own (DPoP, RFC 9449), as configured.
 
-use std::path::PathBuf;
-
 use serde::Deserialize;
 
 use super::{Config, Mistake, mistake};
@@ -17,12 +15,12 @@ pub struct Dpop {
     pub max_ahead_seconds: i64,
     /// Most proofs that are remembered, each until it is too old.
     pub remembered_proofs: usize,
+    /// Most of one key.
+    pub remembered_proofs_per_key: usize,
     /// Whether a proof has to have a nonce of ours.
     pub nonces: NonceUse,
     /// How long a nonce is handed out, in seconds; it counts for as long again.
     pub nonce_seconds: i64,
-    /// The secret that nonces are made with, where several instances take one another's.
-    pub nonce_key_file: Option<PathBuf>,
 }
 
 /// Whether proofs need nonces.
@@ -43,9 +41,9 @@ impl Default for Dpop {
             max_age_seconds,
             max_ahead_seconds,
             remembered_proofs: 65_536,
+            remembered_proofs_per_key: 8_192,
             nonces: NonceUse::Off,
             nonce_seconds: 60,
-            nonce_key_file: None,
         }
     }
 }
@@ -53,18 +51,24 @@ impl Default for Dpop {
 impl Config {
     pub(super) fn check_dpop(&self) -> Result<(), Mistake> {
         let dpop = &self.dpop;
+        let count = |proofs: usize| i64::try_from(proofs).unwrap_or(i64::MAX);
         for (key, value, least, most) in [
             ("max_age_seconds", dpop.max_age_seconds, 1, 600),
             ("max_ahead_seconds", dpop.max_ahead_seconds, 1, 60),
-            ("remembered_proofs", i64::try_from(dpop.remembered_proofs).unwrap_or(i64::MAX), 1, 10_000_000),
+            ("remembered_proofs", count(dpop.remembered_proofs), 1, 10_000_000),
+            ("remembered_proofs_per_key", count(dpop.remembered_proofs_per_key), 1, 10_000_000),
             ("nonce_seconds", dpop.nonce_seconds, 5, 3_600),
         ] {
             if !(least..=most).contains(&value) {
                 return Err(mistake(&[&format!("dpop.{key}")], format!("`{key}` has to be from {least} to {most}")));
             }
         }
-        if dpop.nonce_key_file.is_some() && dpop.nonces == NonceUse::Off {
-            return Err(mistake(&["dpop.nonce_key_file"], "`nonce_key_file` is for `nonces = \"required\"`"));
+        if dpop.remembered_proofs_per_key > dpop.remembered_proofs {
+            let message = format!(
+                "`remembered_proofs_per_key` ({}) has to be at most `remembered_proofs` ({}), of which it is a share",
+                dpop.remembered_proofs_per_key, dpop.remembered_proofs
+            );
+            return Err(mistake(&["dpop.remembered_proofs_per_key", "dpop.remembered_proofs"], message));
         }
         Ok(())
     }
@@ -85,11 +89,11 @@ mod tests {
 
     #[test]
     fn what_is_said_of_proofs_counts() {
-        let config = parse("max_age_seconds = 30\nnonces = \"required\"\nnonce_key_file = \"nonce.key\"\n").unwrap();
+        let config = parse("max_age_seconds = 30\nnonces = \"required\"\n[secret]\nfile = \"palisade.key\"\n").unwrap();
         assert_eq!((config.dpop.max_age_seconds, config.dpop.max_ahead_seconds), (30, 5));
-        assert_eq!(config.dpop.nonce_key_file.as_deref(), Some(Path::new("/etc/palisade/nonce.key")));
+        assert_eq!(config.secret.file.as_deref(), Some(Path::new("/etc/palisade/palisade.key")));
         assert_eq!(config.tokens().proofs.max_age_seconds, 30);
-        assert!(config.tokens().proofs.nonces.is_none(), "its key is not read here");
+        assert!(config.tokens().proofs.nonces.is_none(), "their secret is not read here");
     }
 
     #[test]
@@ -99,11 +103,14 @@ mod tests {
             ("max_age_seconds = 601", "p.toml:6: `max_age_seconds` has to be from 1 to 600"),
             ("max_ahead_seconds = 0", "p.toml:6: `max_ahead_seconds` has to be from 1 to 60"),
             ("remembered_proofs = 0", "p.toml:6: `remembered_proofs` has to be from 1 to 10000000"),
+            ("remembered_proofs_per_key = 0", "p.toml:6: `remembered_proofs_per_key` has to be from 1 to 10000000"),
+            ("remembered_proofs_per_key = 65537", "p.toml:6: `remembered_proofs_per_key` (65537) has to be at most"),
+            ("remembered_proofs = 8191", "p.toml:6: `remembered_proofs_per_key` (8192) has to be at most"),
             ("nonce_seconds = 4", "p.toml:6: `nonce_seconds` has to be from 5 to 3600"),
             ("nonces = true", "p.toml:6: `dpop.nonces`: "),
             ("nonces = \"optional\"", "p.toml:6: `dpop.nonces`: unknown variant `optional`"),
-            ("nonce_key_file = \"k\"", "p.toml:6: `nonce_key_file` is for `nonces = \"required\"`"),
-            ("nonce_key = \"k\"", "p.toml:6: unknown field `nonce_key`"),
+            ("nonce_key_file = \"k\"", "p.toml:6: unknown field `nonce_key_file`"),
+            ("[secret]\nfile = [7]", "p.toml:7: `secret.file`: "),
         ] {
             let error = parse(lines).map(drop).unwrap_err();
             assert!(error.starts_with(why), "{lines}: {error}");

@@ -48,7 +48,7 @@ impl Config {
                 None => format!("issuer.{at}"),
                 Some(at) => format!("trust_domain.{at}"),
             };
-            source.origin(owner).map_err(|error| {
+            source.location(owner).map_err(|error| {
                 let key = error.key.map(|key| format!("{table}.keys.{key}")).unwrap_or_default();
                 mistake(&[&key, &format!("{table}.keys"), &table], format!("keys of {owner}: {error}"))
             })?;

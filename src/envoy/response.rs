@@ -16,9 +16,10 @@ use serde_json::json;
 
 use crate::authz::call::json_rpc::Reply;
 use crate::authz::decision::{Decision, Denial, Permit, Verdict};
-use crate::authz::reason::{Blame, Reason, Wire};
+use crate::authz::reason::{Blame, Challenge, Wire};
 use crate::authz::target::{McpDenial, Protocol, Target};
 use crate::authz::token::dpop;
+use crate::authz::token::presented::Scheme;
 use crate::envoy::wire::{put_message, put_number, put_text};
 
 /// Carries the decision id to the upstream and back to the caller.
@@ -119,8 +120,8 @@ fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
         if wire.blame == Blame::Us {
             put_header(denied, 2, "retry-after", RETRY_AFTER_SECONDS);
         }
-        if let Some(challenge) = challenge(denial, &wire, decision.target.as_deref()).filter(|_| !is_asked) {
-            put_header(denied, 2, "www-authenticate", &challenge);
+        if !is_asked {
+            put_challenges(denied, &challenges(denial, &wire, decision));
         }
         put_nonce(denied, 2, decision);
         put_text(denied, 3, &rendered.body);
@@ -133,31 +134,43 @@ fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
 /// and overwriting is what happens; later its default would append to the client's own value.
 const OVERWRITE: u32 = 2;
 
-/// A `HeaderValueOption`: 1 `header`: 1 `key`, 2 `value`; 3 `append_action`.
+/// `APPEND_IF_EXISTS_OR_ADD`, likewise: what is there twice is added twice up to 1.37 whatever is said here.
+const APPEND: u32 = 0;
+
 fn put_header(out: &mut Vec<u8>, number: u32, name: &str, value: &str) {
+    put_header_by(OVERWRITE, out, number, name, value);
+}
+
+/// A `HeaderValueOption`: 1 `header`: 1 `key`, 2 `value`; 3 `append_action`.
+fn put_header_by(action: u32, out: &mut Vec<u8>, number: u32, name: &str, value: &str) {
     put_message(out, number, |option| {
         put_message(option, 1, |header| {
             put_text(header, 1, name);
             put_text(header, 2, value);
         });
-        put_number(option, 3, OVERWRITE);
+        put_number(option, 3, action);
     });
 }
 
-const UNAUTHORIZED: u16 = 401;
+/// A header for each challenge: some clients read the first alone, and some take one with several for one.
+fn put_challenges(denied: &mut Vec<u8>, challenges: &[String]) {
+    for (at, challenge) in challenges.iter().enumerate() {
+        put_header_by(if at == 0 { OVERWRITE } else { APPEND }, denied, 2, "www-authenticate", challenge);
+    }
+}
+
 /// Most bytes of scopes in a challenge, which has to fit the headers of an answer.
 const MAX_SCOPE_BYTES: usize = 4 * 1024;
 
 /// What every 401 carries, and a 403 where another token would do (RFC 6750, section 3): why the token does not do, in words that
-/// hold nothing of it; what would (RFC 9470, section 3; RFC 9449, section 7.1); and where to get it (RFC 9728, section 5.1).
-fn challenge(denial: &Denial, wire: &Wire, target: Option<&Target>) -> Option<String> {
-    let error = match denial.reason {
-        // Without a token there is nothing wrong with it (RFC 6750, section 3.1).
-        Reason::TokenAbsent => None,
-        Reason::StepUpRequired => Some("insufficient_user_authentication"),
-        Reason::ScopeInsufficient => Some("insufficient_scope"),
-        reason if wire.http == UNAUTHORIZED => Some(dpop::error_of(reason).unwrap_or("invalid_token")),
-        _ => return None,
+/// hold nothing of it; what would (RFC 9470, section 3; RFC 9449, section 7.1); and where to get it (RFC 9728, section 5.1). One
+/// for each scheme.
+fn challenges(denial: &Denial, wire: &Wire, decision: &Decision) -> Vec<String> {
+    let (error, schemes) = match wire.challenge {
+        Challenge::None => return Vec::new(),
+        Challenge::Needed => (None, decision.schemes),
+        Challenge::Token(error) => (Some(error), decision.schemes),
+        Challenge::Proof(error) => (Some(error), &[Scheme::Dpop][..]),
     };
     let mut parameters: Vec<(&str, Cow<'_, str>)> = Vec::new();
     if let Some(error) = error {
@@ -174,15 +187,21 @@ fn challenge(denial: &Denial, wire: &Wire, target: Option<&Target>) -> Option<St
         let scopes = listed(&demands.scopes).filter(|scopes| scopes.len() <= MAX_SCOPE_BYTES);
         parameters.extend(scopes.map(|scopes| ("scope", scopes)));
     }
-    let metadata = target.and_then(|target| target.resource_metadata.as_ref());
+    let metadata = decision.target.as_deref().and_then(|target| target.resource_metadata.as_ref());
     parameters.extend(metadata.map(|metadata| ("resource_metadata", metadata.url().into())));
-    let scheme = if dpop::error_of(denial.reason).is_some() { "DPoP" } else { "Bearer" };
-    if scheme == "DPoP" {
-        parameters.push(("algs", dpop::ALGORITHMS.into()));
-    }
+    schemes.iter().map(|scheme| written(*scheme, &parameters)).collect()
+}
+
+/// A challenge in a scheme (RFC 9110, section 11.3).
+fn written(scheme: Scheme, parameters: &[(&str, Cow<'_, str>)]) -> String {
+    let (name, algorithms) = match scheme {
+        Scheme::Bearer => ("Bearer", None),
+        Scheme::Dpop => ("DPoP", Some(("algs", dpop::ALGORITHMS.into()))),
+    };
     // None of the values holds a quotation mark or a backslash: each was read by a rule that has neither.
-    let written = parameters.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect::<Vec<_>>().join(", ");
-    Some(if written.is_empty() { scheme.to_owned() } else { format!("{scheme} {written}") })
+    let parameters = parameters.iter().chain(&algorithms);
+    let parameters = parameters.map(|(name, value)| format!("{name}=\"{value}\"")).collect::<Vec<_>>().join(", ");
+    if parameters.is_empty() { name.to_owned() } else { format!("{name} {parameters}") }
 }
 
 /// The request for a login inside the protocol (MCP 2026-07-28, multi-round-trip requests), where the client can be asked so: a
@@ -302,6 +321,7 @@ mod tests {
 
     use super::*;
     use crate::authz::policy::demands::Demands;
+    use crate::authz::reason::Reason;
     use crate::authz::target::ResourceMetadata;
 
     #[test]
@@ -315,47 +335,79 @@ mod tests {
             assert!(denied.body.contains("\"decision_id\":\"id\""), "{reason}");
             let retry = denied.headers.iter().any(|h| h.header.as_ref().unwrap().key == "retry-after");
             assert_eq!(retry, status == 503, "{reason}");
-            let of =
-                |name: &str| denied.headers.iter().filter_map(|h| h.header.as_ref()).find(|h| h.key == name).cloned();
-            let challenge = of("www-authenticate").map(|header| header.value);
-            assert_eq!(challenge.is_some(), status == 401 || *reason == Reason::ScopeInsufficient, "{reason}");
+            let headers = denied.headers.iter().filter_map(|option| option.header.as_ref());
+            let challenge = headers.filter(|header| header.key == "www-authenticate").map(|header| &header.value);
+            let challenges: Vec<_> = challenge.collect();
+            let is_asked = status == 401 || *reason == Reason::ScopeInsufficient;
+            assert_eq!(challenges.len(), usize::from(is_asked), "{reason}");
             // A quotation mark in a title would end the text early (RFC 9110, section 5.6.4).
-            let marks = match reason {
-                Reason::TokenAbsent => 0,
-                reason if dpop::error_of(*reason).is_some() => 6,
-                _ => 4,
+            let marks = match reason.wire().challenge {
+                Challenge::None | Challenge::Needed => 0,
+                Challenge::Token(_) => 4,
+                Challenge::Proof(_) => 6,
             };
-            assert!(challenge.is_none_or(|text| text.matches('"').count() == marks), "{reason}");
+            assert!(challenges.iter().all(|text| text.matches('"').count() == marks), "{reason}");
         }
     }
 
+    /// What a target with metadata says of a denial in schemes.
+    fn said(reason: Reason, demands: Option<&Demands>, schemes: &'static [Scheme]) -> Vec<String> {
+        let denial = Denial { demands: demands.cloned().map(Box::new), ..reason.into() };
+        let metadata = ResourceMetadata::try_from(METADATA.to_owned()).unwrap();
+        let target = Target { resource_metadata: Some(metadata), ..target() };
+        let decision = Decision { target: Some(target.into()), schemes, ..Decision::deny(reason) };
+        challenges(&denial, &reason.wire(), &decision)
+    }
+
+    const METADATA: &str = "https://crm.example.org/.well-known/oauth-protected-resource/mcp";
+
     #[test]
     fn challenges_say_what_would_do() {
-        let demands = Demands::parse(Some("urn:mfa urn:hwk max_age=300"), Some("a b")).unwrap().map(Box::new);
-        let login = Demands::parse(Some("max_age=0"), None).unwrap().map(Box::new);
-        let scopes = Demands::parse(None, Some("a b")).unwrap().map(Box::new);
-        let url = "https://crm.example.org/.well-known/oauth-protected-resource/mcp";
-        let metadata = ResourceMetadata::try_from(url.to_owned()).unwrap();
-        let said = |reason: Reason, demands: &Option<Box<Demands>>| {
-            let denial = Denial { demands: demands.clone(), ..reason.into() };
-            let target = Target { resource_metadata: Some(metadata.clone()), ..target() };
-            challenge(&denial, &reason.wire(), Some(&target)).unwrap_or_default()
-        };
-        let at = format!("resource_metadata=\"{url}\"");
-        assert_eq!(said(Reason::TokenAbsent, &None), format!("Bearer {at}"));
-        assert_eq!(said(Reason::TokenAbsent, &demands), format!("Bearer scope=\"a b\", {at}"));
-        let error = |error: &str, reason: Reason| {
-            format!("Bearer error=\"{error}\", error_description=\"{}\"", reason.wire().title)
-        };
-        let needed = error("insufficient_user_authentication", Reason::StepUpRequired);
-        let both = format!("{needed}, acr_values=\"urn:mfa urn:hwk\", max_age=\"300\", scope=\"a b\", {at}");
-        assert_eq!(said(Reason::StepUpRequired, &demands), both);
-        assert_eq!(said(Reason::StepUpRequired, &login), format!("{needed}, max_age=\"0\", {at}"));
-        let missing = error("insufficient_scope", Reason::ScopeInsufficient);
-        assert_eq!(said(Reason::ScopeInsufficient, &scopes), format!("{missing}, scope=\"a b\", {at}"));
+        let demands = |step_up, scopes| Demands::parse(step_up, scopes).unwrap();
+        let all = demands(Some("urn:mfa urn:hwk max_age=300"), Some("a b"));
+        let (login, scopes) = (demands(Some("max_age=60"), None), demands(None, Some("a b")));
+        let at = format!("resource_metadata=\"{METADATA}\"");
+        let error =
+            |error: &str, reason: Reason| format!("error=\"{error}\", error_description=\"{}\"", reason.wire().title);
+        let login_needed = error("insufficient_user_authentication", Reason::StepUpRequired);
+        let scopes_needed = error("insufficient_scope", Reason::ScopeInsufficient);
         let expired = error("invalid_token", Reason::TokenExpired);
-        assert_eq!(said(Reason::TokenExpired, &None), format!("{expired}, {at}"));
-        assert_eq!(challenge(&Reason::PolicyForbids.into(), &Reason::PolicyForbids.wire(), None), None);
+        for (reason, demands, expected) in [
+            (Reason::TokenAbsent, None, at.clone()),
+            (Reason::TokenAbsent, all.as_ref(), format!("scope=\"a b\", {at}")),
+            (
+                Reason::StepUpRequired,
+                all.as_ref(),
+                format!("{login_needed}, acr_values=\"urn:mfa urn:hwk\", max_age=\"300\", scope=\"a b\", {at}"),
+            ),
+            (Reason::StepUpRequired, login.as_ref(), format!("{login_needed}, max_age=\"60\", {at}")),
+            (Reason::ScopeInsufficient, scopes.as_ref(), format!("{scopes_needed}, scope=\"a b\", {at}")),
+            (Reason::TokenExpired, None, format!("{expired}, {at}")),
+        ] {
+            let (bearer, dpop) =
+                (format!("Bearer {expected}"), format!("DPoP {expected}, algs=\"{}\"", dpop::ALGORITHMS));
+            assert_eq!(said(reason, demands, &[Scheme::Bearer]), [&*bearer]);
+            assert_eq!(said(reason, demands, &[Scheme::Dpop]), [&*dpop]);
+            assert_eq!(said(reason, demands, &[Scheme::Bearer, Scheme::Dpop]), [bearer, dpop]);
+        }
+        assert!(said(Reason::PolicyForbids, None, &[Scheme::Bearer]).is_empty());
+    }
+
+    /// What came of a proof was found out behind the decision, which may have been a permit.
+    #[test]
+    fn of_a_proof_a_challenge_is_by_dpop_alone() {
+        let [challenge] = &said(Reason::TokenProofReplayed, None, &[Scheme::Bearer])[..] else { panic!() };
+        assert!(challenge.starts_with("DPoP error=\"invalid_dpop_proof\", "), "{challenge}");
+    }
+
+    #[test]
+    fn each_challenge_is_a_header_of_its_own() {
+        let denial = Decision { schemes: &[Scheme::Bearer, Scheme::Dpop], ..Decision::deny(Reason::TokenAbsent) };
+        let Some(HttpResponse::DeniedResponse(denied)) = build(&denial, "id").message().http_response else { panic!() };
+        let options = denied.headers.iter().filter(|it| it.header.as_ref().unwrap().key == "www-authenticate");
+        let found: Vec<_> = options.map(|it| (it.header.as_ref().unwrap().value.as_str(), it.append_action)).collect();
+        let by_dpop = format!("DPoP algs=\"{}\"", dpop::ALGORITHMS);
+        assert_eq!(found, [("Bearer", OVERWRITE.cast_signed()), (by_dpop.as_str(), APPEND.cast_signed())]);
     }
 
     fn target() -> Target {

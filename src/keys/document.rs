@@ -14,7 +14,7 @@ use tokio_rustls::rustls::RootCertStore;
 
 use super::endpoint::roots;
 use super::fetch::{Fetch, MAX_BYTES, Page};
-use super::source::{Origin, Owner, Source};
+use super::source::{Location, Owner, Source};
 use crate::authz::call::json::Json;
 use crate::authz::limits::Limits;
 use crate::authz::token::keys::{KeySet, Use};
@@ -117,21 +117,21 @@ fn file(path: &Path) -> Result<Vec<u8>, String> {
 /// # Errors
 /// Why it brought nothing, in words that hold nothing of what was answered.
 pub(super) async fn bring<F: Fetch>(
-    origin: &Origin,
+    location: &Location,
     owner: &Owner,
     source: &Source,
     fetcher: Option<&F>,
 ) -> Result<Document, String> {
-    let page = match origin {
-        Origin::File(path) => {
+    let page = match location {
+        Location::File(path) => {
             let (path, owner) = (path.clone(), owner.clone());
             let read = tokio::task::spawn_blocking(move || read_file(&path, &owner));
             return read.await.unwrap_or_else(|_| Err("reading the file panicked".into()));
         }
-        Origin::Url(url) => get(fetcher, url, "the key set").await?,
-        Origin::Endpoint { url, .. } => get(fetcher, url, "the bundle").await?,
-        Origin::WorkloadApi => return Err("the Workload API is not asked for it alone".into()),
-        Origin::Discovery { issuer, metadata } => {
+        Location::Url(url) => get(fetcher, url, "the key set").await?,
+        Location::Endpoint { url, .. } => get(fetcher, url, "the bundle").await?,
+        Location::WorkloadApi => return Err("the Workload API is not asked for it alone".into()),
+        Location::Discovery { issuer, metadata } => {
             let page = get(fetcher, metadata, "the metadata").await?;
             let url =
                 keys_url(&page.body, issuer, metadata, source).map_err(|error| format!("the metadata {error}"))?;
@@ -140,7 +140,7 @@ pub(super) async fn bring<F: Fetch>(
     };
     let refused = |error| format!("the key set {error}");
     let mut document = Document::read(&page.body, page.fresh_for, owner).map_err(refused)?;
-    if let Origin::Endpoint { .. } = origin {
+    if let Location::Endpoint { .. } = location {
         document.roots = Some(roots(&document.authorities).map_err(refused)?);
     }
     Ok(document)

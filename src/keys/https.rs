@@ -94,26 +94,26 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     if all.is_empty() { Err("holds no certificate".into()) } else { Ok(all) }
 }
 
-/// How a server proves whom a connection leads to.
+/// How a server proves whom a connection leads to (SPIFFE Federation, section 5.2; providers of issuers do by the first as well).
 #[derive(Clone, Debug)]
-pub(super) enum Proof {
-    /// By a certificate of the host's name (SPIFFE Federation calls this profile `https_web`).
-    Host(Trust),
-    /// By an X509-SVID (`https_spiffe`).
-    SpiffeId(Endpoint),
+pub(super) enum Profile {
+    /// `https_web`: by a certificate of the host's name.
+    Web(Trust),
+    /// `https_spiffe`: by an X509-SVID.
+    Spiffe(Endpoint),
 }
 
 /// Gets documents of one source.
 #[derive(Clone, Debug)]
 pub(super) struct Https {
-    proof: Proof,
+    profile: Profile,
     reach: Reach,
     timeout: Duration,
 }
 
 impl Https {
-    pub(super) fn new(source: &Source, proof: Proof) -> Self {
-        Self { proof, reach: source.reach(), timeout: source.timeout() }
+    pub(super) fn new(source: &Source, profile: Profile) -> Self {
+        Self { profile, reach: source.reach(), timeout: source.timeout() }
     }
 
     async fn exchange(&self, url: &Uri) -> Result<Page, FetchError> {
@@ -153,9 +153,9 @@ impl Https {
         let config = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| FetchError::Tls(error.to_string()))?;
-        let config = match &self.proof {
-            Proof::Host(trust) => config.with_root_certificates(trust.roots().map_err(FetchError::Tls)?),
-            Proof::SpiffeId(endpoint) => {
+        let config = match &self.profile {
+            Profile::Web(trust) => config.with_root_certificates(trust.roots().map_err(FetchError::Tls)?),
+            Profile::Spiffe(endpoint) => {
                 config.dangerous().with_custom_certificate_verifier(endpoint.verifier(&provider))
             }
         };
@@ -174,7 +174,7 @@ impl Fetch for Https {
     }
 
     fn believe(&self, roots: Arc<RootCertStore>) {
-        if let Proof::SpiffeId(endpoint) = &self.proof {
+        if let Profile::Spiffe(endpoint) = &self.profile {
             endpoint.believe(roots);
         }
     }

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::RootCertStore;
 use super::document::{Document, bring, read_bootstrap, read_file};
 use super::fetch::Fetch;
 use super::pace;
-use super::source::{Origin, Source};
+use super::source::{Location, Source};
 use super::{KeysError, Slot};
 use crate::authz::token::Keyring;
 use crate::authz::token::keys::KeySet;
@@ -25,7 +25,7 @@ const MAX_ERROR_CHARS: usize = 300;
 pub(super) struct Refresher<F> {
     authority: Authority,
     source: Source,
-    origin: Origin,
+    location: Location,
     /// None for a file.
     fetcher: Option<Arc<F>>,
     slot: Arc<Slot>,
@@ -47,7 +47,7 @@ impl<F: Fetch> Refresher<F> {
     pub(super) fn new(
         authority: Authority,
         source: Source,
-        origin: Origin,
+        location: Location,
         fetcher: Option<F>,
         slot: Arc<Slot>,
         ring: Arc<ArcSwap<Keyring>>,
@@ -56,7 +56,7 @@ impl<F: Fetch> Refresher<F> {
         Self {
             authority,
             source,
-            origin,
+            location,
             fetcher: fetcher.map(Arc::new),
             slot,
             ring,
@@ -73,12 +73,12 @@ impl<F: Fetch> Refresher<F> {
     pub(super) fn read_files_now(&mut self) -> Result<(), KeysError> {
         let owner = &self.slot.owner;
         let failed = |error| KeysError::new(owner, error);
-        match &self.origin {
-            Origin::File(path) => {
+        match &self.location {
+            Location::File(path) => {
                 let document = read_file(path, owner).map_err(failed)?;
                 self.take(Ok(document));
             }
-            Origin::Endpoint { bootstrap, .. } => {
+            Location::Endpoint { bootstrap, .. } => {
                 let (roots, sequence) = read_bootstrap(bootstrap).map_err(failed)?;
                 self.sequence = sequence;
                 self.believe(Some(roots));
@@ -126,11 +126,11 @@ impl<F: Fetch> Refresher<F> {
     async fn attempt(&mut self) {
         self.slot.wanted.store(false, Ordering::Release);
         self.tried = Instant::now();
-        let (origin, source, owner) = (self.origin.clone(), self.source.clone(), self.slot.owner.clone());
+        let (location, source, owner) = (self.location.clone(), self.source.clone(), self.slot.owner.clone());
         let fetcher = self.fetcher.clone();
         // A task of its own: should a library panic on what a provider sent, the attempt has failed, and there is a next one.
         let mut attempt = JoinSet::new();
-        attempt.spawn(async move { bring(&origin, &owner, &source, fetcher.as_deref()).await });
+        attempt.spawn(async move { bring(&location, &owner, &source, fetcher.as_deref()).await });
         // A fetch has its own timeout, and discovery is two; a file may lie on a disk that hangs.
         let brought = match timeout(self.source.timeout() * 3, attempt.join_next()).await {
             Ok(Some(Ok(brought))) => brought,

@@ -62,9 +62,9 @@ fn mistake(key: &'static str, message: impl Into<String>) -> Mistake {
     Mistake { key: Some(key), message: message.into() }
 }
 
-/// A source that makes sense: the one place it names.
+/// Where a source that makes sense is: the one location that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum Location {
     /// A file.
     File(PathBuf),
     /// A URL.
@@ -113,12 +113,12 @@ impl Source {
     /// # Errors
     /// [`Mistake`]: no place or several, a number out of range, a URL that may not be fetched, an endpoint whose server nothing
     /// could prove itself by, something set that would do nothing.
-    pub fn origin(&self, owner: &Owner) -> Result<Origin, Mistake> {
+    pub fn location(&self, owner: &Owner) -> Result<Location, Mistake> {
         self.check_ranges()?;
         let one = "keys have one source: `file`, `url`, `discovery = true` or `workload_api = true`";
         let named = (&self.file, &self.url, self.discovery, self.workload_api);
-        let origin = match named {
-            (Some(file), None, false, false) => Origin::File(file.clone()),
+        let location = match named {
+            (Some(file), None, false, false) => Location::File(file.clone()),
             (None, Some(url), false, false) => {
                 let url = self.url(url).map_err(|message| mistake("url", message))?;
                 return self.at_url(url, owner);
@@ -135,17 +135,17 @@ impl Source {
                 return Err(mistake(key, format!("`{key}` is for the `url` of a SPIFFE bundle")));
             }
         }
-        if !matches!(origin, Origin::Discovery { .. }) {
+        if !matches!(location, Location::Discovery { .. }) {
             self.check_nothing_fetched()?;
         }
-        Ok(origin)
+        Ok(location)
     }
 
     /// By the profile `https_web`, or with the SPIFFE ID of its server by `https_spiffe`.
-    fn at_url(&self, url: Uri, owner: &Owner) -> Result<Origin, Mistake> {
+    fn at_url(&self, url: Uri, owner: &Owner) -> Result<Location, Mistake> {
         let Some(id) = &self.endpoint_spiffe_id else {
             return match self.bootstrap_file {
-                None => Ok(Origin::Url(url)),
+                None => Ok(Location::Url(url)),
                 Some(_) => Err(mistake("bootstrap_file", "`bootstrap_file` belongs to an `endpoint_spiffe_id`")),
             };
         };
@@ -177,11 +177,11 @@ impl Source {
                 "`endpoint_spiffe_id` needs a `bootstrap_file`: a bundle to believe its server by the first time";
             mistake("endpoint_spiffe_id", message)
         })?;
-        Ok(Origin::Endpoint { url, server, bootstrap })
+        Ok(Location::Endpoint { url, server, bootstrap })
     }
 
     /// The times of the connection, which is one for all, are those of `[workload_api]`.
-    fn at_workload_api(&self, owner: &Owner) -> Result<Origin, Mistake> {
+    fn at_workload_api(&self, owner: &Owner) -> Result<Location, Mistake> {
         if let Owner::Issuer { .. } = owner {
             return Err(mistake("workload_api", "the Workload API has the keys of trust domains, not of issuers"));
         }
@@ -194,7 +194,7 @@ impl Source {
                 return Err(mistake(key, format!("`{key}` of the Workload API is a key of `[workload_api]`")));
             }
         }
-        Ok(Origin::WorkloadApi)
+        Ok(Location::WorkloadApi)
     }
 
     fn check_ranges(&self) -> Result<(), Mistake> {
@@ -228,7 +228,7 @@ impl Source {
         Ok(())
     }
 
-    fn discovered(&self, owner: &Owner) -> Result<Origin, Mistake> {
+    fn discovered(&self, owner: &Owner) -> Result<Location, Mistake> {
         let Owner::Issuer { issuer, .. } = owner else {
             return Err(mistake(
                 "discovery",
@@ -241,7 +241,7 @@ impl Source {
         }
         let metadata = format!("{}{METADATA_PATH}", issuer.strip_suffix('/').unwrap_or(issuer));
         let metadata = self.url(&metadata).map_err(|message| mistake("discovery", message))?;
-        Ok(Origin::Discovery { issuer: issuer.clone(), metadata })
+        Ok(Location::Discovery { issuer: issuer.clone(), metadata })
     }
 
     /// Reads a URL that may be fetched. Errors do not repeat it: it may hold a password.
@@ -278,19 +278,19 @@ mod tests {
         Owner::Issuer { name: "main".into(), issuer: "https://idp.example/realms/a/".into() }
     }
 
-    fn read(text: &str) -> Result<Origin, String> {
+    fn read(text: &str) -> Result<Location, String> {
         let source: Source = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-        source.origin(&issuer()).map_err(|mistake| mistake.to_string())
+        source.location(&issuer()).map_err(|mistake| mistake.to_string())
     }
 
     #[test]
     fn a_source_is_one_place() {
-        assert_eq!(read("file = \"keys.json\""), Ok(Origin::File("keys.json".into())));
+        assert_eq!(read("file = \"keys.json\""), Ok(Location::File("keys.json".into())));
         let url = "https://idp.example:8443/keys?tenant=1";
-        assert_eq!(read(&format!("url = \"{url}\"")), Ok(Origin::Url(url.parse().unwrap())));
+        assert_eq!(read(&format!("url = \"{url}\"")), Ok(Location::Url(url.parse().unwrap())));
         let metadata = "https://idp.example/realms/a/.well-known/openid-configuration".parse().unwrap();
         let issuer = "https://idp.example/realms/a/".into();
-        assert_eq!(read("discovery = true"), Ok(Origin::Discovery { issuer, metadata }));
+        assert_eq!(read("discovery = true"), Ok(Location::Discovery { issuer, metadata }));
 
         for none_or_several in
             ["", "discovery = false", "file = \"a\"\ndiscovery = true", "file = \"a\"\nurl = \"https://b\""]
@@ -350,9 +350,9 @@ mod tests {
         assert!(read("url = 'HTTPS://[2001:db8::1]/keys'").is_ok());
     }
 
-    fn of_domain(text: &str) -> Result<Origin, (Option<&'static str>, String)> {
+    fn of_domain(text: &str) -> Result<Location, (Option<&'static str>, String)> {
         let source: Source = toml::from_str(text).unwrap();
-        source.origin(&Owner::TrustDomain("b.test".into())).map_err(|mistake| (mistake.key, mistake.message))
+        source.location(&Owner::TrustDomain("b.test".into())).map_err(|mistake| (mistake.key, mistake.message))
     }
 
     #[test]
@@ -362,9 +362,9 @@ mod tests {
         const FILE: &str = "bootstrap_file = \"bundle.json\"\n";
         let server = SpiffeId::parse("spiffe://b.test/endpoint").unwrap();
         let url: Uri = "https://b.test/bundle".parse().unwrap();
-        let endpoint = Origin::Endpoint { url: url.clone(), server, bootstrap: "bundle.json".into() };
+        let endpoint = Location::Endpoint { url: url.clone(), server, bootstrap: "bundle.json".into() };
         assert_eq!(of_domain(&[URL, ID, FILE].concat()), Ok(endpoint));
-        assert_eq!(of_domain(URL), Ok(Origin::Url(url)));
+        assert_eq!(of_domain(URL), Ok(Location::Url(url)));
 
         let named = |id: &str| format!("{URL}endpoint_spiffe_id = \"{id}\"\n{FILE}");
         for (text, key, why) in [
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     fn the_workload_api_has_the_keys_of_trust_domains_alone() {
-        assert_eq!(of_domain("workload_api = true\nmax_age_seconds = 900"), Ok(Origin::WorkloadApi));
+        assert_eq!(of_domain("workload_api = true\nmax_age_seconds = 900"), Ok(Location::WorkloadApi));
         assert!(read("workload_api = true").unwrap_err().contains("not of issuers"));
         for key in ["refresh_seconds = 10", "timeout_ms = 10", "ca_file = \"a\"", "allow_private_addresses = true"] {
             let (found, said) = of_domain(&format!("workload_api = true\n{key}")).unwrap_err();
@@ -404,12 +404,12 @@ mod tests {
     #[test]
     fn discovery_is_for_issuers_with_a_plain_url() {
         let source = Source { discovery: true, ..Source::default() };
-        assert_eq!(source.origin(&Owner::TrustDomain("a.example".into())).unwrap_err().key, Some("discovery"));
+        assert_eq!(source.location(&Owner::TrustDomain("a.example".into())).unwrap_err().key, Some("discovery"));
         for issuer in
             ["https://idp.example?a", "https://idp.example#a", "idp", "http://idp.example", "https://a@idp.example"]
         {
             let owner = Owner::Issuer { name: "main".into(), issuer: issuer.into() };
-            assert_eq!(source.origin(&owner).unwrap_err().key, Some("discovery"), "{issuer}");
+            assert_eq!(source.location(&owner).unwrap_err().key, Some("discovery"), "{issuer}");
         }
     }
 }

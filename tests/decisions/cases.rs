@@ -29,6 +29,7 @@ const SERVER_ONLY: &[Reason] = &[
     Reason::DeadlineMissed,
     Reason::TokenProofReplayed,
     Reason::TokenProofsFull,
+    Reason::TokenProofsTooMany,
     Reason::RecordUnavailable,
     Reason::InternalPanic,
     Reason::InternalError,

@@ -5,6 +5,7 @@
 
 mod caller;
 mod chains;
+mod challenges;
 mod demands;
 mod logouts;
 mod offline;

@@ -15,7 +15,7 @@ import mcp
 import pytest
 from bundles import at_any_hour
 from conftest import running_mesh
-from idp import Idp
+from idp import DpopKey, Idp
 from journals import ran
 from mcp.client.auth import TokenStorage
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
@@ -138,6 +138,44 @@ def test_a_fresher_and_stronger_login_is_asked_for(shared: tuple[Mesh, Idp]) -> 
         record = mesh.record(str(answer.decision_id))
         assert record["calls"][0]["demanding"][0]["id"] == "deletes-with-mfa"
     answer = with_login(acr=MFA, auth_time=int(time.time()))
+    assert answer.status == 200, answer
+
+
+def raw_challenges(mesh: Mesh, headers: dict[str, str]) -> list[str]:
+    """Each `www-authenticate` as it came through Envoy: a header of its own."""
+    connection = mesh.as_agent("support-bot")
+    tool = "delete_customer"
+    sent = {**wire.mcp_headers(tool), "host": "crm.example.org", **headers}
+    connection.request("POST", "/mcp", wire.mcp_body(tool, {"customer_id": 999}), sent)
+    response = connection.getresponse()
+    response.read()
+    assert response.status == 401
+    return response.headers.get_all("www-authenticate")
+
+
+def test_a_challenge_is_in_the_scheme_of_the_token_or_in_each_that_would_do(shared: tuple[Mesh, Idp]) -> None:
+    mesh, idp = shared
+    bearer, dpop = raw_challenges(mesh, {})
+    assert bearer == f'Bearer resource_metadata="{METADATA}"'
+    assert dpop.startswith(f'DPoP resource_metadata="{METADATA}", algs="ES256 ')
+    # A client may send some already; what it sends is no challenge of ours.
+    assert raw_challenges(mesh, {"www-authenticate": "Basic"}) == [bearer, dpop]
+    key = DpopKey()
+
+    def as_dpop(**claims: object) -> dict[str, str]:
+        token = idp.user_token(dpop=key, claims=claims, resource=RESOURCE)
+        return {"authorization": f"DPoP {token}", "dpop": key.proof("POST", "https://crm.example.org/mcp", token=token)}
+
+    weak = {"acr": "urn:example:password", "auth_time": int(time.time())}
+    (asked,) = raw_challenges(mesh, as_dpop(**weak))
+    assert asked.startswith('DPoP error="insufficient_user_authentication", ') and f'acr_values="{MFA}"' in asked
+    assert ' algs="ES256 ' in asked
+    (asked,) = raw_challenges(mesh, {"authorization": f"Bearer {idp.user_token(claims=weak, resource=RESOURCE)}"})
+    assert asked.startswith('Bearer error="insufficient_user_authentication", ') and "algs" not in asked
+    (wrong,) = raw_challenges(mesh, {"authorization": "DPoP a.b.c"})
+    assert wrong.startswith('DPoP error="invalid_token", ')
+    strong = as_dpop(acr=MFA, auth_time=int(time.time()))
+    answer = wire.call_tool(mesh.as_agent("support-bot"), "delete_customer", {"customer_id": 999}, headers=strong)
     assert answer.status == 200, answer
 
 

@@ -33,6 +33,8 @@ mod records;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod shared_secret;
+#[cfg(test)]
 mod spans;
 #[cfg(test)]
 mod support;

@@ -1,6 +1,6 @@
 //! Proofs that tokens are the caller's own, and what is remembered of them while checks are served.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,15 +11,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use envoy_types::pb::envoy::config::core::v3::HeaderValueOption;
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use palisade::authz::secret::Secret;
 use palisade::authz::token::nonce::Nonces;
 use serde_json::{Value, json};
 
+use crate::shared_secret::sharing;
 use crate::support::ask::{Ask, agent};
 use crate::support::client::{Answer, header};
-use crate::support::{App, CLIENTS, Setup, eventually, run};
+use crate::support::{CLIENTS, Setup, eventually, run};
 
 const REMEMBERED: &str = "palisade_proofs_remembered";
-const KEY_FILE: &str = "nonce.key";
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
@@ -64,19 +65,20 @@ impl Signer {
 }
 
 /// An agent with a token of the user that is bound to its key.
-struct Client {
+pub struct Client {
+    issuer: Arc<Signer>,
     key: Signer,
     token: String,
 }
 
 impl Client {
     /// And the setup of a server that believes its issuer.
-    fn new() -> (Self, Setup) {
+    pub fn new() -> (Self, Setup) {
         Self::with(Setup::new())
     }
 
-    fn with(setup: Setup) -> (Self, Setup) {
-        let (issuer, key) = (Signer::new(), Signer::new());
+    pub fn with(setup: Setup) -> (Self, Setup) {
+        let issuer = Arc::new(Signer::new());
         std::fs::write(setup.path().join("jwks.json"), json!({"keys": [issuer.jwk()]}).to_string()).unwrap();
         let setup = setup.tables(&format!(
             "[[token]]\nheader = \"authorization\"\nrole = \"user\"\n[[issuer]]\nname = \"idp\"\n\
@@ -84,14 +86,24 @@ impl Client {
              actors = {{ \"bot\" = \"{}\" }}\n",
             agent("support-bot")
         ));
+        (Self::of(issuer), setup)
+    }
+
+    fn of(issuer: Arc<Signer>) -> Self {
+        let key = Signer::new();
         let claims = json!({"iss": "https://idp.example", "sub": "alice", "aud": "crm", "client_id": "bot", "jti": "t",
             "iat": now() - 60, "exp": now() + 600, "cnf": {"jkt": key.thumbprint()}});
         let token = issuer.sign(&json!({"alg": "ES256", "typ": "at+jwt"}), &claims);
-        (Self { key, token }, setup)
+        Self { issuer, key, token }
+    }
+
+    /// The same agent, with a key and a token more.
+    fn with_another_key(&self) -> Self {
+        Self::of(self.issuer.clone())
     }
 
     /// A proof of its own id, with changes.
-    fn proof(&self, changes: &Value) -> String {
+    pub fn proof(&self, changes: &Value) -> String {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let id = format!("proof-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let mut claims = json!({"jti": id, "htm": "POST", "htu": "https://crm.example.org/mcp", "iat": now(),
@@ -102,17 +114,17 @@ impl Client {
         self.key.sign(&json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.key.jwk()}), &claims)
     }
 
-    fn ask(&self, ask: Ask, proof: &str) -> Ask {
+    pub fn ask(&self, ask: Ask, proof: &str) -> Ask {
         ask.header("authorization", &format!("DPoP {}", self.token)).header("dpop", proof)
     }
 
-    fn permitted(&self, proof: &str) -> Ask {
+    pub fn permitted(&self, proof: &str) -> Ask {
         self.ask(Ask::permitted(), proof)
     }
 }
 
 /// The headers of an answer that reach the caller.
-fn to_caller(answer: &Answer) -> &[HeaderValueOption] {
+pub fn to_caller(answer: &Answer) -> &[HeaderValueOption] {
     match answer.response.http_response.as_ref().unwrap() {
         HttpResponse::OkResponse(ok) => &ok.response_headers_to_add,
         HttpResponse::DeniedResponse(denied) => &denied.headers,
@@ -121,7 +133,7 @@ fn to_caller(answer: &Answer) -> &[HeaderValueOption] {
 }
 
 /// The nonce of an answer: none, or exactly one that nobody keeps for somebody else.
-fn nonce(answer: &Answer) -> Option<String> {
+pub fn nonce(answer: &Answer) -> Option<String> {
     let all = to_caller(answer);
     let has = |name: &str| all.iter().any(|header| header.header.as_ref().unwrap().key == name);
     assert_eq!(has("dpop-nonce"), has("cache-control"));
@@ -207,15 +219,22 @@ fn of_uses_at_one_moment_one_is_permitted() {
 #[test]
 fn nothing_is_forgotten_to_make_room() {
     let (client, setup) = Client::new();
-    let app = setup.set("dpop", "remembered_proofs", 2).start();
+    let other = client.with_another_key();
+    let app = setup.set("dpop", "remembered_proofs", 3).set("dpop", "remembered_proofs_per_key", 2).start();
+    let permits = |client: &Client| app.check(&client.permitted(&client.proof(&json!({})))).assert_permit();
     let first = client.proof(&json!({}));
     app.check(&client.permitted(&first)).assert_permit();
-    app.check(&client.permitted(&client.proof(&json!({})))).assert_permit();
+    permits(&client);
+    // Its share: that is its own doing, and nobody else's trouble.
     for _ in 0..5 {
-        app.check(&client.permitted(&client.proof(&json!({})))).assert_denial("token_proofs_full", 503);
+        app.check(&client.permitted(&client.proof(&json!({})))).assert_denial("token_proofs_too_many", 429);
     }
     app.check(&client.permitted(&first)).assert_denial("token_proof_replayed", 401);
-    assert_eq!(app.metric(REMEMBERED, &[]), 2.0);
+    permits(&other);
+    // All there is room for.
+    app.check(&other.permitted(&other.proof(&json!({})))).assert_denial("token_proofs_full", 503);
+    app.check(&client.permitted(&first)).assert_denial("token_proof_replayed", 401);
+    assert_eq!(app.metric(REMEMBERED, &[]), 3.0);
     // Who needs no proof is not held up.
     app.check(&Ask::permitted()).assert_permit();
 }
@@ -234,9 +253,8 @@ fn a_start_forgets_nothing_that_could_be_sent_again() {
 fn a_nonce_is_asked_for_handed_out_and_renewed() {
     const SECONDS: i64 = 3_600;
     let (client, setup) = Client::new();
-    write_key(&setup, 7);
     let setup = setup.set("dpop", "nonces", "\"required\"").set("dpop", "nonce_seconds", SECONDS);
-    let app = setup.set("dpop", "nonce_key_file", format!("{KEY_FILE:?}")).start();
+    let app = sharing(setup, 7).start();
     let with = |nonce: &str| app.check(&client.permitted(&client.proof(&json!({"nonce": nonce}))));
 
     let refused = app.check(&client.permitted(&client.proof(&json!({}))));
@@ -247,7 +265,7 @@ fn a_nonce_is_asked_for_handed_out_and_renewed() {
     assert_eq!(nonce(&answer), None, "it is fresh");
 
     // Of the slice before: it counts, and the client gets another one. The slice may turn while this is asked.
-    let nonces = Nonces::new(&[7; 32], SECONDS);
+    let nonces = Secret::new(&[7; 32]).nonces(SECONDS).unwrap();
     let renewed = eventually("an answer within one slice", || {
         let slice = now() / SECONDS;
         let answer = with(&nonces.at(now() - SECONDS));
@@ -257,7 +275,7 @@ fn a_nonce_is_asked_for_handed_out_and_renewed() {
     let fresh = nonce(&renewed).unwrap();
     with(&fresh).assert_permit();
 
-    for wrong in [nonces.at(now() - 3 * SECONDS), Nonces::new(&[8; 32], SECONDS).at(now()), String::new()] {
+    for wrong in [nonces.at(now() - 3 * SECONDS), Nonces::new(&[7; 32], SECONDS).at(now()), String::new()] {
         let refused = with(&wrong);
         assert_challenge(&refused, "token_proof_nonce_invalid", "use_dpop_nonce");
         with(&nonce(&refused).unwrap()).assert_permit();
@@ -266,55 +284,4 @@ fn a_nonce_is_asked_for_handed_out_and_renewed() {
     let stolen = app.check(&client.permitted(&client.proof(&json!({"htu": "https://evil.example/mcp"}))));
     assert_challenge(&stolen, "token_proof_uri_mismatch", "invalid_dpop_proof");
     assert_eq!(nonce(&stolen), None);
-}
-
-/// Instances that share a key take one another's nonces; others do not, so that a proof is good for one of them alone.
-#[test]
-fn nonces_are_an_instance_s_own_unless_a_key_is_shared() {
-    let start = |key: Option<u8>| {
-        let setup = Setup::new().set("dpop", "nonces", "\"required\"");
-        let setup = match key {
-            None => setup,
-            Some(byte) => {
-                write_key(&setup, byte);
-                setup.set("dpop", "nonce_key_file", format!("{KEY_FILE:?}"))
-            }
-        };
-        let (client, setup) = Client::with(setup);
-        (client, setup.start())
-    };
-    let of = |(client, app): &(Client, App), nonce: &str| {
-        app.check(&client.permitted(&client.proof(&json!({"nonce": nonce})))).reason
-    };
-    let handed_out =
-        |(client, app): &(Client, App)| nonce(&app.check(&client.permitted(&client.proof(&json!({}))))).unwrap();
-    let (one, other, apart) = (start(Some(7)), start(Some(7)), start(None));
-    assert_eq!(of(&other, &handed_out(&one)), "");
-    assert_eq!(of(&apart, &handed_out(&one)), "token_proof_nonce_invalid");
-    assert_eq!(of(&one, &handed_out(&apart)), "token_proof_nonce_invalid");
-    assert_eq!(of(&apart, &handed_out(&apart)), "");
-}
-
-/// Nothing configured is silently ignored: a key that is none stops the start.
-#[test]
-fn without_its_key_nothing_starts() {
-    let setup = Setup::new().set("dpop", "nonces", "\"required\"");
-    let (setup, error) = setup.set("dpop", "nonce_key_file", format!("{KEY_FILE:?}")).refused();
-    assert!(error.to_string().contains("nonce.key: cannot be read"), "{error}");
-    std::fs::write(setup.path().join(KEY_FILE), "short").unwrap();
-    std::fs::set_permissions(setup.path().join(KEY_FILE), std::fs::Permissions::from_mode(0o600)).unwrap();
-    let (setup, error) = setup.refused();
-    assert!(error.to_string().contains("exactly 32 bytes"), "{error}");
-    write_key(&setup, 7);
-    std::fs::set_permissions(setup.path().join(KEY_FILE), std::fs::Permissions::from_mode(0o644)).unwrap();
-    let (setup, error) = setup.refused();
-    assert!(error.to_string().contains("others may use it"), "{error}");
-    write_key(&setup, 7);
-    setup.start();
-}
-
-fn write_key(setup: &Setup, byte: u8) {
-    let path = setup.path().join(KEY_FILE);
-    std::fs::write(&path, [byte; 32]).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use palisade::authz::call::origin::Origin;
 use palisade::authz::digest::sha256;
 use palisade::authz::request::{Headers, HttpRequest};
-use palisade::authz::token::dpop::{Asked, Bound, ProofRules, Proven, check};
+use palisade::authz::token::dpop::{BoundToken, Expected, ProofRules, Proven, check};
 
 /// RFC 9449, section 7.1: the proof, its moment, and the token and the key (section 6.1) that it is for.
 pub const PROOF: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiJlMWozVl9iS2ljOC1MQUVCIiwiaHRtIjoiR0VUIiwiaHR1IjoiaHR0cHM6Ly9yZXNvdXJjZS5leGFtcGxlLm9yZy9wcm90ZWN0ZWRyZXNvdXJjZSIsImlhdCI6MTU2MjI2MjYxOCwiYXRoIjoiZlVIeU8ycjJaM0RaNTNFc05yV0JiMHhXWG9hTnk1OUlpS0NBcWtzbVFFbyJ9.2oW9RP35yRqzhrtNP86L-Ey71EOptxRimPPToA1plemAgR6pxHF8y6-yqyVnmcw6Fy1dqd-jfxSYoMxhAJpLjA";
@@ -23,8 +23,8 @@ fn hold(proof: &str) -> Option<Proven> {
     let headers = Headers::new([("dpop", proof)], false);
     let (method, path) = ("GET".into(), "/protectedresource".into());
     let http = HttpRequest { method, path, headers, ..HttpRequest::default() };
-    let bound = Bound { token: &sha256(TOKEN.as_bytes()), key: &THUMBPRINT };
-    check(bound, &Asked { http: Some(&http), origins: &origins, now: MOMENT }, &ProofRules::default()).ok()
+    let bound = BoundToken { token: &sha256(TOKEN.as_bytes()), key: &THUMBPRINT };
+    check(bound, &Expected { http: Some(&http), origins: &origins, now: MOMENT }, &ProofRules::default()).ok()
 }
 
 pub fn run(input: &[u8]) {

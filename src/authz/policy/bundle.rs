@@ -25,7 +25,7 @@ use crate::authz::reason::Reason;
 use crate::authz::request::Request;
 use crate::authz::target::{self, Target, TokenUse};
 use crate::authz::token::Rules;
-use crate::authz::token::holder::Proof;
+use crate::authz::token::holder::HeldToken;
 
 /// Most policies that name neither principal nor resource, of those that one call evaluates, unless configured: each is
 /// evaluated for every call of its actions, in a third of a microsecond or so.
@@ -144,13 +144,13 @@ impl Bundle {
 
     /// What a token says, as policies see it; `None` if nothing of it can be seen.
     #[must_use]
-    pub fn testimony(&self, proof: &Proof, agent: &SpiffeId, rules: &Rules) -> Option<Arc<Testimony>> {
-        let make = || Some(Testimony::of(proof, agent, rules, &self.store));
-        if !proof.before.is_empty() {
+    pub fn testimony(&self, held: &HeldToken, agent: &SpiffeId, rules: &Rules) -> Option<Arc<Testimony>> {
+        let make = || Some(Testimony::of(held, agent, rules, &self.store));
+        if !held.before.is_empty() {
             // It depends on more tokens than this one.
             return make().map(Arc::new);
         }
-        self.testimonies.get(&proof.token.digest, make, |made| Testimony::is_small(proof, made))
+        self.testimonies.get(&held.token.digest, make, |made| Testimony::is_small(held, made))
     }
 
     /// The templates that nothing links, in the order of the bundle: they do nothing.

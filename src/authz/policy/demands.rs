@@ -6,6 +6,11 @@
 //! it (RFC 9470, section 3; RFC 6750, section 3.1). A forbid decides by its condition alone; its demands say how to be rid
 //! of it. So what an annotation changes is always towards less, or words.
 
+use std::sync::Arc;
+
+use super::{PolicyInfo, Satisfied};
+use crate::authz::decision::Denial;
+use crate::authz::reason::Reason;
 use crate::authz::token::claims::Claims;
 
 /// Longest value of such an annotation, in bytes: it becomes a header.
@@ -107,6 +112,45 @@ impl Demands {
     }
 }
 
+impl Demands {
+    /// The denial of a caller that has to come back with another token.
+    #[must_use]
+    pub fn ask_for(self, shown: &Shown<'_>) -> Denial {
+        let reason = if shown.claims.is_none() {
+            Reason::TokenAbsent
+        } else if self.is_login() {
+            Reason::StepUpRequired
+        } else {
+            Reason::ScopeInsufficient
+        };
+        Denial { demands: Some(Box::new(self)), ..reason.into() }
+    }
+}
+
+/// Lets those permits count alone whose demands are met, and gives the others beside. Without any, the first one says what would do.
+///
+/// # Errors
+/// [`Reason::TokenAbsent`], [`Reason::StepUpRequired`] or [`Reason::ScopeInsufficient`]
+pub fn hold(satisfied: Satisfied, shown: &Shown<'_>) -> (Result<Satisfied, Denial>, Vec<Arc<PolicyInfo>>) {
+    let (kept, demanding) = satisfied.keep(|policy| unmet(policy, shown).is_none());
+    let first = || demanding.iter().find_map(|policy| unmet(policy, shown)).unwrap_or_default();
+    (kept.ok_or_else(|| first().ask_for(shown)), demanding)
+}
+
+/// What would lift forbids, where each of them says what, and it is not met: all of that, and what the permits demand that they
+/// overrule, for nobody should log in anew only to be refused again.
+#[must_use]
+pub fn lifting(forbids: &[Arc<PolicyInfo>], permits: &[Arc<PolicyInfo>], shown: &Shown<'_>) -> Option<Demands> {
+    let lifted = forbids.iter().try_fold(Demands::default(), |all, policy| all.and(&unmet(policy, shown)?))?;
+    let least = permits.iter().map(|policy| unmet(policy, shown).unwrap_or_default()).min_by_key(Demands::is_any)?;
+    lifted.and(&least)
+}
+
+/// What of a policy's demands is not met, if anything is not.
+fn unmet(policy: &PolicyInfo, shown: &Shown<'_>) -> Option<Demands> {
+    policy.demands.as_ref().map(|demands| demands.unmet(shown)).filter(Demands::is_any)
+}
+
 /// The items of an annotation, each of characters that a quoted header value holds as they are (RFC 6749, section 3.3, for
 /// scopes), separated by single spaces.
 fn items(name: &str, text: &str) -> Result<Vec<String>, String> {
@@ -121,10 +165,16 @@ fn items(name: &str, text: &str) -> Result<Vec<String>, String> {
     if is_fine { Ok(items) } else { Err(expected()) }
 }
 
+/// An age of a login. RFC 9470, section 3, has 0 as well, for a login at every call: but whoever logs in then has a token that is a
+/// second old when it is shown, and is asked again, for ever.
 fn seconds(text: &str) -> Result<i64, String> {
-    let age = text.parse().ok().filter(|age| (0..=MAX_AGE_SECONDS).contains(age));
+    let age = text.parse().ok().filter(|age| (1..=MAX_AGE_SECONDS).contains(age));
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    age.filter(|_| is_plain).ok_or_else(|| format!("`@step_up`: `max_age` is from 0 to {MAX_AGE_SECONDS} seconds"))
+    age.filter(|_| is_plain).ok_or_else(|| {
+        format!(
+            "`@step_up`: `max_age` is from 1 to {MAX_AGE_SECONDS} seconds, long enough for a client to come back with its new token"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -158,7 +208,8 @@ mod tests {
     fn what_is_demanded_is_read() {
         let all = demands("urn:mfa urn:hwk max_age=300", "a b");
         assert_eq!((all.acr_values.len(), all.max_age_seconds, all.scopes.len()), (2, Some(300), 2));
-        assert_eq!(demands("max_age=0", "").max_age_seconds, Some(0));
+        assert_eq!(demands("max_age=1", "").max_age_seconds, Some(1));
+        assert_eq!(demands("max_age=31622400", "").max_age_seconds, Some(MAX_AGE_SECONDS));
         assert_eq!(Demands::parse(None, None), Ok(None));
         for (step_up, scopes) in [
             (Some(""), None),
@@ -171,6 +222,9 @@ mod tests {
             (Some("müfa"), None),
             (Some("max_age="), None),
             (Some("max_age=-1"), None),
+            (Some("max_age=0"), None),
+            (Some("max_age=00"), None),
+            (Some("max_age=31622401"), None),
             (Some("max_age=+1"), None),
             (Some("max_age=1.5"), None),
             (Some("max_age=99999999999999999999"), None),

@@ -1,5 +1,6 @@
 //! What a question to the policies is made from.
 
+use super::demands::Shown;
 use super::server::Server;
 use crate::authz::call::Reading;
 use crate::authz::facts::Facts;
@@ -21,4 +22,12 @@ pub struct Parts<'a> {
     pub facts: &'a Facts,
     /// By which tokens were believed.
     pub rules: &'a Rules,
+}
+
+impl<'a> Parts<'a> {
+    /// What the caller's token shows to policies that demand something of it.
+    #[must_use]
+    pub fn shown(&self) -> Shown<'a> {
+        Shown { claims: self.caller.proved.says(), now: self.facts.now.as_second() }
+    }
 }

@@ -59,7 +59,7 @@ impl Bundle {
                 tool.input.convert(arguments, |name| needs.has_member(name)).map_err(wrong)
             });
             let speaks = parts.caller.proved.speaks().filter(|_| needs.has_testimony());
-            let testimony = speaks.and_then(|proof| self.testimony(proof, &parts.caller.agent, parts.rules));
+            let testimony = speaks.and_then(|held| self.testimony(held, &parts.caller.agent, parts.rules));
             let user = testimony.as_ref().and_then(|testimony| testimony.user.as_ref());
             let user = user.filter(|_| needs.looks_into(Party::User)).map(|(user, _)| user.clone());
             Ok((context::build(needs, parts, call, input.transpose()?, testimony.as_deref()), user))

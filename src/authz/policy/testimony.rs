@@ -7,7 +7,7 @@ use super::context::{moment, record, text, texts};
 use super::entities::store::Store;
 use super::lately;
 use crate::authz::identity::spiffe::SpiffeId;
-use crate::authz::token::holder::Proof;
+use crate::authz::token::holder::HeldToken;
 use crate::authz::token::{Authority, Rules};
 
 /// What a token says.
@@ -29,13 +29,13 @@ const MAX_BYTES: usize = 4 * 1024;
 impl Testimony {
     /// What the token says that proves something of the caller.
     #[must_use]
-    pub fn of(proof: &Proof, agent: &SpiffeId, rules: &Rules, store: &Store) -> Self {
-        let (token, claims) = (&proof.token, &proof.token.claims);
+    pub fn of(held: &HeldToken, agent: &SpiffeId, rules: &Rules, store: &Store) -> Self {
+        let (token, claims) = (&held.token, &held.token.claims);
         // Of a JWT-SVID the specification says who, for whom and until when: the rest is no more than its trust domain's word.
         let said = matches!(token.authority, Authority::Issuer(_)).then_some(claims);
-        let user = if proof.has_user(rules) { store.user(proof, rules) } else { None };
+        let user = if held.has_user(rules) { store.user(held, rules) } else { None };
         let seconds = |seconds| moment(jiff::Timestamp::from_second(seconds).ok()?);
-        let mut session = vec![("bound", Value::from(proof.bound)), ("audiences", texts(&claims.audiences))];
+        let mut session = vec![("bound", Value::from(held.bound)), ("audiences", texts(&claims.audiences))];
         session.push(("amr", texts(said.map_or(&[], |said| &said.amr))));
         session.push(("issuer", text(&token.issuer)));
         session.extend(seconds(claims.expires).map(|expires| ("expires", expires)));
@@ -46,7 +46,7 @@ impl Testimony {
         }
         Self {
             user: user.map(|user| (user.clone(), Value::from(EntityUID::clone(user.uid())))),
-            delegation: proof.delegates(rules).then(|| delegation(proof, agent)),
+            delegation: held.delegates(rules).then(|| delegation(held, agent)),
             scopes: said.and_then(|said| said.scopes.as_deref()).map(texts),
             session: record(session),
         }
@@ -54,21 +54,21 @@ impl Testimony {
 
     /// Whether it is worth its place among those that are kept.
     #[must_use]
-    pub fn is_small(proof: &Proof, testimony: &Self) -> bool {
-        let claims = &proof.token.claims;
+    pub fn is_small(held: &HeldToken, testimony: &Self) -> bool {
+        let claims = &held.token.claims;
         let scopes = claims.scopes.iter().flatten();
         let bytes = scopes.chain(&claims.audiences).chain(&claims.amr).map(String::len).sum::<usize>();
         bytes <= MAX_BYTES && testimony.user.as_ref().is_none_or(|(user, _)| lately::is_small(user))
     }
 }
 
-fn delegation(proof: &Proof, agent: &SpiffeId) -> Value {
-    let depth = i64::try_from(proof.depth).unwrap_or(i64::MAX);
-    let agents = proof.before.iter().map(String::as_str).chain([agent.as_str()]).map(text);
+fn delegation(held: &HeldToken, agent: &SpiffeId) -> Value {
+    let depth = i64::try_from(held.depth).unwrap_or(i64::MAX);
+    let agents = held.before.iter().map(String::as_str).chain([agent.as_str()]).map(text);
     record([
         ("depth", depth.into()),
         ("actor", text(agent.as_str())),
         ("agents", Value::set(agents, None)),
-        ("unbroken", Value::from(proof.is_unbroken())),
+        ("unbroken", Value::from(held.is_unbroken())),
     ])
 }

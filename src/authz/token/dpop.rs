@@ -56,7 +56,7 @@ impl ProofRules {
 
 /// The request that a proof has to be for.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'r> {
+pub struct Expected<'r> {
     /// The request.
     pub http: Option<&'r HttpRequest<'r>>,
     /// What the target is called: never what the client or a proxy in front says that it is.
@@ -65,9 +65,9 @@ pub struct Asked<'r> {
     pub now: i64,
 }
 
-/// What a proof has to show that one hand holds.
+/// A token and the key that it is bound to: a proof has to be for the one and by the other.
 #[derive(Clone, Copy, Debug)]
-pub struct Bound<'t> {
+pub struct BoundToken<'t> {
     /// SHA-256 of the token's text.
     pub token: &'t [u8; 32],
     /// `cnf.jkt`: SHA-256 thumbprint of the key.
@@ -79,55 +79,20 @@ pub struct Bound<'t> {
 pub struct Proven {
     /// Digest of its key, its URI and its `jti`: what may be used once.
     pub id: [u8; 32],
+    /// The key: SHA-256 thumbprint.
+    pub key: [u8; 32],
     /// Until when it has to be remembered, in seconds since 1970; after that it is too old.
     pub until: i64,
     /// Whether its client should get a fresh nonce.
     pub nonce_is_old: bool,
 }
 
-/// Whether a refusal is for want of a nonce that counts.
-#[must_use]
-pub const fn is_for_a_nonce(reason: Reason) -> bool {
-    matches!(reason, Reason::TokenProofNonceMissing | Reason::TokenProofNonceInvalid)
-}
-
-/// What a challenge says of a refusal (RFC 9449, section 7.1): `None` if it is not about a proof.
-#[must_use]
-pub const fn error_of(reason: Reason) -> Option<&'static str> {
-    match reason {
-        reason if is_for_a_nonce(reason) => Some("use_dpop_nonce"),
-        // The token, or how it is presented, is wrong, not the proof.
-        Reason::TokenSchemeMismatch | Reason::TokenProofUnexpected | Reason::TokenProofKeyMismatch => {
-            Some("invalid_token")
-        }
-        Reason::TokenProofMissing
-        | Reason::TokenProofDuplicate
-        | Reason::TokenProofTooLong
-        | Reason::TokenProofMalformed
-        | Reason::TokenProofExtensionUnsupported
-        | Reason::TokenProofTypeRefused
-        | Reason::TokenProofAlgorithmRefused
-        | Reason::TokenProofKeyRefused
-        | Reason::TokenProofClaimMissing
-        | Reason::TokenProofClaimMalformed
-        | Reason::TokenProofTokenMismatch
-        | Reason::TokenProofMethodMismatch
-        | Reason::TokenProofUriMismatch
-        | Reason::TokenProofUriUnknown
-        | Reason::TokenProofExpired
-        | Reason::TokenProofNotYetValid
-        | Reason::TokenProofSignatureInvalid
-        | Reason::TokenProofReplayed => Some("invalid_dpop_proof"),
-        _ => None,
-    }
-}
-
 /// Refuses a proof of what no token asks for: who sends one takes its token for a bound one.
 ///
 /// # Errors
 /// [`Reason::TokenProofUnexpected`]
-pub fn expect_none(asked: &Asked<'_>) -> Result<(), Refused> {
-    if asked.http.is_some_and(|http| http.headers.contains(HEADER)) {
+pub fn expect_none(expected: &Expected<'_>) -> Result<(), Refused> {
+    if expected.http.is_some_and(|http| http.headers.contains(HEADER)) {
         return Err(Refused::new(Reason::TokenProofUnexpected, "a proof beside a token that is bound to no key"));
     }
     Ok(())
@@ -139,12 +104,12 @@ pub fn expect_none(asked: &Asked<'_>) -> Result<(), Refused> {
 ///
 /// # Errors
 /// [`Refused`], with the first thing that is wrong.
-pub fn check(bound: Bound<'_>, asked: &Asked<'_>, rules: &ProofRules) -> Result<Proven, Refused> {
+pub fn check(bound: BoundToken<'_>, expected: &Expected<'_>, rules: &ProofRules) -> Result<Proven, Refused> {
     let refused = |reason, detail: &str| Err(Refused::new(reason, detail));
-    let http = asked.http.ok_or_else(|| Refused::new(Reason::TokenProofMissing, "no HTTP request"))?;
+    let http = expected.http.ok_or_else(|| Refused::new(Reason::TokenProofMissing, "no HTTP request"))?;
     let text = find(http)?;
     let path = canonical_path(&http.path).map_err(|reason| Refused::new(reason, "so no proof can be for it"))?;
-    if asked.origins.is_empty() {
+    if expected.origins.is_empty() {
         return refused(Reason::TokenProofUriUnknown, "the target has no `origins`, so no proof can be for it");
     }
     let (compact, key) = Compact::read_with_key(text).map_err(of_a_proof)?;
@@ -162,23 +127,23 @@ pub fn check(bound: Bound<'_>, asked: &Asked<'_>, rules: &ProofRules) -> Result<
     if claims.method != http.method {
         return refused(Reason::TokenProofMethodMismatch, "`htm` is not the method of the request");
     }
-    let origin = origin_for(claims.uri, &path, asked.origins)
+    let origin = origin_for(claims.uri, &path, expected.origins)
         .ok_or_else(|| Refused::new(Reason::TokenProofUriMismatch, "`htu` is not the URI of the request"))?;
-    let until = claims.check_time(asked.now, rules)?;
+    let until = claims.check_time(expected.now, rules)?;
     if !key.verifies(compact.header.algorithm, compact.signed.as_bytes(), &compact.signature) {
         return refused(Reason::TokenProofSignatureInvalid, "its signature is not the key's");
     }
     let nonce_is_old = match (&rules.nonces, claims.nonce) {
         (None, _) => false,
         (Some(_), None) => return refused(Reason::TokenProofNonceMissing, "no `nonce`"),
-        (Some(nonces), Some(nonce)) => match nonces.recognise(nonce, asked.now) {
+        (Some(nonces), Some(nonce)) => match nonces.recognise(nonce, expected.now) {
             Some(slice) => slice == Slice::Previous,
             None => return refused(Reason::TokenProofNonceInvalid, "`nonce` is none of ours, or too old"),
         },
     };
     // Neither an origin nor a canonical path holds a line feed, so that each text is of one origin, path and id.
     let what = [bound.key, origin.as_str().as_bytes(), path.as_bytes(), b"\n", claims.id.as_bytes()].concat();
-    Ok(Proven { id: sha256(&what), until, nonce_is_old })
+    Ok(Proven { id: sha256(&what), key: *bound.key, until, nonce_is_old })
 }
 
 /// The one proof of a request. Where headers are joined, a comma may be the mark of a second one; no proof holds any.

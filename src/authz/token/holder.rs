@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Refused;
 use super::chain;
 use super::claims::Claims;
-use super::dpop::{self, Asked, Bound, Proven};
+use super::dpop::{self, BoundToken, Expected, Proven};
 use super::issuer::{Issuer, Unbound};
 use super::presented::{Role, Scheme};
 use super::verified::{Authority, Behalf, Rules, Token};
@@ -59,8 +59,8 @@ pub struct Peer<'p> {
     pub agent: &'p SpiffeId,
     /// Its certificate.
     pub certificate: Certificate<'p>,
-    /// What it asks for, which is what a proof has to be for.
-    pub asked: Asked<'p>,
+    /// What it asks for: a proof has to be for that.
+    pub expected: Expected<'p>,
 }
 
 /// A peer's certificate, as the proxy tells of it.
@@ -86,16 +86,16 @@ impl Certificate<'_> {
 #[derive(Clone, Debug, Default)]
 pub struct Proved {
     /// The token of the user for whom the agent acts.
-    pub user: Option<Proof>,
+    pub user: Option<HeldToken>,
     /// The agent's own token.
-    pub agent: Option<Proof>,
+    pub agent: Option<HeldToken>,
     /// The proof that came with a token that is bound to a key. It is right, if it was not used before.
     pub possession: Option<Proven>,
 }
 
 /// A token that is the caller's.
 #[derive(Clone, Debug)]
-pub struct Proof {
+pub struct HeldToken {
     /// The token.
     pub token: Arc<Token>,
     /// How many agents are in its chain of delegation, the caller included; 0 if it names none.
@@ -109,7 +109,7 @@ pub struct Proof {
 impl Proved {
     /// The token that speaks for the call: the user's before the agent's own.
     #[must_use]
-    pub fn speaks(&self) -> Option<&Proof> {
+    pub fn speaks(&self) -> Option<&HeldToken> {
         self.user.as_ref().or(self.agent.as_ref())
     }
 
@@ -126,8 +126,8 @@ impl Proved {
     /// # Errors
     /// [`Reason::TokenAudienceMismatch`]
     pub fn is_for(&self, audiences: &[String]) -> Result<(), Refused> {
-        let fits = |proof: &&Proof| proof.token.claims.audiences.iter().any(|audience| audiences.contains(audience));
-        match self.user.iter().chain(&self.agent).find(|proof| !fits(proof)) {
+        let fits = |held: &&HeldToken| held.token.claims.audiences.iter().any(|audience| audiences.contains(audience));
+        match self.user.iter().chain(&self.agent).find(|held| !fits(held)) {
             Some(_) if !audiences.is_empty() => {
                 Err(Refused::new(Reason::TokenAudienceMismatch, "`aud` names none of the target's `audiences`"))
             }
@@ -136,7 +136,7 @@ impl Proved {
     }
 }
 
-impl Proof {
+impl HeldToken {
     /// The user as `<issuer>/<subject>`, by the issuer's name in `rules`; `None` if it is about no user.
     #[must_use]
     pub fn user(&self, rules: &Rules) -> Option<String> {
@@ -201,10 +201,10 @@ pub fn hold(tokens: &Tokens, rules: &Rules, peer: &Peer<'_>) -> Result<Proved, R
     for Believed { role, scheme, token } in own() {
         check_role(*role, token, rules)?;
         check_scheme(*scheme, token)?;
-        let proof = Some(hold_one(token, rules, peer)?);
+        let held = Some(hold_one(token, rules, peer)?);
         match role {
-            Role::Agent => proved.agent = proof,
-            Role::User | Role::Chain => proved.user = proof,
+            Role::Agent => proved.agent = held,
+            Role::User | Role::Chain => proved.user = held,
         }
     }
     let before: Vec<&Token> =
@@ -216,10 +216,10 @@ pub fn hold(tokens: &Tokens, rules: &Rules, peer: &Peer<'_>) -> Result<Proved, R
     let bound = |Believed { token, .. }: &Believed| token.claims.confirmation.key.map(|key| (token.digest, key));
     match own().find_map(bound) {
         Some((token, key)) => {
-            let bound = Bound { token: &token, key: &key };
-            proved.possession = Some(dpop::check(bound, &peer.asked, &rules.proofs)?);
+            let bound = BoundToken { token: &token, key: &key };
+            proved.possession = Some(dpop::check(bound, &peer.expected, &rules.proofs)?);
         }
-        None => dpop::expect_none(&peer.asked)?,
+        None => dpop::expect_none(&peer.expected)?,
     }
     Ok(proved)
 }
@@ -240,13 +240,13 @@ fn leads_nowhere() -> Refused {
 }
 
 /// The chain through which the user's authority came to the caller.
-fn hold_chain(before: &[&Token], user: Option<&mut Proof>, rules: &Rules) -> Result<(), Refused> {
-    let proof = user.filter(|proof| proof.delegates(rules)).ok_or_else(leads_nowhere)?;
-    let Authority::Issuer(at) = proof.token.authority else { return Err(leads_nowhere()) };
+fn hold_chain(before: &[&Token], user: Option<&mut HeldToken>, rules: &Rules) -> Result<(), Refused> {
+    let held = user.filter(|held| held.delegates(rules)).ok_or_else(leads_nowhere)?;
+    let Authority::Issuer(at) = held.token.authority else { return Err(leads_nowhere()) };
     let issuer = rules.issuers.get(at).ok_or_else(leads_nowhere)?;
-    let agents = chain::check(before, &proof.token, at, issuer)?.into_iter().map(str::to_owned).collect();
-    proof.before = agents;
-    proof.depth = before.len() + 1;
+    let agents = chain::check(before, &held.token, at, issuer)?.into_iter().map(str::to_owned).collect();
+    held.before = agents;
+    held.depth = before.len() + 1;
     Ok(())
 }
 
@@ -286,7 +286,7 @@ fn is_users(token: &Token, rules: &Rules) -> bool {
         && (issuer.user_claims.is_empty() || issuer.user_claims.iter().any(has))
 }
 
-fn hold_one(token: &Arc<Token>, rules: &Rules, peer: &Peer<'_>) -> Result<Proof, Refused> {
+fn hold_one(token: &Arc<Token>, rules: &Rules, peer: &Peer<'_>) -> Result<HeldToken, Refused> {
     let claims = &token.claims;
     if let Some(wanted) = claims.confirmation.certificate
         && peer.certificate.digest() != Some(wanted)
@@ -295,10 +295,10 @@ fn hold_one(token: &Arc<Token>, rules: &Rules, peer: &Peer<'_>) -> Result<Proof,
     }
     // Whatever it is bound to is asked for: a certificate just now, a key before anything comes of this.
     let by_certificate_or_key = claims.confirmation.certificate.is_some() || claims.confirmation.key.is_some();
-    let proof = |depth, bound| Proof { token: Arc::clone(token), depth, before: Vec::new(), bound };
+    let held = |depth, bound| HeldToken { token: Arc::clone(token), depth, before: Vec::new(), bound };
     let issuer = match &token.authority {
         // The subject of a JWT-SVID is the workload itself.
-        Authority::TrustDomain(_) if claims.subject == peer.agent.as_str() => return Ok(proof(0, true)),
+        Authority::TrustDomain(_) if claims.subject == peer.agent.as_str() => return Ok(held(0, true)),
         Authority::TrustDomain(_) => return Err(mismatch("`sub` is not the peer")),
         Authority::Issuer(at) => rules.issuers.get(*at).ok_or_else(|| mismatch("its issuer is gone"))?,
     };
@@ -325,7 +325,7 @@ fn hold_one(token: &Arc<Token>, rules: &Rules, peer: &Peer<'_>) -> Result<Proof,
         return Err(Refused::new(Reason::TokenUnbound, "it is bound to no certificate, no key and no workload"));
     }
     let depth = if by_workload { claims.actors.len().max(1) } else { 0 };
-    Ok(proof(depth, bound))
+    Ok(held(depth, bound))
 }
 
 fn mismatch(detail: &str) -> Refused {

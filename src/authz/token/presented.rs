@@ -120,16 +120,18 @@ fn check_size(header: &str, text: &str) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Schemes compare without case (RFC 9110, section 11.1); one space stands between.
 fn split(value: &str) -> Result<(Scheme, &str), Refused> {
+    let unsupported = "`authorization` has neither a Bearer nor a DPoP token";
+    scheme_of(value).ok_or_else(|| Refused::new(Reason::TokenSchemeUnsupported, unsupported))
+}
+
+/// The scheme of `authorization` and what stands behind it. Schemes compare without case (RFC 9110, section 11.1); one space
+/// stands between.
+pub(super) fn scheme_of(value: &str) -> Option<(Scheme, &str)> {
     let (scheme, text) = value.split_once(' ').unwrap_or((value, ""));
-    if scheme.eq_ignore_ascii_case("bearer") {
-        Ok((Scheme::Bearer, text))
-    } else if scheme.eq_ignore_ascii_case("dpop") {
-        Ok((Scheme::Dpop, text))
-    } else {
-        Err(Refused::new(Reason::TokenSchemeUnsupported, "`authorization` has neither a Bearer nor a DPoP token"))
-    }
+    let known = [("bearer", Scheme::Bearer), ("dpop", Scheme::Dpop)];
+    let (_, scheme) = known.into_iter().find(|(name, _)| scheme.eq_ignore_ascii_case(name))?;
+    Some((scheme, text))
 }
 
 fn has_token_in_query(path: &str) -> bool {

@@ -21,7 +21,7 @@ use super::https::{ok, serve};
 use super::*;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::keys::endpoint::{Endpoint, roots};
-use crate::keys::https::{Https, Proof};
+use crate::keys::https::{Https, Profile};
 
 const ID: &str = "spiffe://b.test/endpoint";
 
@@ -149,7 +149,7 @@ impl Server {
 /// Believes nobody yet.
 fn client() -> Https {
     let source = Source { timeout_ms: 30_000, allow_private_addresses: true, ..Source::default() };
-    Https::new(&source, Proof::SpiffeId(Endpoint::new(SpiffeId::parse(ID).unwrap())))
+    Https::new(&source, Profile::Spiffe(Endpoint::new(SpiffeId::parse(ID).unwrap())))
 }
 
 /// Why a server with this identity is refused by who believes the authority. It never learns what was wanted.

@@ -18,7 +18,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
-use crate::keys::https::{Https, Proof, Trust};
+use crate::keys::https::{Https, Profile, Trust};
 
 /// A certificate authority of its own, as a file.
 struct Authority {
@@ -177,7 +177,7 @@ fn client(authority: &Authority) -> Https {
 
 fn client_with(authority: &Authority, timeout_ms: u64, allow_private_addresses: bool) -> Https {
     let source = Source { timeout_ms, allow_private_addresses, ..Source::default() };
-    Https::new(&source, Proof::Host(Trust::of_the_system().with(Some(authority.file()))))
+    Https::new(&source, Profile::Web(Trust::of_the_system().with(Some(authority.file()))))
 }
 
 /// What a client makes of a server that replies so.

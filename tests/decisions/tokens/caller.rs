@@ -9,7 +9,7 @@ use palisade::authz::identity::IdentitySource;
 use palisade::authz::policy::Reference;
 use palisade::authz::reason::Reason;
 use palisade::authz::request::{Body, Headers, HttpRequest, Request};
-use palisade::authz::token::dpop::Asked;
+use palisade::authz::token::dpop::Expected;
 use palisade::authz::token::holder::hold;
 use palisade::authz::token::issuer::Unbound;
 use palisade::authz::token::presented::{Place, Presented, Role, Scheme, find};
@@ -486,7 +486,7 @@ fn a_failed_token_never_becomes_an_absent_one() {
     let peer = palisade::authz::token::holder::Peer {
         agent: &palisade::authz::identity::spiffe::SpiffeId::parse(BOT).unwrap(),
         certificate: palisade::authz::token::holder::Certificate::Pem(""),
-        asked: Asked { http: None, origins: &[], now: T0 },
+        expected: Expected { http: None, origins: &[], now: T0 },
     };
     assert_eq!(hold(&Tokens::Failed(refused.clone()), &Rules::default(), &peer).unwrap_err(), refused);
 }

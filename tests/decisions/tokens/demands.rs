@@ -11,6 +11,7 @@ use palisade::authz::reason::Reason;
 use palisade::authz::request::{Body, Request};
 use palisade::authz::seal::Seal;
 use palisade::authz::token::Tokens;
+use palisade::authz::token::dpop::ALGORITHMS;
 use palisade::authz::token::issuer::Unbound;
 use palisade::authz::token::presented::Role;
 use palisade::authz::token::verified::Rules;
@@ -25,22 +26,26 @@ use crate::support;
 const METADATA: &str = "https://crm.example.org/.well-known/oauth-protected-resource/mcp";
 
 /// The default bundle with more policies for the bot, and more about the target `crm`.
-struct World {
+pub struct World {
     active: Active,
     reference: Reference,
 }
 
 impl World {
     /// `(BOT)` is the scope of the bot's calls; `target` stands for what the target says of tokens.
-    fn new(policies: &[&str], target: &str) -> Self {
+    pub fn new(policies: &[&str], target: &str) -> Self {
+        Self::edited(policies, |targets| targets.replacen("tokens = \"verify\"", target, 1))
+    }
+
+    /// The same with other targets.
+    pub fn edited(policies: &[&str], edit: impl Fn(&str) -> String) -> Self {
         let mut files = support::default_files();
         let scope =
             |policy: &&str| policy.replace("(BOT)", &format!("(principal == Agent::\"{BOT}\", action, resource)"));
         if !policies.is_empty() {
             files.insert("asked.cedar".into(), policies.iter().map(scope).collect::<String>().into_bytes());
         }
-        let targets = String::from_utf8(files["targets.toml"].clone()).unwrap();
-        let targets = targets.replacen("tokens = \"verify\"", target, 1);
+        let targets = edit(std::str::from_utf8(&files["targets.toml"]).unwrap());
         files.insert("targets.toml".into(), targets.into_bytes());
         let active = Active::Loaded(Box::new(support::load(&files).unwrap_or_else(|error| panic!("{error}"))));
         Self { active, reference: Reference::load(&support::sources(&files)).unwrap() }
@@ -57,11 +62,11 @@ impl World {
         self.decide(rules, request, self.facts(request, tokens))
     }
 
-    fn facts(&self, request: &Request<'_>, tokens: Tokens) -> Facts {
+    pub fn facts(&self, request: &Request<'_>, tokens: Tokens) -> Facts {
         Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(request)) }
     }
 
-    fn decide(&self, rules: Rules, request: &Request<'_>, facts: Facts) -> Decision {
+    pub fn decide(&self, rules: Rules, request: &Request<'_>, facts: Facts) -> Decision {
         let settings = Settings { tokens: Arc::new(rules), seal: Seal::new(&[1; 32]), ..support::settings() };
         let decision = authorize(&self.active, &settings, IdentitySource::SourcePrincipal, request, &facts);
         assert_eq!(self.compare(&settings, request, &facts, &decision), Ok(()));
@@ -103,19 +108,20 @@ impl World {
     }
 }
 
-/// `www-authenticate` without its `error_description`; empty where there is none.
-fn challenge(decision: &Decision) -> String {
+/// `www-authenticate` without its `error_description` and the list of `algs`, joined if there are several; empty where there is none.
+pub fn challenge(decision: &Decision) -> String {
     use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
     let answer = response::build(decision, "id").message();
     let Some(HttpResponse::DeniedResponse(denied)) = answer.http_response else { return String::new() };
     let headers: Vec<_> = denied.headers.into_iter().filter_map(|option| option.header).collect();
-    let all: Vec<_> = headers.into_iter().filter(|header| header.key == "www-authenticate").collect();
-    assert!(all.len() <= 1);
-    let Some(header) = all.into_iter().next() else { return String::new() };
-    match header.value.split_once(", error_description=\"") {
-        Some((before, rest)) => before.to_owned() + rest.split_once('"').unwrap().1,
-        None => header.value,
-    }
+    let said = headers.into_iter().filter(|header| header.key == "www-authenticate").map(|header| {
+        let value = header.value.replace(&format!("algs=\"{ALGORITHMS}\""), "algs");
+        match value.split_once(", error_description=\"") {
+            Some((before, rest)) => before.to_owned() + rest.split_once('"').unwrap().1,
+            None => value,
+        }
+    });
+    said.collect::<Vec<_>>().join(", ")
 }
 
 fn at_metadata(method: &str, path: &str) -> Request<'static> {
@@ -420,8 +426,9 @@ fn a_target_asks_for_a_token_and_says_where_to_get_one() {
     assert_eq!(world.answer(&at_metadata("GET", path), bad).0, "token_malformed");
     // Without a policy nothing is reachable.
     let unpermitted = World::new(&[], &format!("tokens = \"require\"\nresource_metadata = \"{METADATA}\""));
-    let decision = unpermitted.ask(&at_metadata("DELETE", path), Tokens::Absent);
-    assert_eq!(decision.reason(), Some(Reason::MethodUnsupported));
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        assert_eq!(unpermitted.answer(&at_metadata(method, path), Tokens::Absent).0, "no_policy_permits", "{method}");
+    }
 }
 
 #[test]

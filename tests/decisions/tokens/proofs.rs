@@ -15,7 +15,7 @@ use palisade::authz::token::nonce::Nonces;
 use palisade::authz::token::presented::{Place, Role};
 use palisade::authz::token::verified::{Authority, Rules};
 use palisade::authz::token::{Keyring, Tokens};
-use palisade::tokens::{Keys, Verifier};
+use palisade::tokens::{Keyrings, Verifier};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -38,7 +38,7 @@ struct Case {
 /// What is different from a good call.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Differs {
+pub struct Differs {
     /// The proof, as of tokens.
     proof: Map<String, Value>,
     /// Merged into its `jwk`.
@@ -115,7 +115,7 @@ impl Differs {
         jws(&of, header, claims, "client")
     }
 
-    fn request(&self) -> Request<'static> {
+    pub fn request(&self) -> Request<'static> {
         let mut request = caller::request("");
         let http = request.http.as_mut().unwrap();
         http.method = self.method.clone().unwrap_or_else(|| "POST".into()).into();
@@ -141,7 +141,7 @@ impl Differs {
         request
     }
 
-    fn rules(&self) -> Rules {
+    pub fn rules(&self) -> Rules {
         let mut rules = own_rules(Unbound::Deny);
         rules.places = [("authorization", Role::User), ("x-user-token", Role::User)]
             .map(|(header, role)| Place { header: header.into(), role })
@@ -160,9 +160,9 @@ impl Differs {
     }
 }
 
-struct Ring;
+pub struct Ring;
 
-impl Keys for Ring {
+impl Keyrings for Ring {
     fn keyring(&self) -> Arc<Keyring> {
         Arc::new(keyring())
     }
@@ -176,7 +176,7 @@ fn cases() -> Vec<Case> {
     serde_json::from_str(include_str!("proofs.json")).unwrap()
 }
 
-fn differs(change: Map<String, Value>) -> Differs {
+pub fn differs(change: Map<String, Value>) -> Differs {
     serde_json::from_value(Value::Object(change.clone())).unwrap_or_else(|error| panic!("{error}: {change:?}"))
 }
 

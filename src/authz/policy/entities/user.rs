@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use super::super::cedar::{Entity, EntityUID, PartialValue, Value, uid};
 use super::store::Store;
-use crate::authz::token::holder::Proof;
+use crate::authz::token::holder::HeldToken;
 use crate::authz::token::{Authority, Rules};
 
 impl Store {
     /// The user of a token: in the groups that the token names, in those of the bundle's entry for it, and in all that those
     /// are in; its tags are the token's claims. `None` for the token of a workload, or of an issuer that is gone.
     #[must_use]
-    pub fn user(&self, proof: &Proof, rules: &Rules) -> Option<Arc<Entity>> {
-        let (claims, Authority::Issuer(at)) = (&proof.token.claims, &proof.token.authority) else { return None };
+    pub fn user(&self, held: &HeldToken, rules: &Rules) -> Option<Arc<Entity>> {
+        let (claims, Authority::Issuer(at)) = (&held.token.claims, &held.token.authority) else { return None };
         let issuer = rules.issuers.get(*at)?;
         let me = uid(&self.types().user, &issuer.own(&claims.subject));
         let mut ancestors: BTreeSet<EntityUID> = BTreeSet::new();

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::super::algorithm::Algorithm;
 use super::*;
 use crate::authz::limits::Limits;
+use crate::authz::reason::Challenge;
 use crate::authz::request::Headers;
 use crate::authz::token::keys::Key;
 
@@ -37,7 +38,7 @@ fn hold(
     proof: &str,
     method: &str,
     path: &str,
-    bound: Bound<'_>,
+    bound: BoundToken<'_>,
     now: i64,
     rules: &ProofRules,
 ) -> Result<Proven, Reason> {
@@ -45,12 +46,12 @@ fn hold(
     let (method, path) = (method.to_owned().into(), path.to_owned().into());
     let http = HttpRequest { method, path, host: "elsewhere".into(), headers, ..HttpRequest::default() };
     let origins = origins(&["https://resource.example.org", "https://second.example:8443"]);
-    let asked = Asked { http: Some(&http), origins: &origins, now };
-    check(bound, &asked, rules).map_err(|refused| refused.reason)
+    let expected = Expected { http: Some(&http), origins: &origins, now };
+    check(bound, &expected, rules).map_err(|refused| refused.reason)
 }
 
 fn hold_rfc(proof: &str, now: i64) -> Result<Proven, Reason> {
-    let bound = Bound { token: &sha256(RFC_TOKEN.as_bytes()), key: &decoded(RFC_THUMBPRINT) };
+    let bound = BoundToken { token: &sha256(RFC_TOKEN.as_bytes()), key: &decoded(RFC_THUMBPRINT) };
     hold(proof, "GET", "/protectedresource", bound, now, &ProofRules::default())
 }
 
@@ -58,6 +59,7 @@ fn hold_rfc(proof: &str, now: i64) -> Result<Proven, Reason> {
 fn the_specification_s_own_proof_is_right_and_nothing_near_it_is() {
     let proven = hold_rfc(RFC_PROOF, RFC_IAT).unwrap();
     assert_eq!((proven.until, proven.nonce_is_old), (RFC_IAT + 60, false));
+    assert_eq!(proven.key, decoded(RFC_THUMBPRINT), "whose share it takes up room of");
     for at in 0..RFC_PROOF.len() {
         let (before, behind) = RFC_PROOF.split_at(at);
         assert!(hold_rfc(before, RFC_IAT).is_err(), "cut at {at}");
@@ -110,8 +112,7 @@ fn challenges_list_every_algorithm() {
 fn whatever_is_about_a_proof_is_told_so() {
     for reason in Reason::ALL {
         let is_ours = reason.code().starts_with("token_proof_") || *reason == Reason::TokenSchemeMismatch;
-        assert_eq!(error_of(*reason).is_some(), is_ours, "{reason}");
-        assert_eq!(is_for_a_nonce(*reason), error_of(*reason) == Some("use_dpop_nonce"), "{reason}");
+        assert_eq!(matches!(reason.wire().challenge, Challenge::Proof(_)), is_ours, "{reason}");
     }
 }
 
@@ -145,7 +146,7 @@ impl Client {
     }
 
     fn hold(&self, proof: &str, method: &str, path: &str, rules: &ProofRules) -> Result<Proven, Reason> {
-        let bound = Bound { token: &sha256(TOKEN.as_bytes()), key: &self.thumbprint };
+        let bound = BoundToken { token: &sha256(TOKEN.as_bytes()), key: &self.thumbprint };
         hold(proof, method, path, bound, RFC_IAT, rules)
     }
 }

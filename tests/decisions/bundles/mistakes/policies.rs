@@ -153,7 +153,16 @@ pub const MISTAKES: &[Mistake] = &[
         edit: |edit| {
             edit.policy("\n@id(\"new\") @reason(\"r\") @step_up(\"max_age=5m\") permit (principal, action, resource);")
         },
-        message: "policies/new.cedar:3: policy `new`: `@step_up`: `max_age` is from 0 to 31622400 seconds",
+        message: "policies/new.cedar:3: policy `new`: `@step_up`: `max_age` is from 1 to 31622400 seconds, long enough for a client to come back with its new token",
+    },
+    Mistake {
+        name: "a login that is over before its token is shown",
+        edit: |edit| {
+            edit.policy(
+                "\n@id(\"new\") @reason(\"r\") @step_up(\"mfa max_age=0\") permit (principal, action, resource);",
+            )
+        },
+        message: "policies/new.cedar:3: policy `new`: `@step_up`: `max_age` is from 1 to 31622400 seconds, long enough for a client to come back with its new token",
     },
     Mistake {
         name: "no scopes",
