@@ -239,7 +239,8 @@ impl Pipeline {
                 let domains = &self.parts.settings.trust_domains;
                 let tokens = match identify(&request, check.identity, domains) {
                     Identity::Verified(_) => {
-                        self.parts.sessions.of(self.parts.tokens.of(&request, known.now.as_second()))
+                        let tokens = self.parts.tokens.of(&request, known.now.as_second());
+                        self.parts.sessions.of(tokens, &self.parts.settings.tokens)
                     }
                     Identity::Absent | Identity::Failed { .. } => Tokens::Absent,
                 };
@@ -443,7 +444,7 @@ impl Status for Pipeline {
             bring_to(&metrics.keys.fetches.with_label_values(&[owner, "success"]), successes);
             bring_to(&metrics.keys.fetches.with_label_values(&[owner, "failure"]), failures);
         }
-        metrics.tokens.ends_remembered.set(gauge(self.parts.sessions.remembered() as u64));
+        metrics.tokens.ends_remembered.set(gauge(self.parts.sessions.remembered(now().as_second()) as u64));
         metrics.tokens.proofs_remembered.set(gauge(self.parts.proofs.remembered(now().as_second()) as u64));
         bring_to(&metrics.record_write_errors, recorder.write_errors());
         if let Some(spans) = &self.parts.spans {
