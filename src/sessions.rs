@@ -4,6 +4,8 @@
 //! start, or after there was no room for one more. Tokens of that time are refused, and a client gets a new one for a session
 //! that goes on.
 
+pub mod waiting;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 

@@ -12,7 +12,7 @@ from bundles import at_any_hour
 from conftest import running_mesh
 from idp import RESOURCE, Idp
 
-from demo import wire
+from demo import ports, wire
 from demo.mesh import Mesh
 from demo.names import AGENTS
 from demo.processes import wait_until
@@ -203,9 +203,11 @@ def test_an_agent_whose_user_has_logged_out_can_do_nothing(
     """The provider itself makes and sends the logout token."""
     idp = start_idp()
     told = tokens(idp).replace("[[issuer]]", '[[issuer]]\nleeway_seconds = 0\nlogout_audiences = ["support-bot"]')
+    (port,) = ports.some(1)
+    told += f'[sessions]\nlisten = "127.0.0.1:{port}"\n'
     before = idp.user_token(claims=fresh(sid="session-1"), scope="crm:write")
     mesh = start_mesh(bundle=bundle, tokens=told)
-    channel = f"http://127.0.0.1:{mesh.ports.palisade_admin}/backchannel-logout"
+    channel = f"http://127.0.0.1:{port}/backchannel-logout"
     answer = delete(mesh, before)
     assert (answer.status, reason(mesh, answer)) == (401, "session_ended"), "nobody knows what ended before the start"
 
@@ -225,7 +227,7 @@ def test_an_agent_whose_user_has_logged_out_can_do_nothing(
         idp.log_out("auditor", channel, sub="bob")
     for form in (b"", b"logout_token=", b"logout_token=a.b.c", b"x" * 20_000):
         headers = {"content-type": "application/x-www-form-urlencoded"}
-        told_of = wire.send(wire.plain(mesh.ports.palisade_admin), "POST", "localhost", "/backchannel-logout", headers, form)
+        told_of = wire.send(wire.plain(port), "POST", "localhost", "/backchannel-logout", headers, form)
         assert told_of.status in (400, 413), told_of
     assert 'palisade_logout_tokens_total{outcome="accepted"} 2' in mesh.metrics()
 

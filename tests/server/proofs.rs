@@ -30,25 +30,25 @@ fn sha256(text: &str) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a proof says when it was made")]
-fn now() -> i64 {
+pub fn now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
 
 /// Somebody who signs: an issuer, or a client.
-struct Signer {
+pub struct Signer {
     pair: EcdsaKeyPair,
     x: String,
     y: String,
 }
 
 impl Signer {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let [x, y] = [1..33, 33..65].map(|at| encode(&pair.public_key().as_ref()[at]));
         Self { pair, x, y }
     }
 
-    fn jwk(&self) -> Value {
+    pub fn jwk(&self) -> Value {
         json!({"kty": "EC", "crv": "P-256", "x": self.x, "y": self.y})
     }
 
@@ -56,7 +56,7 @@ impl Signer {
         sha256(&format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, self.x, self.y))
     }
 
-    fn sign(&self, header: &Value, claims: &Value) -> String {
+    pub fn sign(&self, header: &Value, claims: &Value) -> String {
         let signed = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
         let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
         format!("{signed}.{}", encode(signature))
