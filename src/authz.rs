@@ -145,7 +145,7 @@ fn read_known<'a>(
         Err(denial) => dpop::is_for_a_nonce(denial.reason),
     };
     known.nonce = wants_nonce.then(|| settings.tokens.proofs.fresh_nonce(now)).flatten();
-    let proved = proved?;
+    let proved = proved.inspect_err(|_| known.refused = facts.tokens.are_for(&settings.tokens))?;
     known.possession = proved.possession;
     known.behalf = proved.user.as_ref().and_then(|user| user.behalf(&settings.tokens));
     let caller = Caller { agent, proved };

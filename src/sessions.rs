@@ -153,13 +153,13 @@ impl Sessions {
         Ok(())
     }
 
-    /// The same for all tokens of a request: one of a session that is over fails them.
+    /// The same for all tokens of a request: one of a session that is over ends them.
     #[must_use]
     pub fn of(&self, tokens: Tokens, rules: &Rules) -> Tokens {
-        let Tokens::Verified(all) = &tokens else { return tokens };
+        let Tokens::Verified(all) = tokens else { return tokens };
         match all.iter().map(|believed| self.check(&believed.token, rules)).find_map(Result::err) {
-            Some(refused) => Tokens::Failed(refused),
-            None => tokens,
+            Some(refused) => Tokens::Ended(refused, all),
+            None => Tokens::Verified(all),
         }
     }
 
@@ -281,7 +281,7 @@ mod tests {
         assert!(matches!(sessions.of(Tokens::Verified(vec![good()]), &rules()), Tokens::Verified(_)));
         let bad = Tokens::Verified(vec![believed(Role::Chain, "s1"), good()]);
         assert!(
-            matches!(sessions.of(bad, &rules()), Tokens::Failed(refused) if refused.reason == Reason::SessionEnded)
+            matches!(sessions.of(bad, &rules()), Tokens::Ended(refused, all) if refused.reason == Reason::SessionEnded && all.len() == 2)
         );
         assert!(matches!(sessions.of(Tokens::Absent, &rules()), Tokens::Absent));
     }

@@ -53,7 +53,7 @@ fn message(record: Record) -> proto::DecisionRecord {
         verdict: verdict.into(),
         reason,
         detail,
-        caller: decision.caller.map(|agent| caller(&agent, decision.behalf.as_deref())),
+        caller: decision.caller.map(|agent| caller(&agent, decision.behalf.as_deref(), &decision.refused)),
         target: target.map_or_else(String::new, |target| target.name.to_string()),
         protocol: target.map_or_else(String::new, |target| target.protocol.as_str().to_owned()),
         calls: decision.evaluations.into_iter().map(call).collect(),
@@ -72,7 +72,7 @@ fn message(record: Record) -> proto::DecisionRecord {
     }
 }
 
-fn caller(agent: &SpiffeId, behalf: Option<&Behalf>) -> proto::Caller {
+fn caller(agent: &SpiffeId, behalf: Option<&Behalf>, refused: &[Arc<Behalf>]) -> proto::Caller {
     let none = Behalf { user: String::new(), actors: Vec::new(), proved: Vec::new(), session: None };
     let Behalf { user, actors, proved, session } = behalf.unwrap_or(&none);
     proto::Caller {
@@ -81,7 +81,12 @@ fn caller(agent: &SpiffeId, behalf: Option<&Behalf>) -> proto::Caller {
         actors: actors.clone(),
         proved: proved.clone(),
         session: session.clone().unwrap_or_default(),
+        refused: refused.iter().map(|behalf| refused_for(behalf)).collect(),
     }
+}
+
+fn refused_for(behalf: &Behalf) -> proto::RefusedFor {
+    proto::RefusedFor { user: behalf.user.clone(), session: behalf.session.clone().unwrap_or_default() }
 }
 
 fn policies(all: &[Arc<PolicyInfo>]) -> Vec<proto::PolicyRecord> {

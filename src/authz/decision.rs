@@ -24,6 +24,8 @@ pub struct Decision {
     pub caller: Option<SpiffeId>,
     /// For whom it asks, where a token proves that.
     pub behalf: Option<Arc<Behalf>>,
+    /// On a denial for the sake of its tokens: for whom those are, if each is right in itself. They prove nothing of the caller.
+    pub refused: Vec<Arc<Behalf>>,
     /// The target, where one matched.
     pub target: Option<Arc<Target>>,
     /// One entry per call that reached the policies.
@@ -128,6 +130,7 @@ impl Decision {
             verdict: Verdict::Denial(reason.into()),
             caller: None,
             behalf: None,
+            refused: Vec::new(),
             target: None,
             evaluations: Vec::new(),
             reply: Reply::None,

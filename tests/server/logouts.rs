@@ -64,7 +64,8 @@ fn setup(keys: &str) -> Setup {
         .set("sessions", "listen", "\"127.0.0.1:0\"")
         .set("sessions", "issued_before_start", "\"accept\"")
         .tables(&format!(
-            "[[token]]\nheader = \"authorization\"\nrole = \"user\"\n[[issuer]]\nname = \"idp\"\n\
+            "[[token]]\nheader = \"authorization\"\nrole = \"user\"\n[[token]]\nheader = \"x-delegation\"\nrole = \"chain\"\n\
+             [[issuer]]\nname = \"idp\"\n\
              issuer = \"https://idp.example\"\naudiences = [\"crm\"]\nlogout_audiences = [\"bot\"]\n\
              actors = {{ \"bot\" = \"{}\" }}\nkeys = {keys}\n",
             agent("support-bot")
@@ -169,6 +170,39 @@ fn a_logout_is_told_at_a_port_of_its_own() {
     let form = format!("logout_token={}", issuer.logout(&json!({})));
     let request = post("/backchannel-logout", "application/x-www-form-urlencoded", &form);
     assert_eq!(send(connect_from("127.0.0.1", app.running().admin), &request).unwrap().0, 404);
+}
+
+/// Whose session it was, or whose token somebody stole: on record, and never as the caller's.
+#[test]
+fn for_whom_a_refused_token_is_on_record_if_its_issuer_signed_it() {
+    let issuer = Issuer::new("a");
+    let app = with_file(&issuer).start();
+    assert_eq!(log_out(&app, &issuer.logout(&json!({}))).0, 200);
+    let (ended, other) = (issuer.access(&json!({})), issuer.access(&json!({"sub": "bob", "sid": null})));
+    let forged = Issuer::new("a").access(&json!({}));
+    let expired = issuer.access(&json!({"iat": now() - 600, "exp": now() - 60}));
+    let stolen = Ask { principal: agent("coder"), ..ask(&other) };
+    let both = |ask: Ask, before: &str| ask.header("x-delegation", before);
+    let alice = || json!({"user": "idp/alice", "session": "s1"});
+    let bob = || json!({"user": "idp/bob"});
+    for (ask, reason, refused) in [
+        (ask(&ended), "session_ended", json!([alice()])),
+        (both(ask(&other), &ended), "session_ended", json!([bob(), alice()])),
+        (both(ask(&other), &other), "token_chain_broken", json!([bob()])),
+        (stolen, "token_actor_mismatch", json!([bob()])),
+        (ask(&forged), "token_signature_invalid", Value::Null),
+        (ask(&expired), "token_expired", Value::Null),
+        (both(ask(&other), &forged), "token_signature_invalid", Value::Null),
+        (ask(&other), "", Value::Null),
+    ] {
+        let answer = app.check(&ask);
+        assert_eq!(answer.reason, reason);
+        let caller = app.record(&answer.decision_id)["caller"].clone();
+        assert_eq!(caller.get("refused").unwrap_or(&Value::Null), &refused, "{reason}: {caller}");
+        // Only of the one that is the caller's is the rest said.
+        assert_eq!(caller.get("user").is_some(), reason.is_empty(), "{reason}: {caller}");
+        assert!(caller.get("session").is_none(), "{reason}: {caller}");
+    }
 }
 
 #[test]

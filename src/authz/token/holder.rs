@@ -29,6 +29,26 @@ pub enum Tokens {
     Verified(Vec<Believed>),
     /// One is not.
     Failed(Refused),
+    /// All are, but the session of one is over.
+    Ended(Refused, Vec<Believed>),
+}
+
+impl Tokens {
+    /// The users and sessions that tokens are for which are right in themselves, each once: for the record of a denial for their
+    /// sake. Whether the caller may present them is not said.
+    #[must_use]
+    pub fn are_for(&self, rules: &Rules) -> Vec<Arc<Behalf>> {
+        let (Self::Verified(all) | Self::Ended(_, all)) = self else { return Vec::new() };
+        let mut found: Vec<Arc<Behalf>> = Vec::new();
+        for Believed { token, .. } in all {
+            let unheld = Proof { token: Arc::clone(token), depth: 0, before: Vec::new(), bound: false };
+            let Some(behalf) = unheld.behalf(rules) else { continue };
+            if !found.iter().any(|other| (&other.user, &other.session) == (&behalf.user, &behalf.session)) {
+                found.push(behalf);
+            }
+        }
+        found
+    }
 }
 
 /// A token that is right in itself, as it was presented.
@@ -182,7 +202,7 @@ impl Proof {
 pub fn hold(tokens: &Tokens, rules: &Rules, peer: &Peer<'_>) -> Result<Proved, Refused> {
     let all = match tokens {
         Tokens::Absent => return Ok(Proved::default()),
-        Tokens::Failed(refused) => return Err(refused.clone()),
+        Tokens::Failed(refused) | Tokens::Ended(refused, _) => return Err(refused.clone()),
         Tokens::Verified(all) => all,
     };
     let mut proved = Proved::default();
