@@ -2,8 +2,8 @@
 //! [`Running`] with the addresses that were really bound.
 
 mod accept;
-mod admin_port;
 pub mod comparison;
+mod http_port;
 pub mod listen;
 mod logout;
 pub mod pipeline;
@@ -20,6 +20,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::audit;
@@ -33,14 +34,17 @@ use crate::config::sessions::BeforeStart;
 use crate::config::{self, Config};
 use crate::envoy::service::Bounds;
 use crate::keys::{Keys, KeysError};
+use crate::logout as backchannel;
 use crate::replay::{Memory, Room};
 use crate::sessions::Sessions;
+use crate::sessions::waiting::Waiting;
 use crate::store::Store;
 use crate::store::loader::Loader;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{logs, spans::Spans};
 use crate::tokens::{self, Verifier};
 use comparison::Comparer;
+use http_port::Port;
 use listen::{Bound, Serving};
 use pipeline::Pipeline;
 
@@ -90,6 +94,8 @@ pub struct Running {
     pub unix: Vec<PathBuf>,
     /// The admin port.
     pub admin: SocketAddr,
+    /// Where issuers send logout tokens, if anywhere.
+    pub logout: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     deciding: JoinHandle<()>,
     background: Background,
@@ -120,8 +126,8 @@ pub struct Drained {
 /// [`StartError`]; nothing is left running.
 pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, StartError> {
     let bound = config.listener.iter().map(listen::bind).collect::<Result<Vec<Bound>, StartError>>()?;
-    let admin_listener = listen::bind_tcp(config.admin.listen)?;
-    let admin = admin_listener.local_addr()?;
+    let ports = Ports::bind(config)?;
+    let (admin, logout) = (ports.admin.address, ports.logout.as_ref().map(|port| port.address));
     let tcp = bound.iter().filter_map(Bound::tcp_address).collect();
     let unix = bound.iter().filter_map(Bound::unix_path).collect();
     let sink =
@@ -148,6 +154,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         tokens: Verifier::new(settings.tokens.clone(), Box::new(Ring(keys.clone()))),
         keys: keys.clone(),
         sessions: knowing(config),
+        waiting: waiting(config),
         proofs: Box::new(remembering(config)),
         settings,
         zone: config.zone(),
@@ -189,10 +196,10 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
             return Err(error);
         }
     };
-    let background = start_background(background, admin_listener, pipeline.clone(), watch, stop.subscribe())?;
-    tracing::info!(?tcp, ?unix, %admin, "ready");
+    let background = start_background(background, ports, pipeline.clone(), watch, stop.subscribe())?;
+    tracing::info!(?tcp, ?unix, %admin, ?logout, "ready");
     let drain = Duration::from_secs(config.server.drain_seconds);
-    Ok(Running { tcp, unix, admin, stop, deciding, background, pipeline, writer, spans, drain })
+    Ok(Running { tcp, unix, admin, logout, stop, deciding, background, pipeline, writer, spans, drain })
 }
 
 /// What exports spans, if they are wanted.
@@ -236,6 +243,11 @@ fn knowing(config: &Config) -> Sessions {
     let until = |issuer: &Issuer| is_unknown(issuer).then(|| now.saturating_add(issuer.leeway_seconds));
     let unknown = config.issuer.iter().map(until);
     Sessions::new(config.sessions.remembered_ends, unknown.collect())
+}
+
+/// Where logout tokens wait for their keys: as long as there can be a token of the time before.
+fn waiting(config: &Config) -> Waiting {
+    Waiting::new(config.issuer.iter().map(|issuer| issuer.max_lifetime_seconds + 2 * issuer.leeway_seconds))
 }
 
 /// What remembers proofs: from those on that are made from now on.
@@ -293,24 +305,56 @@ fn start_deciding(workers: usize, bound: Vec<Bound>, serving: Serving) -> Result
     Ok(thread)
 }
 
+/// The ports beside those of checks.
+struct Ports {
+    admin: Port,
+    logout: Option<Port>,
+}
+
+impl Ports {
+    fn bind(config: &Config) -> Result<Self, StartError> {
+        let admin = Port::bind(config.admin.listen, "admin port")?;
+        let logout = config.sessions.listen.map(|address| Port::bind(address, "logout tokens")).transpose()?;
+        Ok(Self { admin, logout })
+    }
+
+    /// The futures that serve them, each with places of its own.
+    fn serve(self, pipeline: &Arc<Pipeline>) -> io::Result<JoinSet<()>> {
+        let (metrics, mut serving) = (pipeline.metrics(), JoinSet::new());
+        let refused = metrics.admin_connections_refused.clone();
+        serving.spawn(self.admin.serve(admin::routes(pipeline.clone()), refused)?);
+        if let Some(port) = self.logout {
+            let refused = metrics.tokens.logout_connections_refused.clone();
+            serving.spawn(port.serve(backchannel::routes(pipeline.clone()), refused)?);
+        }
+        Ok(serving)
+    }
+}
+
 fn start_background(
     runtime: tokio::runtime::Runtime,
-    admin_listener: std::net::TcpListener,
+    ports: Ports,
     pipeline: Arc<Pipeline>,
     watch: Option<crate::store::watch::Watch>,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<Background, StartError> {
-    let listener = {
+    let serving = {
         let _on_the_runtime = runtime.enter();
-        tokio::net::TcpListener::from_std(admin_listener)?
+        ports.serve(&pipeline)?
     };
+    // From before any logout token can have come.
+    let keys = &pipeline.parts.keys;
+    let following: Vec<_> = (0..).map_while(|issuer| Some((issuer, keys.looks(issuer)?))).collect();
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let thread = thread::Builder::new().name("admin".into()).spawn(move || {
         runtime.block_on(async move {
             if let Some(watch) = watch {
                 tokio::spawn(reload::follow(pipeline.clone(), watch));
             }
-            let for_health = pipeline.clone();
+            for (issuer, looks) in following {
+                tokio::spawn(logout::follow(pipeline.clone(), issuer, looks));
+            }
+            let for_health = pipeline;
             tokio::spawn(async move {
                 // Health changes twice: now, with the first bundle in force, and when draining begins.
                 for_health.report_health().await;
@@ -318,10 +362,9 @@ fn start_background(
                     for_health.report_health().await;
                 }
             });
-            // The admin port outlives draining: somebody has to say "not ready".
-            let refused = pipeline.metrics().admin_connections_refused.clone();
-            let serve = admin_port::serve(listener, admin::routes(pipeline.clone(), pipeline), refused);
-            tokio::select! { () = serve => {}, _ = ended => {} }
+            // These ports outlive draining: somebody has to say "not ready", and sessions end as long as calls are answered.
+            let _serving = serving;
+            let _ended = ended.await;
         });
         // A load that hangs must not hold the end up.
         runtime.shutdown_background();

@@ -230,6 +230,14 @@ impl Keys {
         }
     }
 
+    /// Every look at the keys of an issuer from now on.
+    #[must_use]
+    pub fn looks(&self, issuer: usize) -> Option<Looks> {
+        let state = self.issuers.get(issuer)?.state.subscribe();
+        let successes = state.borrow().successes;
+        Some(Looks { state, successes })
+    }
+
     /// How each source does: issuers in their order, then trust domains by name.
     #[must_use]
     pub fn statuses(&self) -> Vec<Status> {
@@ -268,6 +276,22 @@ pub fn read_files(sources: &[(Owner, Source)]) -> Result<(Keyring, Vec<&Owner>),
         }
     }
     Ok((ring, others))
+}
+
+/// Looks at keys, as they happen.
+pub struct Looks {
+    state: watch::Receiver<State>,
+    successes: u64,
+}
+
+impl Looks {
+    /// Waits for one; what it found is in force by then. Whether it brought keys, the same as before or others; `None` once there
+    /// are none to come.
+    pub async fn next(&mut self) -> Option<bool> {
+        self.state.changed().await.ok()?;
+        let successes = self.state.borrow_and_update().successes;
+        Some(std::mem::replace(&mut self.successes, successes) != successes)
+    }
 }
 
 impl Slot {

@@ -34,6 +34,8 @@ pub mod envoy;
 #[cfg(feature = "server")]
 pub mod keys;
 #[cfg(feature = "server")]
+pub mod logout;
+#[cfg(feature = "server")]
 pub mod proto;
 #[cfg(feature = "server")]
 pub mod replay;

@@ -4,12 +4,18 @@
 //! start, or after there was no room for one more. Tokens of that time are refused, and a client gets a new one for a session
 //! that goes on.
 
-use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+pub mod waiting;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::authz::reason::Reason;
+use crate::authz::token::holder::has_user;
 use crate::authz::token::logout::Ended;
-use crate::authz::token::{Authority, Refused, Token, Tokens};
+use crate::authz::token::{Authority, Refused, Rules, Token, Tokens};
+
+/// Most ends that are forgotten at once, for calls wait meanwhile: none for longer than some 0.1 ms.
+const AT_ONCE: usize = 256;
 
 /// What has ended.
 pub struct Sessions {
@@ -19,19 +25,24 @@ pub struct Sessions {
 
 struct Held {
     /// By issuer: tokens of these are over that were issued up to a moment, in seconds since 1970.
-    ended: HashMap<(usize, Whose), Over>,
-    /// When the first of them is over, or before.
-    oldest: i64,
+    ended: HashMap<Arc<Whose>, Over>,
+    /// The same by when no such token can live any more.
+    by_until: BTreeSet<(i64, Arc<Whose>)>,
     /// By issuer: tokens that were issued up to this moment are not believed.
     unknown_until: Vec<Option<i64>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Whose {
+/// The issuer, by its place, and which of its tokens.
+type Whose = (usize, Which);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Which {
     /// Those of a session.
     Session(String),
     /// Those of a user that name no session: they may be of any that ended.
     Nameless(String),
+    /// Those of whatever user that name no session: one ended of which it was not said whose it is.
+    NamelessOfAnybody,
     /// All of a user.
     User(String),
 }
@@ -45,22 +56,32 @@ struct Over {
 
 impl Held {
     /// Remembers an end; `false` if it is a new one and there is no room for it.
-    fn remember(&mut self, of: (usize, Whose), over: Over, most: usize, now: i64) -> bool {
-        if let Some(before) = self.ended.get_mut(&of) {
-            before.issued_until = before.issued_until.max(over.issued_until);
-            before.until = before.until.max(over.until);
+    fn remember(&mut self, of: Whose, over: Over, most: usize, now: i64) -> bool {
+        self.forget(now);
+        if let Some((of, before)) = self.ended.get_key_value(&of).map(|(of, before)| (of.clone(), *before)) {
+            let later =
+                Over { issued_until: before.issued_until.max(over.issued_until), until: before.until.max(over.until) };
+            self.by_until.remove(&(before.until, of.clone()));
+            self.by_until.insert((later.until, of.clone()));
+            self.ended.insert(of, later);
             return true;
-        }
-        // Rarely: what is over stays until there is no room.
-        if self.ended.len() >= most && self.oldest <= now {
-            self.ended.retain(|_, over| over.until > now);
-            self.oldest = self.ended.values().map(|over| over.until).min().unwrap_or(i64::MAX);
         }
         if self.ended.len() >= most {
             return false;
         }
-        self.oldest = self.oldest.min(over.until);
+        let of = Arc::new(of);
+        self.by_until.insert((over.until, of.clone()));
         self.ended.insert(of, over);
+        true
+    }
+
+    /// Forgets ends that are over, some at once; whether there may be more.
+    fn forget(&mut self, now: i64) -> bool {
+        for _ in 0..AT_ONCE {
+            let Some((_, of)) = self.by_until.first().filter(|(until, _)| *until <= now) else { return false };
+            self.ended.remove(of);
+            self.by_until.pop_first();
+        }
         true
     }
 }
@@ -70,21 +91,27 @@ impl Sessions {
     /// that tell of ends at all.
     #[must_use]
     pub fn new(most: usize, unknown_until: Vec<Option<i64>>) -> Self {
-        Self { most, held: RwLock::new(Held { ended: HashMap::new(), oldest: i64::MAX, unknown_until }) }
+        let held = Held { ended: HashMap::new(), by_until: BTreeSet::new(), unknown_until };
+        Self { most, held: RwLock::new(held) }
     }
 
     /// Remembers an end; `false` if there is no room for it, so that no token of its issuer counts that was issued before. `now`
     /// is in seconds since 1970.
+    ///
+    /// A logout token names a session, a user or both (OpenID Connect Back-Channel Logout 1.0, section 2.4). With a user alone, all of
+    /// the user's sessions have ended. With a session, tokens that name it are over whenever they were made, and of those that name
+    /// none and are older any may be of it: those of its user, or without one those of all users of the issuer.
     pub fn end(&self, ended: &Ended, now: i64) -> bool {
-        let session = ended.session.clone().map(|session| (Whose::Session(session), i64::MAX));
-        let user = ended
-            .subject
-            .clone()
-            .map(|subject| (if session.is_some() { Whose::Nameless(subject) } else { Whose::User(subject) }, ended.at));
+        let session = ended.session.clone().map(|session| (Which::Session(session), i64::MAX));
+        let others = match (&ended.subject, &session) {
+            (Some(subject), None) => Which::User(subject.clone()),
+            (Some(subject), Some(_)) => Which::Nameless(subject.clone()),
+            (None, _) => Which::NamelessOfAnybody,
+        };
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let mut has_room = true;
-        for (whose, issued_until) in session.into_iter().chain(user) {
-            has_room &= held.remember((ended.issuer, whose), Over { issued_until, until: ended.until }, self.most, now);
+        for (which, issued_until) in session.into_iter().chain([(others, ended.at)]) {
+            has_room &= held.remember((ended.issuer, which), Over { issued_until, until: ended.until }, self.most, now);
         }
         if !has_room && let Some(unknown) = held.unknown_until.get_mut(ended.issuer) {
             *unknown = (*unknown).max(Some(ended.at));
@@ -92,11 +119,11 @@ impl Sessions {
         has_room
     }
 
-    /// Whether a token is of a session that goes on, as far as is known.
+    /// Whether a token is of a session that goes on, as far as is known. `rules` are those that it was believed by.
     ///
     /// # Errors
     /// [`Reason::SessionEnded`]
-    pub fn check(&self, token: &Token) -> Result<(), Refused> {
+    pub fn check(&self, token: &Token, rules: &Rules) -> Result<(), Refused> {
         let Authority::Issuer(issuer) = token.authority else { return Ok(()) };
         let refused = |detail: &str| Err(Refused::new(Reason::SessionEnded, detail));
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
@@ -108,34 +135,44 @@ impl Sessions {
             return Ok(());
         }
         let claims = &token.claims;
-        let session = match &claims.session {
-            Some(session) => Whose::Session(session.clone()),
-            None => Whose::Nameless(claims.subject.clone()),
-        };
-        let is_over = |whose| {
-            let over = held.ended.get(&(issuer, whose));
+        let is_over = |which| {
+            let over = held.ended.get(&(issuer, which));
             over.is_some_and(|over| claims.issued.is_none_or(|at| at <= over.issued_until))
         };
-        if is_over(session) || is_over(Whose::User(claims.subject.clone())) {
+        let its_session_is_over = match &claims.session {
+            Some(session) => is_over(Which::Session(session.clone())),
+            None => is_over(Which::Nameless(claims.subject.clone())),
+        };
+        if its_session_is_over || is_over(Which::User(claims.subject.clone())) {
             return refused("its issuer said so");
+        }
+        // A workload's own token is of nobody's session.
+        if claims.session.is_none() && is_over(Which::NamelessOfAnybody) && has_user(token, rules) {
+            return refused("it names no session, and its issuer ended one without saying whose");
         }
         Ok(())
     }
 
-    /// The same for all tokens of a request: one of a session that is over fails them.
+    /// The same for all tokens of a request: one of a session that is over ends them.
     #[must_use]
-    pub fn of(&self, tokens: Tokens) -> Tokens {
-        let Tokens::Verified(all) = &tokens else { return tokens };
-        match all.iter().map(|believed| self.check(&believed.token)).find_map(Result::err) {
-            Some(refused) => Tokens::Failed(refused),
-            None => tokens,
+    pub fn of(&self, tokens: Tokens, rules: &Rules) -> Tokens {
+        let Tokens::Verified(all) = tokens else { return tokens };
+        match all.iter().map(|believed| self.check(&believed.token, rules)).find_map(Result::err) {
+            Some(refused) => Tokens::Ended(refused, all),
+            None => Tokens::Verified(all),
         }
     }
 
-    /// How many ends are remembered.
+    /// How many ends are remembered that are not over. `now` is in seconds since 1970.
     #[must_use]
-    pub fn remembered(&self) -> usize {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).ended.len()
+    pub fn remembered(&self, now: i64) -> usize {
+        loop {
+            // Taken anew each time, so that no call waits for long.
+            let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+            if !held.forget(now) {
+                return held.ended.len();
+            }
+        }
     }
 }
 
@@ -143,14 +180,25 @@ impl Sessions {
 mod tests {
     use std::sync::Arc;
 
+    use serde_json::json;
+
     use super::*;
     use crate::authz::call::json::Json;
     use crate::authz::limits::Limits;
     use crate::authz::token::presented::{Role, Scheme};
     use crate::authz::token::{Believed, claims::Claims, verified};
 
+    /// Of two issuers, one of which maps a client of its own to a workload.
+    fn rules() -> Rules {
+        let issuer = |name: &str| {
+            json!({"name": name, "issuer": name, "audiences": ["a"], "keys": {"file": "x"},
+                "actors": {"agent": "spiffe://example.org/agent"}})
+        };
+        Rules { issuers: serde_json::from_value(json!([issuer("a"), issuer("b")])).unwrap(), ..Rules::default() }
+    }
+
     fn token(issuer: usize, claims: &serde_json::Value) -> Token {
-        let mut all = serde_json::json!({"sub": "alice", "aud": "a", "exp": 9_999, "iat": 1_000});
+        let mut all = serde_json::json!({"sub": "alice", "aud": "a", "client_id": "bot", "exp": 9_999, "iat": 1_000});
         for (name, value) in claims.as_object().unwrap() {
             all[name] = value.clone();
             if value.is_null() {
@@ -167,10 +215,8 @@ mod tests {
     }
 
     fn is_over(sessions: &Sessions, claims: serde_json::Value) -> bool {
-        sessions.check(&token(0, &claims)).is_err_and(|refused| refused.reason == Reason::SessionEnded)
+        sessions.check(&token(0, &claims), &rules()).is_err_and(|refused| refused.reason == Reason::SessionEnded)
     }
-
-    use serde_json::json;
 
     #[test]
     fn a_session_that_ended_is_over_and_no_other() {
@@ -183,10 +229,10 @@ mod tests {
         assert!(!is_over(&sessions, json!({"iat": 1_001})));
         assert!(!is_over(&sessions, json!({"sid": "s2"})));
         assert!(!is_over(&sessions, json!({"sub": "bob"})));
-        assert!(sessions.check(&token(1, &json!({"sid": "s1"}))).is_ok(), "of another issuer");
-        // Without a user, a token has to name the session.
+        assert!(sessions.check(&token(1, &json!({"sid": "s1"})), &rules()).is_ok(), "of another issuer");
+        // Whoever's it is.
         assert!(sessions.end(&ended(Some("s3"), None, 1_000), 1_000));
-        assert!(is_over(&sessions, json!({"sid": "s3", "sub": "bob"})) && !is_over(&sessions, json!({"sub": "bob"})));
+        assert!(is_over(&sessions, json!({"sid": "s3", "sub": "bob"})));
     }
 
     #[test]
@@ -196,10 +242,10 @@ mod tests {
         assert!(is_over(&sessions, json!({"sid": "s1"})) && is_over(&sessions, json!({})));
         assert!(!is_over(&sessions, json!({"sid": "s2", "iat": 1_001})), "a login since");
         // A session of a later login ends: what names no session may be of that one.
-        assert!(sessions.end(&ended(Some("s2"), Some("alice"), 1_100), 1_100));
+        assert!(sessions.end(&ended(Some("s2"), Some("alice"), 1_100), 1_099));
         assert!(is_over(&sessions, json!({"iat": 1_100})) && !is_over(&sessions, json!({"iat": 1_100, "sid": "s4"})));
         // Told late, the earlier end takes nothing back.
-        assert!(sessions.end(&ended(None, Some("alice"), 900), 1_100));
+        assert!(sessions.end(&ended(None, Some("alice"), 900), 1_099));
         assert!(is_over(&sessions, json!({"sid": "s1"})));
     }
 
@@ -208,18 +254,18 @@ mod tests {
         let started = Sessions::new(100, vec![Some(1_000), None]);
         assert!(is_over(&started, json!({})) && is_over(&started, json!({"iat": null})));
         assert!(!is_over(&started, json!({"iat": 1_001})));
-        assert!(started.check(&token(1, &json!({}))).is_ok(), "this issuer tells of no ends");
+        assert!(started.check(&token(1, &json!({})), &rules()).is_ok(), "this issuer tells of no ends");
 
         let full = Sessions::new(1, vec![None, None]);
         assert!(full.end(&ended(None, Some("alice"), 1_000), 1_000));
         assert!(full.end(&ended(None, Some("alice"), 1_001), 1_001), "what is remembered needs no room");
-        assert!(!full.end(&ended(Some("s1"), None, 1_010), 1_010), "no room");
+        assert!(!full.end(&ended(None, Some("carol"), 1_010), 1_010), "no room");
         assert!(is_over(&full, json!({"sub": "bob", "iat": 1_010})), "no token of the issuer from before counts");
         assert!(!is_over(&full, json!({"sub": "bob", "iat": 1_011})));
-        assert!(full.check(&token(1, &json!({}))).is_ok());
+        assert!(full.check(&token(1, &json!({})), &rules()).is_ok());
         // What no token can be of any more makes room.
-        assert!(full.end(&ended(Some("s2"), None, 1_200), 1_200));
-        assert_eq!(full.remembered(), 1);
+        assert!(full.end(&ended(None, Some("carol"), 1_200), 1_200));
+        assert_eq!(full.remembered(1_200), 1);
     }
 
     #[test]
@@ -232,9 +278,60 @@ mod tests {
             token: Arc::new(token(0, &json!({ "sid": sid }))),
         };
         let good = || believed(Role::User, "s2");
-        assert!(matches!(sessions.of(Tokens::Verified(vec![good()])), Tokens::Verified(_)));
+        assert!(matches!(sessions.of(Tokens::Verified(vec![good()]), &rules()), Tokens::Verified(_)));
         let bad = Tokens::Verified(vec![believed(Role::Chain, "s1"), good()]);
-        assert!(matches!(sessions.of(bad), Tokens::Failed(refused) if refused.reason == Reason::SessionEnded));
-        assert!(matches!(sessions.of(Tokens::Absent), Tokens::Absent));
+        assert!(
+            matches!(sessions.of(bad, &rules()), Tokens::Ended(refused, all) if refused.reason == Reason::SessionEnded && all.len() == 2)
+        );
+        assert!(matches!(sessions.of(Tokens::Absent, &rules()), Tokens::Absent));
+    }
+
+    /// Nobody knows whose it is, so it may be anybody's; but what names its session is known.
+    #[test]
+    fn a_session_of_nobody_knows_whom_ends_what_names_no_session() {
+        let sessions = Sessions::new(100, vec![None, None]);
+        assert!(sessions.end(&ended(Some("s1"), None, 1_000), 1_000));
+        assert!(is_over(&sessions, json!({"sid": "s1"})));
+        assert!(is_over(&sessions, json!({})) && is_over(&sessions, json!({"sub": "bob"})));
+        assert!(is_over(&sessions, json!({"sub": "bob", "iat": null})));
+        assert!(!is_over(&sessions, json!({"sub": "bob", "sid": "s2"})));
+        assert!(!is_over(&sessions, json!({"sub": "bob", "iat": 1_001})), "a client gets a new one");
+        assert!(sessions.check(&token(1, &json!({})), &rules()).is_ok(), "of another issuer");
+        // A workload's own is of no session.
+        assert!(!is_over(&sessions, json!({"sub": "bot"})) && !is_over(&sessions, json!({"sub": "agent"})));
+        // With its user it is that user's alone.
+        let sessions = Sessions::new(100, vec![None]);
+        assert!(sessions.end(&ended(Some("s1"), Some("alice"), 1_000), 1_000));
+        assert!(is_over(&sessions, json!({})) && !is_over(&sessions, json!({"sub": "bob"})));
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten_and_not_counted() {
+        let sessions = Sessions::new(10_000, vec![None]);
+        for number in 0..1_000 {
+            assert!(sessions.end(&ended(None, Some(&number.to_string()), 1_000 + number), 1_000));
+        }
+        assert_eq!(sessions.remembered(1_000), 1_000);
+        assert_eq!(sessions.remembered(1_100), 999, "one of them is over");
+        // Told once more, it lasts as long as the later one.
+        assert!(sessions.end(&ended(None, Some("1"), 2_000), 1_100));
+        assert_eq!(sessions.remembered(1_600), 500);
+        assert_eq!(sessions.remembered(2_099), 1);
+        assert!(is_over(&sessions, json!({"sub": "1"})));
+        assert_eq!(sessions.remembered(2_100), 0);
+        let held = sessions.held.read().unwrap();
+        assert!(held.ended.is_empty() && held.by_until.is_empty());
+    }
+
+    /// What is remembered now makes room for what comes, and nobody has to ask.
+    #[test]
+    fn an_end_forgets_some_that_are_over() {
+        let sessions = Sessions::new(10_000, vec![None]);
+        for number in 0..1_000 {
+            assert!(sessions.end(&ended(None, Some(&number.to_string()), 1_000), 1_000));
+        }
+        assert!(sessions.end(&ended(None, Some("new"), 1_100), 1_100));
+        let held = sessions.held.read().unwrap();
+        assert_eq!((held.ended.len(), held.by_until.len()), (1_001 - AT_ONCE, 1_001 - AT_ONCE));
     }
 }

@@ -34,6 +34,7 @@ use crate::envoy::service::{Check, Decide, Refused};
 use crate::keys::{Keys, Status as Keyed};
 use crate::replay::{Seen, Used, Uses};
 use crate::sessions::Sessions;
+use crate::sessions::waiting::Waiting;
 use crate::store::loader::Patience;
 use crate::store::{Reload, Snapshot, Store, Summary};
 use crate::telemetry::metrics::{Metrics, Tally};
@@ -55,6 +56,8 @@ pub struct Parts {
     pub keys: Arc<Keys>,
     /// Which sessions have ended.
     pub sessions: Sessions,
+    /// Logout tokens whose key is not known yet.
+    pub waiting: Waiting,
     /// What remembers proofs that were used.
     pub proofs: Box<dyn Uses>,
     /// Where records go.
@@ -239,7 +242,8 @@ impl Pipeline {
                 let domains = &self.parts.settings.trust_domains;
                 let tokens = match identify(&request, check.identity, domains) {
                     Identity::Verified(_) if !snapshot.active.ignores_tokens(&request) => {
-                        self.parts.sessions.of(self.parts.tokens.of(&request, known.now.as_second()))
+                        let tokens = self.parts.tokens.of(&request, known.now.as_second());
+                        self.parts.sessions.of(tokens, &self.parts.settings.tokens)
                     }
                     _ => Tokens::Absent,
                 };
@@ -446,7 +450,11 @@ impl Status for Pipeline {
             bring_to(&metrics.keys.fetches.with_label_values(&[owner, "success"]), successes);
             bring_to(&metrics.keys.fetches.with_label_values(&[owner, "failure"]), failures);
         }
-        metrics.tokens.ends_remembered.set(gauge(self.parts.sessions.remembered() as u64));
+        for (at, issuer) in self.parts.settings.tokens.issuers.iter().enumerate() {
+            let waiting = metrics.tokens.logouts_waiting.with_label_values(&[&issuer.name]);
+            waiting.set(gauge(self.parts.waiting.count(at) as u64));
+        }
+        metrics.tokens.ends_remembered.set(gauge(self.parts.sessions.remembered(now().as_second()) as u64));
         metrics.tokens.proofs_remembered.set(gauge(self.parts.proofs.remembered(now().as_second()) as u64));
         bring_to(&metrics.record_write_errors, recorder.write_errors());
         if let Some(spans) = &self.parts.spans {

@@ -50,7 +50,8 @@ impl Config {
         let tcp =
             listeners.clone().filter_map(|(at, it)| Some((format!("listener.{at}.tcp"), "listener.tcp", it.tcp?)));
         let admin = ("admin.listen".to_owned(), "admin.listen", self.admin.listen);
-        for (place, key, address) in tcp.chain([admin]) {
+        let logout = self.sessions.listen.map(|address| ("sessions.listen".to_owned(), "sessions.listen", address));
+        for (place, key, address) in tcp.chain([admin]).chain(logout) {
             if taken.iter().any(|other| collide(*other, address)) {
                 // A default collides with the listener that takes its place.
                 let last = format!("listener.{}.tcp", taken.iter().position(|it| collide(*it, address)).unwrap_or(0));

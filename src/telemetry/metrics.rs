@@ -95,6 +95,10 @@ impl KeyMetrics {
 pub struct TokenMetrics {
     /// Logout tokens of issuers, by outcome.
     pub logouts: IntCounterVec,
+    /// Those that wait for their issuer's key.
+    pub logouts_waiting: IntGaugeVec,
+    /// Connections closed at once where they arrive, because there were too many.
+    pub logout_connections_refused: IntCounter,
     /// Ends of sessions that are remembered.
     pub ends_remembered: IntGauge,
     /// Used proofs that are remembered.
@@ -104,8 +108,17 @@ pub struct TokenMetrics {
 impl TokenMetrics {
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let gauge = |name, help| register(registry, &IntGauge::new(name, help)?);
+        let waiting = Opts::new("palisade_logout_tokens_waiting", "Logout tokens that wait for their issuer's key.");
         Ok(Self {
             logouts: logouts(registry)?,
+            logouts_waiting: register(registry, &IntGaugeVec::new(waiting, &["owner"])?)?,
+            logout_connections_refused: register(
+                registry,
+                &IntCounter::new(
+                    "palisade_logout_connections_refused_total",
+                    "Connections of issuers that tell of logouts closed at once because there were too many.",
+                )?,
+            )?,
             ends_remembered: gauge(
                 "palisade_session_ends_remembered",
                 "Ends of sessions that tokens are held against.",
@@ -247,13 +260,13 @@ impl Metrics {
     }
 }
 
+/// What becomes of a logout token.
+const LOGOUTS: [&str; 6] = ["accepted", "refused", "overflow", "waiting", "dropped", "expired"];
+
 fn logouts(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
-    let opts = Opts::new(
-        "palisade_logout_tokens_total",
-        "Logout tokens of issuers: accepted, refused, or without room for them.",
-    );
+    let opts = Opts::new("palisade_logout_tokens_total", "Logout tokens of issuers, by what became of them.");
     let logouts = IntCounterVec::new(opts, &["outcome"])?;
-    for outcome in ["accepted", "refused", "overflow"] {
+    for outcome in LOGOUTS {
         logouts.with_label_values(&[outcome]);
     }
     register(registry, &logouts)

@@ -14,7 +14,7 @@ from conftest import decided, running_mesh
 from fetches import fetched
 from idp import RESOURCE, Idp
 
-from demo import wire
+from demo import ports, wire
 from demo.mesh import Mesh
 from demo.names import AGENTS
 from demo.processes import wait_until
@@ -230,15 +230,22 @@ def test_a_token_bound_to_a_certificate_counts_with_that_alone(running: tuple[Me
     assert (answer.status, reason(mesh, answer)) == (401, "token_binding_mismatch")
 
 
+def told_of_logouts(idp: Idp) -> tuple[int, str]:
+    """The port where the provider's logout tokens arrive, and the configuration that says so."""
+    told = tokens(idp).replace("[[issuer]]", '[[issuer]]\nleeway_seconds = 0\nlogout_audiences = ["support-bot"]')
+    (port,) = ports.some(1)
+    return port, told + f'[sessions]\nlisten = "127.0.0.1:{port}"\n'
+
+
 def test_an_agent_whose_user_has_logged_out_can_do_nothing(
     start_mesh: Callable[..., Mesh], start_idp: Callable[[], Idp], bundle: Path
 ) -> None:
     """The provider itself makes and sends the logout token."""
     idp = start_idp()
-    told = tokens(idp).replace("[[issuer]]", '[[issuer]]\nleeway_seconds = 0\nlogout_audiences = ["support-bot"]')
+    port, told = told_of_logouts(idp)
     before = idp.user_token(claims=fresh(sid="session-1"), scope="crm:write")
     mesh = start_mesh(bundle=bundle, tokens=told)
-    channel = f"http://127.0.0.1:{mesh.ports.palisade_admin}/backchannel-logout"
+    channel = f"http://127.0.0.1:{port}/backchannel-logout"
     answer = delete(mesh, before)
     assert (answer.status, reason(mesh, answer)) == (401, "session_ended"), "nobody knows what ended before the start"
 
@@ -258,9 +265,26 @@ def test_an_agent_whose_user_has_logged_out_can_do_nothing(
         idp.log_out("auditor", channel, sub="bob")
     for form in (b"", b"logout_token=", b"logout_token=a.b.c", b"x" * 20_000):
         headers = {"content-type": "application/x-www-form-urlencoded"}
-        told_of = wire.send(wire.plain(mesh.ports.palisade_admin), "POST", "localhost", "/backchannel-logout", headers, form)
+        told_of = wire.send(wire.plain(port), "POST", "localhost", "/backchannel-logout", headers, form)
         assert told_of.status in (400, 413), told_of
     assert 'palisade_logout_tokens_total{outcome="accepted"} 2' in mesh.metrics()
+
+
+def test_a_logout_that_comes_before_its_key_is_not_lost(
+    start_mesh: Callable[..., Mesh], start_idp: Callable[[], Idp], bundle: Path
+) -> None:
+    """The provider has changed its keys, and tells of the logout once."""
+    idp = start_idp()
+    port, told = told_of_logouts(idp)
+    mesh = start_mesh(bundle=bundle, tokens=told + 'issued_before_start = "accept"\n')
+    token = idp.user_token(claims=fresh(sid="session-1"), scope="crm:write")
+    assert delete(mesh, token).status == 200
+    idp.rotate()
+    with pytest.raises(AssertionError):  # 503
+        idp.log_out("support-bot", f"http://127.0.0.1:{port}/backchannel-logout", session="session-1")
+    assert 'palisade_logout_tokens_waiting{owner="idp"} 1' in mesh.metrics()
+    wait_until(lambda: reason(mesh, delete(mesh, token)) == "session_ended", "the key of the logout token", 45)
+    assert 'palisade_logout_tokens_total{outcome="accepted"} 1' in mesh.metrics()
 
 
 def test_a_token_of_a_new_key_has_it_looked_for(running: tuple[Mesh, Idp]) -> None:

@@ -21,6 +21,8 @@ mod growth;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod logouts;
+#[cfg(test)]
 mod overload;
 #[cfg(test)]
 mod panics;

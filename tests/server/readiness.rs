@@ -12,7 +12,7 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::support::ask::Ask;
 use crate::support::client::Client;
 use crate::support::wire::{CHECK, Wire};
-use crate::support::{App, PATIENCE, Setup, eventually, get_whole, run, samples};
+use crate::support::{App, PATIENCE, Setup, connect_from, eventually, get_whole, run, samples};
 
 const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
 
@@ -109,14 +109,15 @@ fn a_health_watch_does_not_hold_draining_up() {
     assert!(app.drain().in_time);
 }
 
-/// Connections to the admin port that say nothing, more than it takes at once. The surplus is closed.
-fn crowd(admin: SocketAddr) -> Vec<TcpStream> {
-    let mut idle: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(admin).unwrap()).collect();
-    for surplus in &mut idle[32..] {
-        assert_closed(surplus);
-    }
-    idle.truncate(32);
-    idle
+/// Connections to a port that say nothing, more than it takes at once: of one address, and in all. The surplus is closed.
+fn crowd(port: SocketAddr) -> Vec<TcpStream> {
+    let peers = [("127.0.0.1", 16), ("127.0.0.2", 16), ("127.0.0.3", 0)];
+    let from = |(address, places): (&str, usize)| {
+        let mut idle: Vec<TcpStream> = (0..50).map(|_| connect_from(address, port)).collect();
+        idle.split_off(places).iter_mut().for_each(assert_closed);
+        idle
+    };
+    peers.into_iter().flat_map(from).collect()
 }
 
 fn assert_closed(stream: &mut TcpStream) {
@@ -148,6 +149,16 @@ fn a_crowd_at_the_admin_port_is_bounded_and_checks_go_on() {
     let text = eventually("the metrics", || answer(admin, "/metrics"));
     assert!(text.contains("\npalisade_admin_connections_refused_total "), "{text}");
     assert!(!text.contains("\npalisade_admin_connections_refused_total 0\n"), "{text}");
+}
+
+/// Who takes all that one address gets leaves places for others.
+#[test]
+fn nobody_alone_keeps_others_from_the_admin_port() {
+    let app = App::start();
+    let admin = app.running().admin;
+    let mut idle: Vec<TcpStream> = (0..17).map(|_| connect_from("127.0.0.2", admin)).collect();
+    assert_closed(idle.last_mut().unwrap());
+    assert_eq!(app.get("/readyz").0, 200);
 }
 
 /// Who connects and says nothing, or begins a request and never ends it, loses the place.
@@ -189,7 +200,9 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
                 "verdict" => ["permit", "denial"].contains(&value.as_str()),
                 "reason" => value.is_empty() || reasons.contains(value.as_str()),
                 "protocol" => ["mcp", "a2a", "http", "grpc", "opaque", "none"].contains(&value.as_str()),
-                "outcome" => ["accepted", "refused", "overflow"].contains(&value.as_str()),
+                "outcome" => {
+                    ["accepted", "refused", "overflow", "waiting", "dropped", "expired"].contains(&value.as_str())
+                }
                 "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
                 _ => false,
             };
@@ -209,6 +222,7 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
         "palisade_connections_refused_total",
         "palisade_admin_connections_refused_total",
         "palisade_logout_tokens_total",
+        "palisade_logout_connections_refused_total",
         "palisade_session_ends_remembered",
         "palisade_proofs_remembered",
     ] {

@@ -299,6 +299,19 @@ pub fn read_lines(path: &Path) -> Vec<Value> {
     text.get(..whole).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// A connection from this address of the loopback: another peer than `127.0.0.1`, and still this machine.
+pub fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
+    let stream = run(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from.parse::<std::net::Ipv4Addr>().unwrap(), 0).into()).unwrap();
+        socket.connect(to).await.unwrap()
+    });
+    let stream = stream.into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
 /// One plain HTTP request to the admin port.
 pub fn get(admin: SocketAddr, path: &str) -> (u16, String) {
     let (status, _headers, body) = get_whole(admin, path);

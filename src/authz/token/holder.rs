@@ -29,6 +29,8 @@ pub enum Tokens {
     Verified(Vec<Believed>),
     /// One is not.
     Failed(Refused),
+    /// All are, but the session of one is over.
+    Ended(Refused, Vec<Believed>),
 }
 
 impl Tokens {
@@ -36,7 +38,7 @@ impl Tokens {
     #[must_use]
     pub fn verified(self) -> Vec<Believed> {
         match self {
-            Self::Verified(all) => all,
+            Self::Verified(all) | Self::Ended(_, all) => all,
             Self::Absent | Self::Failed(_) => Vec::new(),
         }
     }
@@ -193,7 +195,7 @@ impl HeldToken {
 pub fn hold(tokens: &Tokens, rules: &Rules, peer: &Peer<'_>) -> Result<Proved, Refused> {
     let all = match tokens {
         Tokens::Absent => return Ok(Proved::default()),
-        Tokens::Failed(refused) => return Err(refused.clone()),
+        Tokens::Failed(refused) | Tokens::Ended(refused, _) => return Err(refused.clone()),
         Tokens::Verified(all) => all,
     };
     let mut proved = Proved::default();
@@ -272,7 +274,8 @@ fn check_role(role: Role, token: &Token, rules: &Rules) -> Result<(), Refused> {
     }
 }
 
-fn has_user(token: &Token, rules: &Rules) -> bool {
+/// Whether a token is about a user, see [`Proof::has_user`].
+pub fn has_user(token: &Token, rules: &Rules) -> bool {
     *token.is_users.get_or_init(|| is_users(token, rules))
 }
 

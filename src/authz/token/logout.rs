@@ -26,10 +26,11 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Reads and believes a logout token. `now` is in seconds since 1970.
+    /// Reads and believes a logout token that came at `now`, in seconds since 1970.
     ///
     /// # Errors
-    /// [`Refused`], with the first rule that it breaks.
+    /// [`Refused`], with the first rule that it breaks. Where that is its key, which may be known later, `lacks_key_of` has the
+    /// issuer that it names.
     pub fn read(text: &str, rules: &Rules, keyring: &Keyring, now: i64) -> Result<Self, Refused> {
         let compact = Compact::read(text)?;
         let json = object(&compact.payload, "claims", &[&REGISTERED[..], &["events"]].concat())?;
@@ -42,7 +43,11 @@ impl Ended {
         let unknown = || Refused::new(Reason::TokenIssuerUnknown, "no logout tokens are taken from this issuer");
         let (at, issuer) = found.ok_or_else(unknown)?;
         check_algorithm(&compact.header, issuer)?;
-        signed_by(&compact, &Authority::Issuer(at), keyring.issuers.get(at).cloned().flatten())?;
+        let authority = Authority::Issuer(at);
+        signed_by(&compact, &authority, keyring.issuers.get(at).cloned().flatten()).map_err(|refused| {
+            let is_later = matches!(refused.reason, Reason::TokenKeyUnknown | Reason::TokenKeysUnavailable);
+            Refused { lacks_key_of: is_later.then_some(authority), ..refused }
+        })?;
 
         let reader = Reader(&json);
         let issued = reader.required("iat", Reader::seconds)?;

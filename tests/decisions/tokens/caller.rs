@@ -471,7 +471,7 @@ fn a_token_of_a_session_that_ended_is_refused() {
     let world = World::new([]);
     let of = tokens(&[(Role::User, json!({}))]);
     for (unknown_until, reason) in [(T0, Some(Reason::SessionEnded)), (T0 - 1, None)] {
-        let held = Sessions::new(1, vec![Some(unknown_until)]).of(of.clone());
+        let held = Sessions::new(1, vec![Some(unknown_until)]).of(of.clone(), &own_rules(Unbound::Deny));
         assert_eq!(world.decide(own_rules(Unbound::Deny), "", held).reason(), reason);
     }
 }

@@ -1,7 +1,8 @@
 //! Logout tokens: hostile ones, each a change of one that is believed.
 
+use palisade::authz::token::Keyring;
 use palisade::authz::token::logout::Ended;
-use palisade::authz::token::verified::Rules;
+use palisade::authz::token::verified::{Authority, Rules};
 use serde_json::{Value, json};
 
 use super::{T0, keyring, rules, token};
@@ -14,7 +15,7 @@ fn taking() -> Rules {
     rules
 }
 
-fn read(changed: &Value, rules: &Rules) -> Result<Ended, &'static str> {
+fn logout(changed: &Value) -> String {
     let mut change = json!({"header": {"typ": "logout+jwt"}, "claims": {"aud": "bot", "client_id": null, "sid": "s1",
         "iat": T0, "exp": T0 + 120, "events": {EVENT: {}}}});
     for (part, members) in changed.as_object().unwrap() {
@@ -27,8 +28,11 @@ fn read(changed: &Value, rules: &Rules) -> Result<Ended, &'static str> {
             }
         }
     }
-    let text = token(&serde_json::from_value(change).unwrap());
-    Ended::read(&text, rules, &keyring(), T0).map_err(|refused| refused.reason.code())
+    token(&serde_json::from_value(change).unwrap())
+}
+
+fn read(changed: &Value, rules: &Rules) -> Result<Ended, &'static str> {
+    Ended::read(&logout(changed), rules, &keyring(), T0).map_err(|refused| refused.reason.code())
 }
 
 #[test]
@@ -93,6 +97,18 @@ fn another_token_ends_nothing() {
     }
     // From an issuer that tells of none.
     assert_eq!(read(&json!({}), &super::rules()), Err("token_issuer_unknown"));
+}
+
+/// What its issuer may be about to publish: the token can be read again then. Anything else is final.
+#[test]
+fn a_key_that_is_not_known_is_told_with_its_issuer() {
+    let rules = taking();
+    let unknown = logout(&json!({"header": {"kid": "nobody"}}));
+    let lacks = |text: &str, keyring: &Keyring| Ended::read(text, &rules, keyring, T0).unwrap_err().lacks_key_of;
+    let none = Keyring { issuers: vec![None; keyring().issuers.len()], ..Keyring::default() };
+    assert_eq!(lacks(&unknown, &keyring()), Some(Authority::Issuer(0)));
+    assert_eq!(lacks(&unknown, &none), Some(Authority::Issuer(0)));
+    assert_eq!(lacks(&logout(&json!({"sign": "rsa_other"})), &keyring()), None);
 }
 
 /// An access token is no logout token, and the other way round.
