@@ -1,7 +1,7 @@
 //! Which tokens were believed before: what was verified once is looked up, until it expires or its key is gone.
 //!
-//! A token is known by its text, and looked up by a hash of it that nobody outside can aim at. A few hash to one bucket, and the
-//! one that came longest ago makes room, so the memory is bounded whoever calls; and nobody waits: who finds a bucket busy
+//! A token is known by its text, and looked up by a hash of its end, which is the signature, that nobody outside can aim at. A few
+//! hash to one bucket, and the one that came longest ago makes room, so the memory is bounded whoever calls; and nobody waits: who finds a bucket busy
 //! verifies anew. What was refused is not remembered.
 
 use std::hash::BuildHasher as _;
@@ -16,6 +16,8 @@ use crate::authz::token::{Authority, Believed, Keyring, Refused, Rules, Token, T
 /// How many tokens are remembered: buckets, and tokens in each, of at most 8 KiB of text and what it says.
 const BUCKETS: usize = 512;
 const AT_EACH: usize = 4;
+/// By how many bytes at its end a token is looked up: each of a signature's 64 or more is a matter of chance.
+const END: usize = 64;
 
 /// Where keys come from. Neither waits.
 pub trait Keyrings: Send + Sync {
@@ -101,7 +103,8 @@ impl Verifier {
     }
 
     fn bucket(&self, text: &str) -> Option<&RwLock<Bucket>> {
-        let at = self.hasher.hash_one(text).checked_rem(self.buckets.len() as u64)?;
+        let end = text.as_bytes().last_chunk::<END>().map_or(text.as_bytes(), <[u8; END]>::as_slice);
+        let at = self.hasher.hash_one(end).checked_rem(self.buckets.len() as u64)?;
         self.buckets.get(usize::try_from(at).ok()?)
     }
 }

@@ -71,6 +71,8 @@ pub struct Headers<'a> {
     /// Envoy joined repeated headers with `,` (its `headers` map instead of `header_map`), so a comma
     /// in a value may be a second header.
     joined: bool,
+    /// Whether a name has a `_`, which some servers take for `-`. Hardly ever one has.
+    has_underscores: bool,
 }
 
 impl<'a> Headers<'a> {
@@ -81,15 +83,28 @@ impl<'a> Headers<'a> {
         N: Into<Cow<'a, str>>,
         V: Into<Cow<'a, str>>,
     {
-        let lower = |name: N| {
+        let mut has_underscores = false;
+        let mut lower = |name: N| {
             let mut name: Cow<'a, str> = name.into();
+            let mut has_upper = false;
+            for byte in name.bytes() {
+                has_upper |= byte.is_ascii_uppercase();
+                has_underscores |= byte == b'_';
+            }
             // HTTP/2 has them in lower case already: most are never copied.
-            if name.bytes().any(|b| b.is_ascii_uppercase()) {
+            if has_upper {
                 name.to_mut().make_ascii_lowercase();
             }
             name
         };
-        Self { fields: fields.into_iter().map(|(name, value)| (lower(name), value.into())).collect(), joined }
+        let fields = fields.into_iter().map(|(name, value)| (lower(name), value.into())).collect();
+        Self { fields, joined, has_underscores }
+    }
+
+    /// The names that have a `_`.
+    pub fn with_underscores(&self) -> impl Iterator<Item = &str> {
+        let fields = if self.has_underscores { self.fields.as_slice() } else { &[] };
+        fields.iter().map(|(name, _)| name.as_ref()).filter(|name| name.contains('_'))
     }
 
     /// The value of a header that may be there at most once.
@@ -205,11 +220,9 @@ impl HttpRequest<'_> {
             return Err(Reason::PathTooLong);
         }
         // One pass over the headers: this runs for every call.
-        let (mut seen, mut duplicate, mut overrides, mut lookalike) = (0_u32, false, false, false);
+        let (mut seen, mut duplicate, mut overrides) = (0_u32, false, false);
         for (name, value) in self.headers.iter() {
-            if name.contains('_') {
-                lookalike |= is_lookalike(name);
-            } else if let Some(bit) = SINGLE.iter().position(|single| *single == name) {
+            if let Some(bit) = SINGLE.iter().position(|single| *single == name) {
                 let bit = 1_u32 << bit;
                 duplicate |= seen & bit != 0 || (self.headers.joined && has_comma(value));
                 seen |= bit;
@@ -217,6 +230,7 @@ impl HttpRequest<'_> {
                 overrides |= OVERRIDES.contains(&name);
             }
         }
+        let lookalike = self.headers.with_underscores().any(is_lookalike);
         // Their order must not decide which rule is broken first.
         if duplicate {
             return Err(Reason::HeaderDuplicate);

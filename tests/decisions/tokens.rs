@@ -6,6 +6,7 @@
 mod caller;
 mod chains;
 mod challenges;
+mod contexts;
 mod demands;
 mod logouts;
 mod offline;

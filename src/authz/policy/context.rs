@@ -160,7 +160,10 @@ pub fn build(
     input: Option<Value>,
     testimony: Option<&Testimony>,
 ) -> Context {
-    let mut pairs: Vec<(&'static str, Value)> = Vec::with_capacity(8);
+    if let Some(testimony) = testimony.filter(|_| needs.is_of_tokens_alone()) {
+        return testimony.context(needs);
+    }
+    let mut pairs: Pairs = Vec::with_capacity(8);
     if needs.has(Attribute::Now) {
         pairs.extend(now(facts).map(|value| ("now", value)));
     }
@@ -208,12 +211,18 @@ pub fn build(
     if needs.has(Attribute::Input) {
         pairs.extend(input.map(|input| ("input", input)));
     }
+    of(pairs)
+}
+
+pub(super) type Pairs = Vec<(&'static str, Value)>;
+
+pub(super) fn of(pairs: Pairs) -> Context {
     Context::Value(Arc::new(pairs.into_iter().map(|(name, value)| (name.into(), value)).collect()))
 }
 
 /// What the token says that speaks for the call.
-fn add_proved(pairs: &mut Vec<(&'static str, Value)>, needs: Needs, testimony: &Testimony) {
-    let Testimony { user, delegation, scopes, session } = testimony;
+pub(super) fn add_proved(pairs: &mut Pairs, needs: Needs, testimony: &Testimony) {
+    let Testimony { user, delegation, scopes, session, .. } = testimony;
     let mut add = |attribute, name, value: Option<&Value>| {
         pairs.extend(value.filter(|_| needs.has(attribute)).map(|value| (name, value.clone())));
     };

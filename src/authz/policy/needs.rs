@@ -116,6 +116,14 @@ impl Needs {
             || self.has(Attribute::Session)
     }
 
+    /// Whether nothing else of the context is.
+    #[must_use]
+    pub const fn is_of_tokens_alone(self) -> bool {
+        let said =
+            Attribute::User.bit() | Attribute::Delegation.bit() | Attribute::Scopes.bit() | Attribute::Session.bit();
+        self.attributes & !said == 0
+    }
+
     /// Whether this argument of the call is.
     #[must_use]
     pub fn has_member(self, name: &str) -> bool {

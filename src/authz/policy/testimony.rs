@@ -1,11 +1,12 @@
 //! What a token says, as policies see it: made once for a token, not for every call that brings it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::cedar::{Entity, EntityUID, Value};
-use super::context::{moment, record, text, texts};
+use super::cedar::{Context, Entity, EntityUID, Value};
+use super::context::{self, Pairs, add_proved, moment, record, text, texts};
 use super::entities::store::Store;
 use super::lately;
+use super::needs::Needs;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::token::holder::HeldToken;
 use crate::authz::token::{Authority, Rules};
@@ -21,6 +22,8 @@ pub struct Testimony {
     pub scopes: Option<Value>,
     /// `context.session`
     pub session: Value,
+    /// A whole context, for calls whose policies read nothing else of it, and what they read.
+    alone: OnceLock<(Needs, Context)>,
 }
 
 /// Most bytes of a subject, scopes and audiences that are kept beside an entity.
@@ -49,7 +52,20 @@ impl Testimony {
             delegation: held.delegates(rules).then(|| delegation(held, agent)),
             scopes: said.and_then(|said| said.scopes.as_deref()).map(texts),
             session: record(session),
+            alone: OnceLock::new(),
         }
+    }
+
+    /// The context for policies that read of it what tokens say and nothing else: mostly made once, for most calls need the same.
+    #[must_use]
+    pub fn context(&self, needs: Needs) -> Context {
+        let make = || {
+            let mut pairs = Pairs::new();
+            add_proved(&mut pairs, needs, self);
+            context::of(pairs)
+        };
+        let (known, context) = self.alone.get_or_init(|| (needs, make()));
+        if *known == needs { context.clone() } else { make() }
     }
 
     /// Whether it is worth its place among those that are kept.
