@@ -88,9 +88,10 @@ fn each_token_is_on_record_by_its_id_and_by_what_held_it() {
     assert_eq!(
         record,
         json!([
-            {"role": "user", "issuer": "idp", "id": "of-bot", "boundBy": ["act"]},
-            {"role": "agent", "issuer": "idp", "sha256": record[1]["sha256"], "boundBy": ["client_id"]},
-            {"role": "chain", "issuer": "idp", "id": "of-coder"},
+            {"role": "user", "issuer": "idp", "id": "of-bot", "boundBy": ["act"], "subject": "alice"},
+            {"role": "agent", "issuer": "idp", "sha256": record[1]["sha256"], "boundBy": ["client_id"],
+             "subject": "bot"},
+            {"role": "chain", "issuer": "idp", "id": "of-coder", "subject": "alice"},
         ])
     );
     let span = receiver.span(&answer.decision_id);
