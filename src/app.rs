@@ -338,13 +338,13 @@ fn start_background(
     watch: Option<crate::store::watch::Watch>,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<Background, StartError> {
+    // From before any logout token can have come.
+    let keys = &pipeline.parts.keys;
+    let following: Vec<_> = (0..).map_while(|issuer| Some((issuer, keys.looks(issuer)?))).collect();
     let serving = {
         let _on_the_runtime = runtime.enter();
         ports.serve(&pipeline)?
     };
-    // From before any logout token can have come.
-    let keys = &pipeline.parts.keys;
-    let following: Vec<_> = (0..).map_while(|issuer| Some((issuer, keys.looks(issuer)?))).collect();
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let thread = thread::Builder::new().name("admin".into()).spawn(move || {
         runtime.block_on(async move {

@@ -73,10 +73,13 @@ impl Active {
         }
     }
 
-    /// Whether the tokens of a request are its target's business alone, so that none has to be verified.
+    /// Whether a decision can rest on the tokens of a request, so that they have to be verified: not without a caller, without a
+    /// bundle, or where they are the target's business alone.
     #[must_use]
-    pub fn ignores_tokens(&self, request: &Request<'_>) -> bool {
-        matches!(self, Self::Loaded(bundle) if bundle.ignores_tokens(request))
+    pub fn rests_on_tokens(&self, settings: &Settings, source: IdentitySource, request: &Request<'_>) -> bool {
+        let Self::Loaded(bundle) = self else { return false };
+        matches!(identity::identify(request, source, &settings.trust_domains), Identity::Verified(_))
+            && !bundle.ignores_tokens(request)
     }
 }
 

@@ -37,7 +37,16 @@ impl Logouts for Pipeline {
 /// Looks at the logout tokens that wait for a key of an issuer, whenever that was looked for.
 pub(super) async fn follow(pipeline: Arc<Pipeline>, issuer: usize, mut looks: Looks) {
     while let Some(fetched) = looks.next().await {
-        pipeline.look_again(issuer, fetched);
+        // A thread of its own: there may be hundreds of signatures to verify. Should a library panic on one, that one is gone, and
+        // the others are looked at.
+        let look = || {
+            let pipeline = pipeline.clone();
+            tokio::task::spawn_blocking(move || pipeline.look_again(issuer, fetched))
+        };
+        while look().await.is_err() {
+            pipeline.count("dropped", 1);
+            tracing::error!(issuer = pipeline.issuer(issuer), "reading a logout token panicked; it is dropped");
+        }
     }
 }
 

@@ -21,7 +21,6 @@ use crate::audit::{Recorder, Unavailable};
 use crate::authz::decision::Decision;
 use crate::authz::digest::sha256;
 use crate::authz::facts::Facts;
-use crate::authz::identity::{Identity, identify};
 use crate::authz::reason::Reason;
 use crate::authz::record::{Record, RequestSummary, Trace};
 use crate::authz::request::Request;
@@ -238,14 +237,12 @@ impl Pipeline {
             Err(reason) => (Decision::deny(reason), RequestSummary::default()),
             Ok(request) => {
                 let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
-                // Whoever is nobody makes us verify nothing, nor does what no decision rests on.
-                let domains = &self.parts.settings.trust_domains;
-                let tokens = match identify(&request, check.identity, domains) {
-                    Identity::Verified(_) if !snapshot.active.ignores_tokens(&request) => {
-                        let tokens = self.parts.tokens.of(&request, known.now.as_second());
-                        self.parts.sessions.of(tokens, &self.parts.settings.tokens)
-                    }
-                    _ => Tokens::Absent,
+                let settings = &self.parts.settings;
+                let tokens = if snapshot.active.rests_on_tokens(settings, check.identity, &request) {
+                    let tokens = self.parts.tokens.of(&request, known.now.as_second());
+                    self.parts.sessions.of(tokens, &settings.tokens)
+                } else {
+                    Tokens::Absent
                 };
                 let facts = Facts { now: known.now, zone: self.parts.zone.clone(), body_sha256, tokens };
                 let decision = authorize(&snapshot.active, &self.parts.settings, check.identity, &request, &facts);

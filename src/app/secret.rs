@@ -33,11 +33,13 @@ fn random() -> Result<[u8; Secret::BYTES], StartError> {
 
 /// Strictly: what is too short is no secret, and of what is too long somebody else may read another part.
 fn read(path: &Path) -> Result<[u8; Secret::BYTES], String> {
-    let file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let metadata = file.metadata().map_err(|error| format!("cannot be read: {error}"))?;
-    if !metadata.is_file() {
+    let unread = |error| format!("cannot be read: {error}");
+    // Before it is opened: to open a pipe is to wait for whoever writes to it.
+    if !std::fs::metadata(path).map_err(unread)?.is_file() {
         return Err("is no file".into());
     }
+    let file = File::open(path).map_err(unread)?;
+    let metadata = file.metadata().map_err(unread)?;
     let mode = metadata.permissions().mode();
     if mode & OF_OTHERS != 0 {
         return Err(format!("others may use it: its mode is {:04o}, and has to be 0640 at most", mode & 0o7777));

@@ -11,7 +11,7 @@ use super::{complain, exit, offline, print, summary};
 use crate::authz::decision::{Decision, Verdict};
 use crate::authz::digest::sha256;
 use crate::authz::facts::Facts;
-use crate::authz::identity::{Identity, IdentitySource, identify, xfcc};
+use crate::authz::identity::{IdentitySource, xfcc};
 use crate::authz::limits::Limits;
 use crate::authz::policy::engine::Part;
 use crate::authz::policy::needs::Needs;
@@ -88,10 +88,10 @@ fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> 
     let now = arguments.now.or(captured.time).map_or_else(|| Timestamp::try_from(std::time::SystemTime::now()), Ok);
     let now = now.map_err(|error| error.to_string())?;
     let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
-    let are_asked = matches!(identify(&request, identity, &settings.trust_domains), Identity::Verified(_))
-        && !active.ignores_tokens(&request);
     let (tokens, note) = match &arguments.config {
-        Some(config) if are_asked => offline::tokens(config, &settings, &request, now, captured.redacted)?,
+        Some(config) if active.rests_on_tokens(&settings, identity, &request) => {
+            offline::tokens(config, &settings, &request, now, captured.redacted)?
+        }
         _ => (Tokens::Absent, None),
     };
     let facts = Facts { now, zone, body_sha256, tokens };

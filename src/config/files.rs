@@ -19,6 +19,10 @@ impl Config {
                 return Err(mistake(&[&format!("listener.{at}.unix")], no_directory("listener.unix", folder)));
             }
         }
+        if let Some(file) = self.secret.file.as_deref().filter(|file| !file.is_file()) {
+            let message = format!("`secret.file`: there is no such file: `{}`", file.display());
+            return Err(mistake(&["secret.file", "secret"], message));
+        }
         self.check_key_files()
     }
 

@@ -7,6 +7,7 @@
 //! number and bytes. Where it is full, a newcomer takes the place of one whose key was not among those that were fetched since; if
 //! there is none such, the newcomer is turned away. Either way the caller is told, to count it.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Most tokens of one issuer, and most bytes of them.
@@ -21,7 +22,7 @@ struct Share {
     /// How long one is kept, in seconds.
     seconds: i64,
     /// In the order of their arrival.
-    held: Vec<Held>,
+    held: VecDeque<Held>,
 }
 
 struct Held {
@@ -59,7 +60,7 @@ impl Share {
 impl Waiting {
     /// Nothing yet. `seconds` has, by issuer, how long one is kept.
     pub fn new(seconds: impl IntoIterator<Item = i64>) -> Self {
-        Self(seconds.into_iter().map(|seconds| Mutex::new(Share { seconds, held: Vec::new() })).collect())
+        Self(seconds.into_iter().map(|seconds| Mutex::new(Share { seconds, held: VecDeque::new() })).collect())
     }
 
     /// Keeps a token of this issuer, by its own word, once. `now` is in seconds since 1970.
@@ -76,7 +77,7 @@ impl Waiting {
             };
             share.held.remove(at);
         }
-        share.held.push(Held { text: text.into(), arrived: now, missed: false });
+        share.held.push_back(Held { text: text.into(), arrived: now, missed: false });
         kept
     }
 
@@ -84,10 +85,14 @@ impl Waiting {
     /// its keys were since. How many are gone because it has taken too long.
     pub fn look(&self, issuer: usize, fetched: bool, now: i64, mut still_waits: impl FnMut(&str, i64) -> bool) -> u64 {
         let Some(mut share) = self.share(issuer) else { return 0 };
-        share.held.retain_mut(|held| {
+        // Each is taken out first: one on which reading panics does not come back.
+        for _ in 0..share.held.len() {
+            let Some(mut held) = share.held.pop_front() else { break };
             held.missed |= fetched;
-            still_waits(&held.text, held.arrived)
-        });
+            if still_waits(&held.text, held.arrived) {
+                share.held.push_back(held);
+            }
+        }
         share.expire(now)
     }
 
@@ -174,6 +179,19 @@ mod tests {
         assert_eq!(waiting.count(0), MOST);
         let all = held(&waiting, 0);
         assert!(all[0].0 == "1" && all[MOST - 1].0 == "late", "the oldest has made room");
+    }
+
+    #[test]
+    fn one_on_which_reading_panics_is_gone_and_no_other() {
+        let waiting = Waiting::new([100]);
+        for text in ["a", "b", "c"] {
+            assert!(waiting.keep(0, text, NOW).is_kept);
+        }
+        let look = || waiting.look(0, true, NOW, |text, _| if text == "b" { panic!("hostile") } else { true });
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(look)).is_err());
+        assert_eq!(look(), 0);
+        assert_eq!(waiting.count(0), 2);
+        assert!(held(&waiting, 0).iter().all(|(text, _)| text != "b"));
     }
 
     #[test]

@@ -33,11 +33,15 @@ def running_mesh(**settings: object) -> Iterator[Mesh]:
             _up.remove(mesh)
 
 
+def is_decided(answer: wire.Answer) -> bool:
+    return bool(answer.decision_id) and b'"deadline_missed"' not in answer.body
+
+
 def decided(call: Callable[[], wire.Answer]) -> wire.Answer:
     """Palisade's own verdict: on a busy machine a debug build may take longer than it or Envoy waits, and is asked again."""
     for _ in range(20):
         answer = call()
-        if answer.decision_id and b'"deadline_missed"' not in answer.body:
+        if is_decided(answer):
             return answer
     raise AssertionError(f"nobody decides: {answer}")
 

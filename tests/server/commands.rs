@@ -86,6 +86,8 @@ fn mistakes_in_the_configuration_are_one_line_with_file_line_and_key() {
         let line = lines + token.lines().count() + 3;
         assert!(text.contains(&format!("palisade.toml:{line}: `keys.{key}`: there is no such file: `")), "{text}");
     }
+    let text = check(&format!("{good}[secret]\nfile = \"no.key\"\n"));
+    assert!(text.contains(&format!("palisade.toml:{}: `secret.file`: there is no such file: `", lines + 2)), "{text}");
     assert!(check("").contains("[[listener]]"));
 
     let missing = palisade(&["serve", "--config", setup.path().join("none.toml").to_str().unwrap()]);

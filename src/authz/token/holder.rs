@@ -274,7 +274,7 @@ fn check_role(role: Role, token: &Token, rules: &Rules) -> Result<(), Refused> {
     }
 }
 
-/// Whether a token is about a user, see [`Proof::has_user`].
+/// Whether a token is about a user, see [`HeldToken::has_user`].
 pub fn has_user(token: &Token, rules: &Rules) -> bool {
     *token.is_users.get_or_init(|| is_users(token, rules))
 }
