@@ -252,8 +252,8 @@ fn waiting(config: &Config) -> Waiting {
 
 /// What remembers proofs: from those on that are made from now on.
 fn remembering(config: &Config) -> Memory {
-    let Dpop { max_age_seconds, max_ahead_seconds, remembered_proofs, remembered_proofs_per_key, .. } = config.dpop;
-    let room = Room { all: remembered_proofs, share: remembered_proofs_per_key };
+    let Dpop { max_age_seconds, max_ahead_seconds, remembered_proofs, remembered_proofs_per_agent, .. } = config.dpop;
+    let room = Room { all: remembered_proofs, share: remembered_proofs_per_agent };
     // Of proofs that were made in the second of the start, one may have been used before it.
     let known_from = pipeline::now().as_second().saturating_add(max_age_seconds);
     Memory::new(room, max_age_seconds.saturating_add(max_ahead_seconds), known_from)

@@ -44,7 +44,7 @@ use policy::parts::Parts;
 use policy::server::Server;
 use policy::{Bundle, Evaluated, Satisfied};
 use reason::{Challenge, Reason};
-use request::Request;
+use request::{HttpRequest, OWN_HEADERS, Request};
 use seal::Seal;
 use step_up::Sealer;
 use target::{ChainUse, Target, TokenUse};
@@ -168,6 +168,9 @@ fn read_known<'a>(
     known.behalf = proved.user.as_ref().and_then(|user| user.behalf(&settings.tokens));
     let caller = Caller { agent, proved };
     let (target, server) = found?.ok_or(Reason::TargetUnknown)?;
+    if request.http.as_ref().is_some_and(|http| mimics_withheld(http, &settings.tokens)) {
+        return Err(Reason::HeaderOverride.into());
+    }
     let reading = call::read(request, target, &settings.limits).map_err(|unreadable| {
         known.reply = unreadable.reply;
         Denial { detail: unreadable.detail.map(Cow::into_owned), ..unreadable.reason.into() }
@@ -178,6 +181,15 @@ fn read_known<'a>(
         return Err(Reason::RequestStateInvalid.into());
     }
     Ok(((caller, server, reading), sealer))
+}
+
+/// Whether a header is, but for `_`, one that ends at the proxy: some servers take one for the other, and the proxy does not. This
+/// holds whatever the target's protocol is, and whether it has its tokens looked at or not.
+fn mimics_withheld(http: &HttpRequest<'_>, rules: &Rules) -> bool {
+    http.headers.with_underscores().any(|name| {
+        let name = name.replace('_', "-");
+        name.starts_with(OWN_HEADERS) || rules.chain_headers().any(|header| header == name)
+    })
 }
 
 /// What the tokens of a request prove, by the rules of its target.

@@ -30,6 +30,9 @@ struct Held {
     by_until: BTreeSet<(i64, Arc<Whose>)>,
     /// By issuer: tokens that were issued up to this moment are not believed.
     unknown_until: Vec<Option<i64>>,
+    /// By issuer: until when the tokens of ends could live that are forgotten. Such a token has expired, unless the clock was
+    /// ahead when its end was forgotten.
+    forgotten_until: HashMap<usize, i64>,
 }
 
 /// The issuer, by its place, and which of its tokens.
@@ -78,7 +81,9 @@ impl Held {
     /// Forgets ends that are over, some at once; whether there may be more.
     fn forget(&mut self, now: i64) -> bool {
         for _ in 0..AT_ONCE {
-            let Some((_, of)) = self.by_until.first().filter(|(until, _)| *until <= now) else { return false };
+            let Some((until, of)) = self.by_until.first().filter(|(until, _)| *until <= now) else { return false };
+            let forgotten = self.forgotten_until.entry(of.0).or_insert(*until);
+            *forgotten = (*forgotten).max(*until);
             self.ended.remove(of);
             self.by_until.pop_first();
         }
@@ -91,7 +96,8 @@ impl Sessions {
     /// that tell of ends at all.
     #[must_use]
     pub fn new(most: usize, unknown_until: Vec<Option<i64>>) -> Self {
-        let held = Held { ended: HashMap::new(), by_until: BTreeSet::new(), unknown_until };
+        let (ended, by_until, forgotten_until) = Default::default();
+        let held = Held { ended, by_until, unknown_until, forgotten_until };
         Self { most, held: RwLock::new(held) }
     }
 
@@ -131,19 +137,33 @@ impl Sessions {
         if unknown.is_some_and(|unknown| token.claims.issued.is_none_or(|at| at <= unknown)) {
             return refused("issued before a moment up to which ends of sessions are not known here");
         }
+        let claims = &token.claims;
+        let leeway = rules.issuers.get(issuer).map_or(0, |issuer| issuer.leeway_seconds);
+        let dies = claims.expires.saturating_add(leeway);
+        if held.forgotten_until.get(&issuer).is_some_and(|forgotten| dies <= *forgotten) {
+            return refused("the clock went back to before what ended was forgotten");
+        }
         if held.ended.is_empty() {
             return Ok(());
         }
-        let claims = &token.claims;
-        let is_over = |which| {
-            let over = held.ended.get(&(issuer, which));
-            over.is_some_and(|over| claims.issued.is_none_or(|at| at <= over.issued_until))
+        let over = |which| {
+            let over = held.ended.get_key_value(&(issuer, which));
+            over.filter(|(_, over)| claims.issued.is_none_or(|at| at <= over.issued_until))
         };
-        let its_session_is_over = match &claims.session {
-            Some(session) => is_over(Which::Session(session.clone())),
-            None => is_over(Which::Nameless(claims.subject.clone())),
-        };
-        if its_session_is_over || is_over(Which::User(claims.subject.clone())) {
+        let is_over = |which| over(which).is_some();
+        if let Some(session) = &claims.session {
+            if let Some((of, end)) = over(Which::Session(session.clone())) {
+                let (of, outlives) = (of.clone(), dies > end.until);
+                drop(held);
+                if outlives {
+                    self.remember_until(&of, dies);
+                }
+                return refused("its issuer said so");
+            }
+        } else if is_over(Which::Nameless(claims.subject.clone())) {
+            return refused("its issuer said so");
+        }
+        if is_over(Which::User(claims.subject.clone())) {
             return refused("its issuer said so");
         }
         // A workload's own token is of nobody's session.
@@ -151,6 +171,16 @@ impl Sessions {
             return refused("it names no session, and its issuer ended one without saying whose");
         }
         Ok(())
+    }
+
+    /// Remembers an end for longer: a token of its session was made after it, by an issuer that goes on renewing it, and lives
+    /// that long.
+    fn remember_until(&self, of: &Arc<Whose>, until: i64) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(over) = held.ended.get_mut(of).filter(|over| over.until < until) else { return };
+        let before = std::mem::replace(&mut over.until, until);
+        held.by_until.remove(&(before, of.clone()));
+        held.by_until.insert((until, of.clone()));
     }
 
     /// The same for all tokens of a request: one of a session that is over ends them.
@@ -247,6 +277,30 @@ mod tests {
         // Told late, the earlier end takes nothing back.
         assert!(sessions.end(&ended(None, Some("alice"), 900), 1_099));
         assert!(is_over(&sessions, json!({"sid": "s1"})));
+    }
+
+    /// An issuer that goes on renewing what it ended: it stays over for as long as such tokens come.
+    #[test]
+    fn a_session_stays_over_as_long_as_a_token_of_it_lives_that_came() {
+        let sessions = Sessions::new(100, vec![None]);
+        assert!(sessions.end(&ended(Some("s1"), Some("alice"), 1_000), 1_000));
+        let renewed = || json!({"sid": "s1", "iat": 1_050, "exp": 1_150});
+        assert!(is_over(&sessions, renewed()));
+        assert_eq!(sessions.remembered(1_100), 1, "the session, and not the user's older tokens");
+        assert!(is_over(&sessions, renewed()));
+        assert_eq!(sessions.remembered(1_154), 1, "give or take the clocks");
+        assert_eq!(sessions.remembered(1_155), 0);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_brings_nothing_back() {
+        let sessions = Sessions::new(100, vec![None, None]);
+        assert!(sessions.end(&ended(Some("s1"), Some("alice"), 1_000), 1_000));
+        assert_eq!(sessions.remembered(5_000), 0);
+        let of = |exp: i64| json!({"sid": "s1", "exp": exp});
+        assert!(is_over(&sessions, of(1_095)), "the end held for it");
+        assert!(!is_over(&sessions, of(1_096)));
+        assert!(sessions.check(&token(1, &of(1_095)), &rules()).is_ok(), "of another issuer");
     }
 
     #[test]

@@ -171,7 +171,7 @@ const SINGLE: &[&str] = &[
 ];
 
 /// Headers that Palisade itself sets or removes.
-const OWN_HEADERS: &str = "x-palisade-";
+pub const OWN_HEADERS: &str = "x-palisade-";
 /// Headers by which some servers let a client replace the method or the path that was authorised.
 const OVERRIDES: &[&str] = &[
     "x-envoy-original-path",

@@ -16,7 +16,7 @@ pub struct Dpop {
     /// Most proofs that are remembered, each until it is too old.
     pub remembered_proofs: usize,
     /// Most of one key.
-    pub remembered_proofs_per_key: usize,
+    pub remembered_proofs_per_agent: usize,
     /// Whether a proof has to have a nonce of ours.
     pub nonces: NonceUse,
     /// How long a nonce is handed out, in seconds; it counts for as long again.
@@ -41,7 +41,7 @@ impl Default for Dpop {
             max_age_seconds,
             max_ahead_seconds,
             remembered_proofs: 65_536,
-            remembered_proofs_per_key: 8_192,
+            remembered_proofs_per_agent: 16_384,
             nonces: NonceUse::Off,
             nonce_seconds: 60,
         }
@@ -56,19 +56,19 @@ impl Config {
             ("max_age_seconds", dpop.max_age_seconds, 1, 600),
             ("max_ahead_seconds", dpop.max_ahead_seconds, 1, 60),
             ("remembered_proofs", count(dpop.remembered_proofs), 1, 10_000_000),
-            ("remembered_proofs_per_key", count(dpop.remembered_proofs_per_key), 1, 10_000_000),
+            ("remembered_proofs_per_agent", count(dpop.remembered_proofs_per_agent), 1, 10_000_000),
             ("nonce_seconds", dpop.nonce_seconds, 5, 3_600),
         ] {
             if !(least..=most).contains(&value) {
                 return Err(mistake(&[&format!("dpop.{key}")], format!("`{key}` has to be from {least} to {most}")));
             }
         }
-        if dpop.remembered_proofs_per_key > dpop.remembered_proofs {
+        if dpop.remembered_proofs_per_agent > dpop.remembered_proofs {
             let message = format!(
-                "`remembered_proofs_per_key` ({}) has to be at most `remembered_proofs` ({}), of which it is a share",
-                dpop.remembered_proofs_per_key, dpop.remembered_proofs
+                "`remembered_proofs_per_agent` ({}) has to be at most `remembered_proofs` ({}), of which it is a share",
+                dpop.remembered_proofs_per_agent, dpop.remembered_proofs
             );
-            return Err(mistake(&["dpop.remembered_proofs_per_key", "dpop.remembered_proofs"], message));
+            return Err(mistake(&["dpop.remembered_proofs_per_agent", "dpop.remembered_proofs"], message));
         }
         Ok(())
     }
@@ -103,9 +103,12 @@ mod tests {
             ("max_age_seconds = 601", "p.toml:6: `max_age_seconds` has to be from 1 to 600"),
             ("max_ahead_seconds = 0", "p.toml:6: `max_ahead_seconds` has to be from 1 to 60"),
             ("remembered_proofs = 0", "p.toml:6: `remembered_proofs` has to be from 1 to 10000000"),
-            ("remembered_proofs_per_key = 0", "p.toml:6: `remembered_proofs_per_key` has to be from 1 to 10000000"),
-            ("remembered_proofs_per_key = 65537", "p.toml:6: `remembered_proofs_per_key` (65537) has to be at most"),
-            ("remembered_proofs = 8191", "p.toml:6: `remembered_proofs_per_key` (8192) has to be at most"),
+            ("remembered_proofs_per_agent = 0", "p.toml:6: `remembered_proofs_per_agent` has to be from 1 to 10000000"),
+            (
+                "remembered_proofs_per_agent = 65537",
+                "p.toml:6: `remembered_proofs_per_agent` (65537) has to be at most",
+            ),
+            ("remembered_proofs = 16383", "p.toml:6: `remembered_proofs_per_agent` (16384) has to be at most"),
             ("nonce_seconds = 4", "p.toml:6: `nonce_seconds` has to be from 5 to 3600"),
             ("nonces = true", "p.toml:6: `dpop.nonces`: "),
             ("nonces = \"optional\"", "p.toml:6: `dpop.nonces`: unknown variant `optional`"),

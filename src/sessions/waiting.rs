@@ -4,8 +4,9 @@
 //! to send one as any other. So it is kept, as it came, for as long as there can be a token that it ends.
 //!
 //! Anybody can write a token with the name of an issuer and of a key that nobody knows, so each issuer has a share of its own, by
-//! number and bytes. Where it is full, a newcomer takes the place of one whose key was not among those that were fetched since; if
-//! there is none such, the newcomer is turned away. Either way the caller is told, to count it.
+//! number and bytes. Where it is full, a newcomer takes the place of one whose key was not among those that were fetched since, of
+//! these the one that came last, so that no later rubbish drives out what came before it; if there is none such, the newcomer is
+//! turned away. Either way the caller is told, to count it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -67,12 +68,14 @@ impl Waiting {
     pub fn keep(&self, issuer: usize, text: &str, now: i64) -> Kept {
         let Some(mut share) = self.share(issuer) else { return Kept { dropped: 1, ..Kept::default() } };
         let mut kept = Kept { is_kept: true, dropped: 0, expired: share.expire(now) };
-        if share.held.iter().any(|held| *held.text == *text) {
+        if let Some(held) = share.held.iter_mut().find(|held| *held.text == *text) {
+            // Whoever sends it again says that its key is to come.
+            held.missed = false;
             return kept;
         }
         while !share.has_room_for(text) {
             kept.dropped += 1;
-            let Some(at) = share.held.iter().position(|held| held.missed) else {
+            let Some(at) = share.held.iter().rposition(|held| held.missed) else {
                 return Kept { is_kept: false, ..kept };
             };
             share.held.remove(at);
@@ -178,7 +181,13 @@ mod tests {
         assert_eq!(kept(&waiting, 0, "late", NOW), (true, 1, 0));
         assert_eq!(waiting.count(0), MOST);
         let all = held(&waiting, 0);
-        assert!(all[0].0 == "1" && all[MOST - 1].0 == "late", "the oldest has made room");
+        assert!(all[0].0 == "0" && all[MOST - 1].0 == "late", "the last one has made room");
+        assert!(all.iter().all(|(text, _)| *text != (MOST - 1).to_string()));
+        // One that is sent again has not missed its key yet.
+        waiting.look(0, true, NOW, |_, _| true);
+        assert_eq!(kept(&waiting, 0, "late", NOW), (true, 0, 0));
+        assert_eq!(kept(&waiting, 0, "later", NOW), (true, 1, 0));
+        assert!(held(&waiting, 0).iter().any(|(text, _)| text == "late"));
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct Client {
     issuer: Arc<Signer>,
     key: Signer,
     token: String,
+    /// Its service account.
+    name: &'static str,
 }
 
 impl Client {
@@ -83,23 +85,29 @@ impl Client {
         let setup = setup.tables(&format!(
             "[[token]]\nheader = \"authorization\"\nrole = \"user\"\n[[issuer]]\nname = \"idp\"\n\
              issuer = \"https://idp.example\"\naudiences = [\"crm\"]\nkeys = {{ file = \"jwks.json\" }}\n\
-             actors = {{ \"bot\" = \"{}\" }}\n",
-            agent("support-bot")
+             actors = {{ \"support-bot\" = \"{}\", \"analyst\" = \"{}\" }}\n",
+            agent("support-bot"),
+            agent("analyst")
         ));
-        (Self::of(issuer), setup)
+        (Self::of(issuer, "support-bot"), setup)
     }
 
-    fn of(issuer: Arc<Signer>) -> Self {
+    fn of(issuer: Arc<Signer>, name: &'static str) -> Self {
         let key = Signer::new();
-        let claims = json!({"iss": "https://idp.example", "sub": "alice", "aud": "crm", "client_id": "bot", "jti": "t",
+        let claims = json!({"iss": "https://idp.example", "sub": "alice", "aud": "crm", "client_id": name, "jti": "t",
             "iat": now() - 60, "exp": now() + 600, "cnf": {"jkt": key.thumbprint()}});
         let token = issuer.sign(&json!({"alg": "ES256", "typ": "at+jwt"}), &claims);
-        Self { issuer, key, token }
+        Self { issuer, key, token, name }
     }
 
     /// The same agent, with a key and a token more.
     fn with_another_key(&self) -> Self {
-        Self::of(self.issuer.clone())
+        Self::of(self.issuer.clone(), self.name)
+    }
+
+    /// Another agent.
+    fn colleague(&self) -> Self {
+        Self::of(self.issuer.clone(), "analyst")
     }
 
     /// A proof of its own id, with changes.
@@ -119,7 +127,7 @@ impl Client {
     }
 
     pub fn permitted(&self, proof: &str) -> Ask {
-        self.ask(Ask::permitted(), proof)
+        self.ask(Ask { principal: agent(self.name), ..Ask::permitted() }, proof)
     }
 }
 
@@ -219,8 +227,8 @@ fn of_uses_at_one_moment_one_is_permitted() {
 #[test]
 fn nothing_is_forgotten_to_make_room() {
     let (client, setup) = Client::new();
-    let other = client.with_another_key();
-    let app = setup.set("dpop", "remembered_proofs", 3).set("dpop", "remembered_proofs_per_key", 2).start();
+    let other = client.colleague();
+    let app = setup.set("dpop", "remembered_proofs", 3).set("dpop", "remembered_proofs_per_agent", 2).start();
     let permits = |client: &Client| app.check(&client.permitted(&client.proof(&json!({})))).assert_permit();
     let first = client.proof(&json!({}));
     app.check(&client.permitted(&first)).assert_permit();
@@ -228,6 +236,9 @@ fn nothing_is_forgotten_to_make_room() {
     // Its share: that is its own doing, and nobody else's trouble.
     for _ in 0..5 {
         app.check(&client.permitted(&client.proof(&json!({})))).assert_denial("token_proofs_too_many", 429);
+        // Another key is no other agent.
+        let key = client.with_another_key();
+        app.check(&key.permitted(&key.proof(&json!({})))).assert_denial("token_proofs_too_many", 429);
     }
     app.check(&client.permitted(&first)).assert_denial("token_proof_replayed", 401);
     permits(&other);

@@ -79,8 +79,6 @@ pub struct BoundToken<'t> {
 pub struct Proven {
     /// Digest of its key, its URI and its `jti`: what may be used once.
     pub id: [u8; 32],
-    /// The key: SHA-256 thumbprint.
-    pub key: [u8; 32],
     /// Until when it has to be remembered, in seconds since 1970; after that it is too old.
     pub until: i64,
     /// Whether its client should get a fresh nonce.
@@ -143,7 +141,7 @@ pub fn check(bound: BoundToken<'_>, expected: &Expected<'_>, rules: &ProofRules)
     };
     // Neither an origin nor a canonical path holds a line feed, so that each text is of one origin, path and id.
     let what = [bound.key, origin.as_str().as_bytes(), path.as_bytes(), b"\n", claims.id.as_bytes()].concat();
-    Ok(Proven { id: sha256(&what), key: *bound.key, until, nonce_is_old })
+    Ok(Proven { id: sha256(&what), until, nonce_is_old })
 }
 
 /// The one proof of a request. Where headers are joined, a comma may be the mark of a second one; no proof holds any.

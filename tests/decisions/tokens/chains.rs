@@ -1,7 +1,10 @@
 //! Chains of delegation: each step proved by the token that the agent of that step had.
 
+use std::sync::Arc;
+
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use palisade::authz::reason::Reason;
+use palisade::authz::request::Headers;
 use palisade::authz::token::issuer::Unbound;
 use palisade::authz::token::presented::{Place, Presented, Role, Scheme, find};
 use palisade::authz::token::verified::Rules;
@@ -9,7 +12,7 @@ use palisade::authz::token::{Believed, Refused, Tokens, verify};
 use palisade::envoy::response;
 use serde_json::{Value, json};
 
-use super::caller::{BOT, World, own_rules};
+use super::caller::{BOT, World, own_rules, request};
 use super::{T0, keyring, token};
 
 /// An agent before the caller: a SPIFFE ID itself, and one that `actors` maps.
@@ -258,4 +261,27 @@ fn the_tokens_of_a_chain_stand_in_one_header() {
     let long = "a".repeat(8 * 1024 + 1);
     assert_eq!(find(&http(&[("x-delegation", &long)]), &places).unwrap_err().reason, Reason::TokenTooLong);
     assert_eq!(find(&http(&[("x_delegation", "a")]), &places).unwrap_err().reason, Reason::HeaderOverride);
+}
+
+/// A server may take `_` for `-`, and Envoy removes the one spelling: so the other is refused, also where nobody looks at tokens.
+#[test]
+fn what_ends_here_comes_in_no_other_spelling() {
+    let place = |header: &str, role| Place { header: header.into(), role };
+    let places = vec![place("authorization", Role::User), place("x-delegation", Role::Chain)];
+    for said in ["tokens = \"ignore\"", "tokens = \"verify\""] {
+        let world = World::edited([], |targets| targets.replacen("tokens = \"verify\"", said, 1));
+        for (name, reason) in [
+            ("x_delegation", Some(Reason::HeaderOverride)),
+            ("X-Palisade_Agent", Some(Reason::HeaderOverride)),
+            ("x_harmless", None),
+        ] {
+            let rules = Arc::new(Rules { places: places.clone(), ..own_rules(Unbound::Accept) });
+            let mut request = request("");
+            let http = request.http.as_mut().unwrap();
+            let fields: Vec<_> =
+                http.headers.iter().chain([(name, "a")]).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+            http.headers = Headers::new(fields, false);
+            assert_eq!(world.decide_request(&rules, &request, Tokens::Absent).reason(), reason, "{said} {name}");
+        }
+    }
 }
