@@ -20,6 +20,8 @@ pub mod exit {
     pub const DENIAL: u8 = 10;
     /// `check`: the request could not be read, which denies it too.
     pub const UNREADABLE: u8 = 11;
+    /// `check`: permitted, but the request carries tokens that were not verified: the server may deny it.
+    pub const UNVERIFIED: u8 = 12;
 }
 
 /// Envoy external authorization for AI agents: Cedar policies on every agent-to-agent and agent-to-tool call.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{complain, exit, offline, print, summary};
+use super::offline::{self, Looked};
+use super::{complain, exit, print, summary};
 use crate::authz::decision::{Decision, Verdict};
 use crate::authz::digest::sha256;
 use crate::authz::facts::Facts;
@@ -19,7 +20,6 @@ use crate::authz::policy::parts::Parts;
 use crate::authz::policy::{Bundle, PolicyInfo, Reference};
 use crate::authz::request::Request;
 use crate::authz::seal::Seal;
-use crate::authz::token::Tokens;
 use crate::authz::{self, Active, Settings};
 use crate::capture::Capture;
 use crate::config::Config;
@@ -32,8 +32,9 @@ use crate::store::loader::{Loader, Patience};
 /// which file and line. `palisade check REQUEST.json --bundle DIR` says how the bundle decides that request, and what
 /// every policy has to do with it.
 ///
-/// Exit codes: 0 permit, or a valid bundle; 10 denial; 11 unreadable request (also a denial); 1 failure, also a bundle
-/// with a mistake; 2 wrong command line.
+/// Exit codes: 0 permit, or a valid bundle; 10 denial; 11 unreadable request (also a denial); 12 permit, but the
+/// request carries tokens that were not verified, so the server may deny it; 1 failure, also a bundle with a mistake; 2
+/// wrong command line.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// A CheckRequest as JSON, as `serve --record` writes it; `-` reads standard input
@@ -88,11 +89,11 @@ fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> 
     let now = arguments.now.or(captured.time).map_or_else(|| Timestamp::try_from(std::time::SystemTime::now()), Ok);
     let now = now.map_err(|error| error.to_string())?;
     let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
-    let (tokens, note) = match &arguments.config {
+    let Looked { tokens, note, unverified } = match &arguments.config {
         Some(config) if active.rests_on_tokens(&settings, identity, &request) => {
             offline::tokens(config, &settings, &request, now, captured.redacted)?
         }
-        _ => (Tokens::Absent, None),
+        _ => Looked::default(),
     };
     let facts = Facts { now, zone, body_sha256, tokens };
 
@@ -103,11 +104,12 @@ fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> 
         text.push_str("note: values were taken out of this capture; with them it may decide otherwise\n");
     }
     text.extend(note.map(|note| format!("note: {note}\n")));
-    describe(&mut text, &decision, bundle, &facts);
+    describe(&mut text, &decision, bundle, &facts, unverified);
     let asked = Asked { settings: &settings, identity, request: &request, facts: &facts, all: arguments.all };
     explain_policies(&mut text, bundle, &reference, &asked)?;
     describe_answer(&mut text, &decision);
     let code = match decision.reason() {
+        None if unverified => exit::UNVERIFIED,
         None => exit::OK,
         Some(reason) if reason.is_unreadable() => exit::UNREADABLE,
         Some(_) => exit::DENIAL,
@@ -172,7 +174,7 @@ fn settings(
     ))
 }
 
-fn describe(text: &mut String, decision: &Decision, bundle: &Bundle, facts: &Facts) {
+fn describe(text: &mut String, decision: &Decision, bundle: &Bundle, facts: &Facts, unverified: bool) {
     let verdict = match &decision.verdict {
         Verdict::Permit(_) => "PERMIT".to_owned(),
         Verdict::Denial(denial) => {
@@ -186,7 +188,8 @@ fn describe(text: &mut String, decision: &Decision, bundle: &Bundle, facts: &Fac
         .as_ref()
         .map_or_else(|| "none matched".to_owned(), |target| format!("{} ({})", target.name, target.protocol.as_str()));
     let local = facts.local();
-    let _ = writeln!(text, "verdict    {verdict}");
+    let but = if unverified { "; tokens not verified" } else { "" };
+    let _ = writeln!(text, "verdict    {verdict}{but}");
     let _ = writeln!(text, "caller     {caller}");
     let _ = writeln!(text, "target     {target}");
     let _ = writeln!(

@@ -25,7 +25,18 @@ impl Keyrings for Fixed {
     fn lacks(&self, _: &Authority) {}
 }
 
-/// What becomes of the tokens of a request at that moment, and what has to be known about it.
+/// What becomes of the tokens of a request.
+#[derive(Default)]
+pub(super) struct Looked {
+    /// As what policies see them.
+    pub(super) tokens: Tokens,
+    /// What has to be known about it.
+    pub(super) note: Option<String>,
+    /// Whether there are some that were not verified: a permit says nothing then.
+    pub(super) unverified: bool,
+}
+
+/// What becomes of the tokens of a request at that moment.
 ///
 /// # Errors
 /// One line: the configuration or a file of keys cannot be read.
@@ -35,30 +46,32 @@ pub(super) fn tokens(
     request: &Request<'_>,
     now: Timestamp,
     redacted: bool,
-) -> Result<(Tokens, Option<String>), String> {
+) -> Result<Looked, String> {
     let carries = |place: &Place| request.http.as_ref().is_some_and(|http| http.headers.contains(&place.header));
     if redacted && settings.tokens.places.iter().any(carries) {
-        return Ok((Tokens::Absent, Some(unverified("they were taken out of the capture"))));
+        return Ok(unverified("they were taken out of the capture"));
     }
     let sources = Config::load(config).map_err(|error| error.to_string())?.keys();
     let (keyring, others) = keys::read_files(&sources).map_err(|error| error.to_string())?;
     let verifier = Verifier::new(settings.tokens.clone(), Box::new(Fixed(Arc::new(keyring))));
     Ok(match verifier.of(request, now.as_second()) {
-        Tokens::Absent => (Tokens::Absent, None),
+        Tokens::Absent => Looked::default(),
         Tokens::Failed(Refused { reason: Reason::TokenKeysUnavailable, .. }) => {
             let others: Vec<String> = others.iter().map(ToString::to_string).collect();
-            let why =
-                format!("keys would have to be fetched, and are read from files alone (not of {})", others.join(", "));
-            (Tokens::Absent, Some(unverified(&why)))
+            let why = "keys would have to be fetched, and are read from files alone";
+            unverified(&format!("{why} (not of {})", others.join(", ")))
         }
         tokens => {
             let note = "its tokens are verified with keys from files; of sessions that ended, proofs that were used and nonces \
                         the server alone knows";
-            (tokens, Some(note.to_owned()))
+            Looked { tokens, note: Some(note.to_owned()), unverified: false }
         }
     })
 }
 
-fn unverified(why: &str) -> String {
-    format!("its tokens are not verified: {why}. Policies see nothing of them, and the server may decide otherwise")
+fn unverified(why: &str) -> Looked {
+    let note = format!(
+        "its tokens are not verified: {why}. Policies see nothing of them, and the server may decide otherwise"
+    );
+    Looked { tokens: Tokens::Absent, note: Some(note), unverified: true }
 }

@@ -55,7 +55,7 @@ pub struct Metrics {
     pub span_export_failures: IntCounter,
     /// Connections closed at once because there were too many.
     pub connections_refused: IntCounter,
-    /// The same on the admin port.
+    /// Connections to the admin port closed for others, because there were too many.
     pub admin_connections_refused: IntCounter,
     /// Captures that were dropped.
     pub captures_dropped: IntCounter,
@@ -97,7 +97,7 @@ pub struct TokenMetrics {
     pub logouts: IntCounterVec,
     /// Those that wait for their issuer's key.
     pub logouts_waiting: IntGaugeVec,
-    /// Connections closed at once where they arrive, because there were too many.
+    /// Connections closed for others where they arrive, because there were too many.
     pub logout_connections_refused: IntCounter,
     /// Ends of sessions that are remembered.
     pub ends_remembered: IntGauge,
@@ -116,7 +116,7 @@ impl TokenMetrics {
                 registry,
                 &IntCounter::new(
                     "palisade_logout_connections_refused_total",
-                    "Connections of issuers that tell of logouts closed at once because there were too many.",
+                    "Connections to the port of logout tokens that made room for others because there were too many.",
                 )?,
             )?,
             ends_remembered: gauge(
@@ -217,7 +217,7 @@ impl Metrics {
             )?,
             admin_connections_refused: counter(
                 "palisade_admin_connections_refused_total",
-                "Connections to the admin port closed at once because there were too many.",
+                "Connections to the admin port that made room for others because there were too many.",
             )?,
             captures_dropped: counter("palisade_captures_dropped_total", "Captured checks that were dropped.")?,
             comparisons: counter("palisade_comparisons_total", "Checks compared with Cedar's own authorizer.")?,

@@ -110,7 +110,7 @@ fn port(app: &App) -> SocketAddr {
     app.running().logout.unwrap()
 }
 
-/// Sends a request; its status and head in lower case, or nothing if the connection was closed because there are too many.
+/// Sends a request; its status and head in lower case, or nothing if the connection was closed unanswered.
 fn send(mut stream: TcpStream, request: &str) -> Option<(u16, String)> {
     stream.write_all(request.as_bytes()).ok()?;
     let mut text = String::new();
@@ -291,6 +291,54 @@ fn rubbish_with_unknown_keys_is_bounded_and_told() {
     assert_eq!(count(&app, "accepted"), 1.0);
 }
 
+/// Whoever opens connections and sends nothing whole makes room for whoever does.
+#[test]
+fn half_sent_requests_keep_no_logout_out() {
+    let issuer = Issuer::new("a");
+    let app = with_file(&issuer).start();
+    let half = "POST /backchannel-logout HTTP/1.1\r\nhost: p\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+                content-length: 9999\r\n\r\nlogout_token=";
+    let mut crowd: Vec<TcpStream> = ["127.0.0.2", "127.0.0.3"]
+        .into_iter()
+        .flat_map(|from| (0..16).map(move |_| from))
+        .map(|from| {
+            let mut stream = connect_from(from, port(&app));
+            let _closed_already = stream.write_all(half.as_bytes());
+            stream
+        })
+        .collect();
+    for number in 0..5 {
+        let sid = format!("s{number}");
+        assert_eq!(log_out(&app, &issuer.logout(&json!({"sid": sid}))).0, 200);
+        app.check(&ask(&issuer.access(&json!({"sid": sid})))).assert_denial("session_ended", 401);
+    }
+    assert!(app.metric(REFUSED, &[]) > 0.0, "those of one host are one peer's, and are counted");
+    // Those that kept their places lose them for being slow, and are told nothing either.
+    for stream in &mut crowd {
+        let mut said = Vec::new();
+        let _reset = stream.read_to_end(&mut said);
+        assert!(said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    }
+}
+
+/// However it trickles.
+#[test]
+fn a_body_that_does_not_end_loses_its_place() {
+    let issuer = Issuer::new("a");
+    let app = with_file(&issuer).start();
+    let mut slow = connect_from("127.0.0.1", port(&app));
+    slow.write_all(b"POST /backchannel-logout HTTP/1.1\r\nhost: p\r\ncontent-length: 9999\r\n\r\n").unwrap();
+    // A byte whenever nothing has come for so long.
+    slow.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+    let mut said = [0];
+    let trickled = (0..9999).find(|_| {
+        let _closed_already = slow.write_all(b"x");
+        !matches!(slow.read(&mut said), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    });
+    assert!(trickled.is_some() && said == [0], "closed, and not answered");
+    assert_eq!(log_out(&app, &issuer.logout(&json!({}))).0, 200);
+}
+
 /// Each port has places of its own, and nobody takes all of them.
 #[test]
 fn a_crowd_at_one_port_keeps_nobody_from_the_other() {
@@ -303,13 +351,13 @@ fn a_crowd_at_one_port_keeps_nobody_from_the_other() {
     drop(at_admin);
 
     let at_port = crowd("127.0.0.1", port(&app));
-    eventually("those who find no place", || {
+    eventually("those who made room", || {
         let text = send(connect_from("127.0.0.1", app.running().admin), "GET /metrics HTTP/1.1\r\nhost: p\r\n\r\n")?.1;
         (crate::support::metric(text.split_once("\r\n\r\n")?.1, REFUSED, &[]) >= 34.0).then_some(())
     });
     let form = format!("logout_token={}", issuer.logout(&json!({"sid": "s2"})));
     let request = post("/backchannel-logout", "application/x-www-form-urlencoded", &form);
-    assert_eq!(send(connect_from("127.0.0.2", port(&app)), &request).unwrap().0, 200, "another peer has places");
+    assert_eq!(send(connect_from("127.0.0.2", port(&app)), &request).unwrap().0, 200, "whoever comes last has a place");
     app.check(&ask(&issuer.access(&json!({"sid": "s4"})))).assert_permit();
     drop(at_port);
 }

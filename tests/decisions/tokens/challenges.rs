@@ -80,6 +80,34 @@ fn what_is_wrong_with_a_token_is_told_in_its_own_scheme() {
     assert_eq!(said, ("token_malformed", "DPoP error=\"invalid_token\", algs".into()));
 }
 
+/// Each of them may be the one that failed, and its client looks in its own scheme.
+#[test]
+fn what_is_wrong_with_one_of_several_tokens_is_told_in_the_scheme_of_each() {
+    let world = demanding();
+    let mut rules = Differs::default().rules();
+    let others = [("x-user", Role::Agent), ("x-delegation", Role::Chain)];
+    rules.places.extend(others.map(|(header, role)| Place { header: header.into(), role }));
+    let said = |headers: &[(&str, &str)]| with_headers(&world, rules.clone(), headers).1;
+    let error = "error=\"invalid_token\"";
+    let (by_bearer, by_dpop) = (format!("Bearer {error}"), format!("DPoP {error}, algs"));
+    let by_both = format!("{by_bearer}, {by_dpop}");
+    assert_eq!(said(&[("authorization", "DPoP a.b.c")]), by_dpop);
+    assert_eq!(said(&[("authorization", "DPoP a.b.c"), ("x-other", "a.b.c")]), by_dpop, "which carries no token");
+    for other in ["x-user", "x-delegation"] {
+        assert_eq!(said(&[("authorization", "DPoP a.b.c"), (other, "a.b.c")]), by_both);
+        assert_eq!(said(&[("authorization", "Bearer a.b.c"), (other, "a.b.c")]), by_bearer);
+        assert_eq!(said(&[(other, "a.b.c")]), by_bearer);
+    }
+    // A good one with its proof, and one that is not.
+    let call = Differs::default().request();
+    let own = call.http.as_ref().unwrap().headers.clone();
+    let mut headers: Vec<(&str, &str)> =
+        own.iter().filter(|(name, _)| ["authorization", "dpop"].contains(name)).collect();
+    assert_eq!(with_headers(&world, rules.clone(), &headers).0, "step_up_required", "verified");
+    headers.push(("x-user", "a.b.c"));
+    assert_eq!(with_headers(&world, rules.clone(), &headers), ("token_malformed", by_both));
+}
+
 /// Whichever way it was presented: what is to be done about it is about proofs.
 #[test]
 fn what_is_wrong_with_a_proof_is_told_by_dpop() {

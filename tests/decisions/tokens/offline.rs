@@ -30,12 +30,12 @@ keys = { file = "jwks.json" }
 actors = { "bot" = "spiffe://example.org/ns/agents/sa/coder" }
 "#;
 
-/// A bundle whose status page wants a token, beside a configuration.
-fn folder() -> tempfile::TempDir {
+/// A bundle whose status page does this with tokens, beside a configuration.
+fn folder(tokens: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut files = support::default_files();
     let targets = String::from_utf8(files["targets.toml"].clone()).unwrap();
-    let targets = targets.replace("name = \"crm-status\"", "name = \"crm-status\"\ntokens = \"require\"");
+    let targets = targets.replace("name = \"crm-status\"", &format!("name = \"crm-status\"\ntokens = \"{tokens}\""));
     files.insert("targets.toml".into(), targets.into_bytes());
     for (name, bytes) in files {
         let path = folder.path().join("bundle").join(name);
@@ -72,7 +72,7 @@ fn check(folder: &Path, claims: Option<&Value>, redacted: bool, now: &str) -> (i
 
 #[test]
 fn a_capture_s_tokens_are_verified_with_keys_from_files() {
-    let folder = folder();
+    let folder = folder("require");
     let ask = |claims: Option<&Value>, redacted| check(folder.path(), claims, redacted, "2026-11-20T00:01:00Z");
     let good = json!({});
     let verified = "note: its tokens are verified with keys from files";
@@ -104,4 +104,27 @@ fn a_capture_s_tokens_are_verified_with_keys_from_files() {
     std::fs::write(folder.path().join("jwks.json"), "{").unwrap();
     let (code, text) = ask(Some(&good), false);
     assert!(code == 1 && text.contains("keys of issuer `idp`") && text.lines().count() == 1, "{text}");
+}
+
+/// Whoever reads the exit code alone takes no forged token for a good one.
+#[test]
+fn a_permit_beside_tokens_that_nobody_verified_has_a_code_of_its_own() {
+    let folder = folder("verify");
+    let ask = |claims: Option<&Value>, redacted| check(folder.path(), claims, redacted, "2026-11-20T00:01:00Z");
+    let (forged, unverified) = (json!({}), "verdict    PERMIT; tokens not verified\n");
+    std::fs::write(folder.path().join("jwks.json"), json!({"keys": [rsa_jwk("rsa", &SIGNERS.other)]}).to_string())
+        .unwrap();
+    let (code, text) = ask(Some(&forged), false);
+    assert!(code == 10 && text.contains("verdict    DENIAL (token_signature_invalid)"), "{text}");
+    let config = CONFIG.replace("{ file = \"jwks.json\" }", "{ url = \"https://idp.example/jwks\" }");
+    std::fs::write(folder.path().join("palisade.toml"), config).unwrap();
+    for redacted in [false, true] {
+        let (code, text) = ask(Some(&forged), redacted);
+        assert!(code == 12 && text.contains(unverified), "{code} {text}");
+    }
+    // Where there are none, nothing was left out.
+    for redacted in [false, true] {
+        let (code, text) = ask(None, redacted);
+        assert!(code == 0 && text.contains("verdict    PERMIT\n"), "{code} {text}");
+    }
 }
