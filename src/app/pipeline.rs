@@ -261,9 +261,12 @@ impl Pipeline {
     /// who holds a proof without its key, or is another workload, can use it up for its owner; and whatever the policies said,
     /// so that what they refuse now cannot be sent again by somebody else when they would permit it.
     fn use_up(&self, decision: Decision, now: Timestamp) -> Decision {
-        let (Some(proof), Some(caller)) = (decision.possession, &decision.caller) else { return decision };
-        // It is the caller's, who is known by its certificate: keys are free to make.
-        let used = Used { id: proof.id, owner: sha256(caller.as_str().as_bytes()), until: proof.until };
+        let Some(proof) = decision.possession else { return decision };
+        // It is the caller's, who is known by its certificate: keys are free to make. Without a caller no proof was looked at.
+        let Some(owner) = decision.caller.as_ref().map(|caller| sha256(caller.as_str().as_bytes())) else {
+            return decision.overruled(Reason::InternalError);
+        };
+        let used = Used { id: proof.id, owner, until: proof.until };
         match self.parts.proofs.first_use(&used, now.as_second()) {
             Seen::First => decision,
             Seen::Again => decision.overruled(Reason::TokenProofReplayed),

@@ -1,18 +1,12 @@
-//! What one token says, seen by policies that read different parts of it.
+//! What one token says: seen by policies that read different parts of it, and held against the target that it is shown to.
 
-use std::sync::Arc;
-
-use palisade::authz::facts::Facts;
-use palisade::authz::identity::IdentitySource;
-use palisade::authz::policy::Reference;
-use palisade::authz::request::{Body, Headers};
-use palisade::authz::token::issuer::Unbound;
+use palisade::authz::request::{Body, Headers, Request};
+use palisade::authz::token::Tokens;
 use palisade::authz::token::presented::Role;
-use palisade::authz::{Active, Settings, authorize, comparison};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::caller::{BOT, own_rules, request, tokens};
-use crate::support;
+use super::caller::{BOT, request, tokens};
+use super::demands::World;
 
 /// A context that is made of a token alone is kept beside it: it has to be the one that these policies read.
 #[test]
@@ -23,40 +17,50 @@ fn each_call_sees_of_a_token_what_its_policies_read() {
              when {{ {condition} }};\n"
         )
     };
-    let mut files = support::default_files();
-    files.retain(|name, _| !name.ends_with(".cedar"));
     let policies = [
-        permit("scopes", "tools/list", "context has scopes && context.scopes.contains(\"crm:read\")"),
-        permit("user", "ping", "context has user && context.user.subject == \"alice\""),
-        permit("nobody", "prompts/list", "!(context has user) && !(context has scopes)"),
+        permit("scopes", "resources/list", "context has scopes && context.scopes.contains(\"crm:read\")"),
+        permit("user", "prompts/list", "context has user && context.user.subject == \"alice\""),
+        permit("nobody", "resources/templates/list", "!(context has user) && !(context has scopes)"),
     ];
-    files.insert("asked.cedar".into(), policies.concat().into_bytes());
-    let active = Active::Loaded(Box::new(support::load(&files).unwrap_or_else(|error| panic!("{error}"))));
-    let reference = Reference::load(&support::sources(&files)).unwrap();
-    let settings = Settings { tokens: Arc::new(own_rules(Unbound::Deny)), ..support::settings() };
+    let world = World::new(&policies.each_ref().map(String::as_str), "tokens = \"verify\"");
     let token = tokens(&[(Role::User, json!({"claims": {"scope": "crm:read"}}))]);
-    for (method, permitted) in
-        [("tools/list", true), ("ping", true), ("prompts/list", false), ("tools/list", true), ("ping", true)]
-    {
-        let mut request = request("");
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method}).to_string().into_bytes();
-        let http = request.http.as_mut().unwrap();
-        http.headers = Headers::new(
-            [("content-type", "application/json".to_owned()), ("content-length", body.len().to_string())],
-            false,
-        );
-        http.body = Body::Raw(body.into());
-        let facts = Facts { tokens: token.clone(), ..support::facts("2026-11-20T00:00:00Z", Some(&request)) };
-        let source = IdentitySource::SourcePrincipal;
-        let decision = authorize(&active, &settings, source, &request, &facts);
-        assert_eq!(support::is_permit(&decision), permitted, "{method}: {decision:?}");
-        let asked = comparison::Asked {
-            bundle: support::loaded(&active),
-            settings: &settings,
-            source,
-            request: &request,
-            facts: &facts,
-        };
-        assert_eq!(comparison::check(&reference, &asked, &decision), Ok(()), "{method}");
+    let (scopes, user, nobody) = ("resources/list", "prompts/list", "resources/templates/list");
+    for method in [scopes, user, nobody, scopes, user] {
+        let expected = if method == nobody { "no_policy_permits" } else { "permit" };
+        assert_eq!(world.answer(&asks(method), token.clone()).0, expected, "{method}");
     }
+}
+
+fn asks(method: &str) -> Request<'static> {
+    let mut request = request("");
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method}).to_string().into_bytes();
+    let http = request.http.as_mut().unwrap();
+    let length = body.len().to_string();
+    http.headers = Headers::new([("content-type", "application/json".to_owned()), ("content-length", length)], false);
+    http.body = Body::Raw(body.into());
+    request
+}
+
+#[test]
+fn a_token_is_for_the_target_that_it_is_shown_to() {
+    let permit = "@id(\"p\") @reason(\"r\") permit (BOT);";
+    let world = World::new(&[permit], "audiences = [\"https://crm.example.org/mcp\", \"crm\"]");
+    let with = |audiences: Value| world.says(json!({ "aud": audiences })).0;
+    assert_eq!(with(json!(["https://crm.example/mcp", "crm"])), "permit");
+    assert_eq!(with(json!(["https://crm.example/mcp", "https://crm.example.org/mcp"])), "permit");
+    for other in [
+        json!("https://crm.example/mcp"),
+        json!(["https://crm.example/mcp", "CRM"]),
+        json!(["https://crm.example/mcp", "https://crm.example.org/mcp/"]),
+    ] {
+        assert_eq!(with(other), "token_audience_mismatch");
+    }
+    // Each token of several has to be.
+    let own = |audience: &str| {
+        (Role::Agent, json!({"claims": {"sub": "bot", "act": null, "aud": ["https://crm.example/mcp", audience]}}))
+    };
+    let user = (Role::User, json!({"claims": {"aud": ["https://crm.example/mcp", "crm"]}}));
+    assert_eq!(world.answer(&request(""), tokens(&[user.clone(), own("crm")])).0, "permit");
+    assert_eq!(world.answer(&request(""), tokens(&[user, own("mail")])).0, "token_audience_mismatch");
+    assert_eq!(world.answer(&request(""), Tokens::Absent).0, "permit", "none is asked for");
 }
