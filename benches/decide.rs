@@ -21,7 +21,7 @@ use palisade::authz::facts::Facts;
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::limits::Limits;
 use palisade::authz::policy::Bundle;
-use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::request::{Body, Connection, Headers, HttpRequest, Request};
 use palisade::authz::seal::Seal;
 use palisade::authz::token::Tokens;
 use palisade::authz::{Active, Settings, authorize};
@@ -136,6 +136,7 @@ fn tools_call(agent: &str, tool: &str, arguments: &str) -> Request<'static> {
         source_certificate: "".into(),
         destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
         target_extension: None,
+        connection: Connection::default(),
         http: Some(HttpRequest {
             method: "POST".into(),
             path: "/mcp".into(),

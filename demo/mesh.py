@@ -258,6 +258,11 @@ class Mesh:
     def _spawn_python(self, name: str, module: str, *arguments: object) -> None:
         self._spawn(name, sys.executable, "-m", f"demo.{module}", *arguments)
 
+    def spawn_envoy(self, name: str, config: str, admin: int) -> None:
+        """Start one more Envoy, and wait until it is ready."""
+        self._spawn_envoy(name, config)
+        self.components[name].wait_ready(lambda: evidence.answers(admin, "/ready"), _READY_SECONDS)
+
     def _spawn_envoy(self, name: str, config: str) -> None:
         path = self.path(f"{name}.yaml")
         path.write_text(config)

@@ -282,7 +282,7 @@ fn describe(call: &Call<'_>) -> Evaluation {
         },
         protocol_version: match &call.facts {
             ProtocolFacts::Mcp { protocol_version, .. } => protocol_version.clone(),
-            ProtocolFacts::None | ProtocolFacts::A2a { .. } => None,
+            ProtocolFacts::None | ProtocolFacts::A2a { .. } | ProtocolFacts::Opaque { .. } => None,
         },
         id: call.id.clone(),
         policies: Vec::new(),

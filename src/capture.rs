@@ -7,6 +7,7 @@ mod redaction;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::authz::identity::IdentitySource;
-use crate::authz::request::{Body, Headers, HttpRequest, Request, header_text};
+use crate::authz::request::{Body, Connection, Headers, HttpRequest, Request, header_text};
 use redaction::Redaction;
 pub use writer::{Bounds, Capturer};
 
@@ -59,8 +60,45 @@ pub struct Attributes {
     metadata_context: Unread,
     #[serde(default, alias = "routeMetadataContext", skip_serializing)]
     route_metadata_context: Unread,
-    #[serde(default, alias = "tlsSession", skip_serializing)]
-    tls_session: Unread,
+    /// TLS, as the client began it.
+    #[serde(default, alias = "tlsSession", skip_serializing_if = "Option::is_none")]
+    pub tls_session: Option<TlsSession>,
+}
+
+/// `AttributeContext.TLSSession`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSession {
+    /// The name that the client asked for.
+    #[serde(default)]
+    pub sni: String,
+}
+
+/// `Address`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    /// Absent for a socket that has no IP address.
+    #[serde(default, alias = "socketAddress", skip_serializing_if = "Option::is_none")]
+    pub socket_address: Option<SocketAddress>,
+    #[serde(default, skip_serializing)]
+    pipe: Unread,
+    #[serde(default, alias = "envoyInternalAddress", skip_serializing)]
+    envoy_internal_address: Unread,
+}
+
+/// `SocketAddress`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SocketAddress {
+    /// IP address.
+    #[serde(default)]
+    pub address: String,
+    /// Port.
+    #[serde(default, alias = "portValue", skip_serializing_if = "Option::is_none")]
+    pub port_value: Option<u16>,
+    #[serde(default, skip_serializing)]
+    protocol: Unread,
 }
 
 /// `AttributeContext.Peer`
@@ -73,12 +111,20 @@ pub struct Peer {
     /// Its certificate, as URL-encoded PEM.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub certificate: String,
-    #[serde(default, skip_serializing)]
-    address: Unread,
+    /// Its end of the connection; the proxy's alone is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
     #[serde(default, skip_serializing)]
     labels: Unread,
     #[serde(default, skip_serializing)]
     service: Unread,
+}
+
+impl SocketAddress {
+    fn parse(self) -> Option<SocketAddr> {
+        let ip: IpAddr = self.address.parse().ok()?;
+        Some((ip.to_canonical(), self.port_value?).into())
+    }
 }
 
 /// `AttributeContext.Request`
@@ -186,12 +232,18 @@ impl Capture {
     /// # Errors
     /// If `raw_body` is no base64, or a part is there in two forms.
     pub fn request(self) -> Result<Request<'static>, String> {
-        let Attributes { source, destination, request, mut context_extensions, .. } = self.attributes;
+        let Attributes { source, destination, request, mut context_extensions, tls_session, .. } = self.attributes;
+        let socket = destination.address.and_then(|address| address.socket_address);
+        let connection = Connection {
+            destination: socket.and_then(SocketAddress::parse),
+            sni: tls_session.map(|session| session.sni).filter(|sni| !sni.is_empty()).map(Into::into),
+        };
         Ok(Request {
             source_principal: source.principal.into(),
             source_certificate: source.certificate.into(),
             destination_principal: destination.principal.into(),
             target_extension: context_extensions.remove("palisade.target").map(Into::into),
+            connection,
             http: request.map(|part| part.http.request()).transpose()?,
         })
     }
@@ -204,6 +256,15 @@ impl Capture {
             .as_ref()
             .map(|http| RequestPart { http: HttpPart::of(http, redact), ..RequestPart::default() });
         let principal = |text: &str| Peer { principal: text.to_owned(), ..Peer::default() };
+        let Connection { destination, sni } = &request.connection;
+        let address = destination.map(|destination| Address {
+            socket_address: Some(SocketAddress {
+                address: destination.ip().to_string(),
+                port_value: Some(destination.port()),
+                ..SocketAddress::default()
+            }),
+            ..Address::default()
+        });
         let extension =
             request.target_extension.iter().map(|target| ("palisade.target".to_owned(), target.to_string()));
         Self {
@@ -215,7 +276,8 @@ impl Capture {
                     certificate: if redact { String::new() } else { request.source_certificate.to_string() },
                     ..principal(&request.source_principal)
                 },
-                destination: principal(&request.destination_principal),
+                destination: Peer { address, ..principal(&request.destination_principal) },
+                tls_session: sni.as_ref().map(|sni| TlsSession { sni: sni.to_string() }),
                 request: http,
                 context_extensions: extension.collect(),
                 ..Attributes::default()

@@ -4,8 +4,12 @@
 use std::fs;
 use std::path::Path;
 
-use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest as PbHttp, Peer, Request as PbRequest};
+use envoy_types::pb::envoy::config::core::v3::address::Address as PbAddress;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::core::v3::{Address, HeaderMap, HeaderValue, SocketAddress};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{
+    HttpRequest as PbHttp, Peer, Request as PbRequest, TlsSession,
+};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use palisade::authz::request::{Body, Request};
 use palisade::capture::Capture;
@@ -180,10 +184,17 @@ fn check(request: &Request<'_>) -> CheckRequest {
             ..PbHttp::default()
         }
     });
+    let address = request.connection.destination.map(|destination| {
+        let port_specifier = Some(PortSpecifier::PortValue(destination.port().into()));
+        let address = destination.ip().to_string();
+        let socket = SocketAddress { address, port_specifier, ..SocketAddress::default() };
+        Address { address: Some(PbAddress::SocketAddress(socket)) }
+    });
     let extension = request.target_extension.iter().map(|target| ("palisade.target".to_owned(), target.to_string()));
     let attributes = AttributeContext {
         source: peer(&request.source_principal),
-        destination: peer(&request.destination_principal),
+        destination: Some(Peer { address, ..peer(&request.destination_principal).unwrap_or_default() }),
+        tls_session: request.connection.sni.as_ref().map(|sni| TlsSession { sni: sni.to_string() }),
         request: http.map(|http| PbRequest { http: Some(http), ..PbRequest::default() }),
         context_extensions: extension.collect(),
         ..AttributeContext::default()

@@ -67,6 +67,8 @@ fn message(record: Record) -> proto::DecisionRecord {
             path: record.request.path,
             body_bytes: record.request.body_bytes,
             body_sha256: record.request.body_sha256.as_ref().map_or_else(String::new, |digest| hex::encode(digest)),
+            destination: record.request.destination.map(|it| it.to_string()).unwrap_or_default(),
+            sni: record.request.sni,
         }),
         bundle: record.bundle.to_string(),
         trace_id: hex::encode(&record.trace.trace_id),

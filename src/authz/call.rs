@@ -74,6 +74,11 @@ pub enum ProtocolFacts<'a> {
         /// The conversation context the message belongs to.
         context: Option<Cow<'a, str>>,
     },
+    /// Of `context.connection` what is not in the request as it stands.
+    Opaque {
+        /// The name in the TLS handshake, in lower case.
+        sni: Option<String>,
+    },
 }
 
 /// A request, read.
@@ -126,18 +131,10 @@ impl From<Reason> for Unreadable {
 /// # Errors
 /// [`Unreadable`] with the first rule that the request breaks.
 pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> Result<Reading<'a>, Unreadable> {
-    let Some(http) = &request.http else {
-        return if target.protocol == Protocol::Opaque {
-            Ok(Reading::of(Call::plain("opaque:connect", Resource::Server), None, String::new(), Cow::Borrowed("")))
-        } else {
-            Err(Reason::CheckNotHttp.into())
-        };
-    };
     if target.protocol == Protocol::Opaque {
-        // Nothing is read, so nothing is vouched for: host and path are as sent.
-        let call = Call::plain("opaque:connect", Resource::Server);
-        return Ok(Reading::of(call, None, http.host.clone().into_owned(), Cow::Borrowed(&http.path)));
+        return read_connection(request);
     }
+    let Some(http) = &request.http else { return Err(Reason::CheckNotHttp.into()) };
     http.check_hygiene(limits)?;
     let host = http::canonical_host(&http.host).ok_or(Reason::HostMalformed)?;
     let path = http::canonical_path(&http.path)?;
@@ -153,6 +150,17 @@ pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> R
         Protocol::Opaque => return Err(Reason::InternalError.into()),
     };
     Ok(Reading { calls, reply, body, host, path })
+}
+
+/// What is not read is a connection, and to where. Of an HTTP request in it host and path are as sent: nothing vouches for
+/// them.
+fn read_connection<'a>(request: &'a Request<'a>) -> Result<Reading<'a>, Unreadable> {
+    let facts = ProtocolFacts::Opaque { sni: request.connection.server_name()? };
+    let call = Call { facts, ..Call::plain("opaque:connect", Resource::Server) };
+    let http = request.http.as_ref();
+    let host = http.map_or_else(String::new, |http| http.host.clone().into_owned());
+    let path = http.map_or("", |http| &http.path);
+    Ok(Reading { calls: vec![call], reply: Reply::Http, body: None, host, path: Cow::Borrowed(path) })
 }
 
 /// Every action that a call to a target of this protocol can turn out to be, tools apart.
@@ -177,12 +185,6 @@ pub struct Place<'a, 'c> {
     pub limits: &'c Limits,
     /// The target.
     pub target: &'c Target,
-}
-
-impl<'a> Reading<'a> {
-    fn of(call: Call<'a>, body: Option<&'a [u8]>, host: String, path: Cow<'a, str>) -> Self {
-        Self { calls: vec![call], reply: Reply::Http, body, host, path }
-    }
 }
 
 impl<'a> Call<'a> {

@@ -139,6 +139,8 @@ reasons! {
     UpgradeRefused: "upgrade_refused", Caller, 403, PERMISSION_DENIED, INVALID_REQUEST, "protocol upgrades are not allowed here";
     /// The authority is no plain host name or address with an optional port.
     HostMalformed: "host_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the host is malformed";
+    /// The name in the TLS handshake (SNI), where it counts, is no host name.
+    SniMalformed: "sni_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the server name is malformed";
     /// The path can be read in two ways (dot segments, encoded separators, empty segments and so on).
     PathAmbiguous: "path_ambiguous", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the path is ambiguous";
     /// A message for a target that takes its messages at another path.

@@ -1,12 +1,13 @@
 //! The record of one decision, as a value: what is kept of it, with nothing secret in it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::decision::Decision;
 use super::plain::{MAX_NAME_BYTES, MAX_PATH_BYTES, bounded, plain_host, plain_path};
-use super::request::Request;
+use super::request::{Connection, Request};
 
 /// Most policies in each list of a record or a span: thousands may decide, where a template has that many links. How many
 /// were evaluated is told whole.
@@ -59,13 +60,21 @@ pub struct RequestSummary {
     pub body_bytes: u64,
     /// SHA-256 of the body, where there is one.
     pub body_sha256: Option<[u8; 32]>,
+    /// Of a connection without HTTP, the address and port to which it goes.
+    pub destination: Option<SocketAddr>,
+    /// Of a connection without HTTP, the name that the client asked for when it began TLS.
+    pub sni: String,
 }
 
 impl RequestSummary {
     /// Summarises a request.
     #[must_use]
     pub fn of(request: &Request<'_>, body_sha256: Option<[u8; 32]>) -> Self {
-        let Some(http) = &request.http else { return Self::default() };
+        let Some(http) = &request.http else {
+            let Connection { destination, sni } = &request.connection;
+            let sni = bounded(plain_host(sni.as_deref().unwrap_or_default()), MAX_NAME_BYTES);
+            return Self { destination: *destination, sni, ..Self::default() };
+        };
         Self {
             id: bounded(http.headers.single("x-request-id").ok().flatten().unwrap_or_default(), MAX_NAME_BYTES),
             method: bounded(&http.method, MAX_NAME_BYTES),
@@ -73,6 +82,7 @@ impl RequestSummary {
             path: bounded(plain_path(&http.path), MAX_PATH_BYTES),
             body_bytes: http.body.bytes().map_or(0, <[u8]>::len) as u64,
             body_sha256,
+            ..Self::default()
         }
     }
 }

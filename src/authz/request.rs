@@ -2,7 +2,9 @@
 //! it can: a request is read once and what is kept of it is copied into its record.
 
 use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 
+use super::call::http::canonical_host;
 use super::limits::Limits;
 use super::reason::Reason;
 
@@ -17,8 +19,31 @@ pub struct Request<'a> {
     pub source_certificate: Cow<'a, str>,
     /// `context_extensions["palisade.target"]`: set by the proxy's configuration, not by the client.
     pub target_extension: Option<Cow<'a, str>>,
+    /// Where the connection goes.
+    pub connection: Connection<'a>,
     /// The HTTP request; absent for a check by a TCP filter.
     pub http: Option<HttpRequest<'a>>,
+}
+
+/// The connection behind a check, as far as the proxy tells of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connection<'a> {
+    /// Where it arrived: `destination.address`, an address of IPv4 in its own form.
+    pub destination: Option<SocketAddr>,
+    /// `tls_session.sni` (RFC 6066, section 3), as the client sent it; the proxy hands it over where it is told to.
+    pub sni: Option<Cow<'a, str>>,
+}
+
+impl Connection<'_> {
+    /// The SNI in lower case; `None` without one.
+    ///
+    /// # Errors
+    /// [`Reason::SniMalformed`] if it is no DNS host name (RFC 6066, section 3, allows no address and no trailing dot).
+    pub fn server_name(&self) -> Result<Option<String>, Reason> {
+        let Some(sni) = &self.sni else { return Ok(None) };
+        let name = canonical_host(sni).filter(|name| name.len() == sni.len() && sni.parse::<IpAddr>().is_err());
+        name.filter(|name| !name.starts_with('[')).map(Some).ok_or(Reason::SniMalformed)
+    }
 }
 
 /// The HTTP part of a check.

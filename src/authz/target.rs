@@ -222,6 +222,11 @@ pub struct Match {
     pub context_extension: Option<String>,
     /// The path or a prefix of it that ends at a segment.
     pub path_prefix: Option<String>,
+    /// The name that the client asked for when it began TLS (RFC 6066, section 3), lower case. The client chooses it: safe only
+    /// where the proxy routes by it as well.
+    pub sni: Option<String>,
+    /// The port of the proxy at which the connection arrived.
+    pub port: Option<u16>,
 }
 
 impl Match {
@@ -232,12 +237,20 @@ impl Match {
             && self.authority.is_none()
             && self.context_extension.is_none()
             && self.path_prefix.is_none()
+            && self.sni.is_none()
+            && self.port.is_none()
     }
 
     /// Whether the conditions hold that the client has no part in.
-    fn holds_but_for_host_and_path(&self, request: &Request<'_>) -> bool {
+    fn holds_but_for_names_and_path(&self, request: &Request<'_>) -> bool {
         self.destination_principal.as_ref().is_none_or(|want| request.destination_principal == *want)
             && self.context_extension.as_ref().is_none_or(|want| request.target_extension.as_deref() == Some(want))
+            && self.port.is_none_or(|want| request.connection.destination.is_some_and(|it| it.port() == want))
+    }
+
+    fn sni_holds(&self, request: &Request<'_>) -> Result<bool, Reason> {
+        let Some(want) = &self.sni else { return Ok(true) };
+        Ok(request.connection.server_name()?.is_some_and(|name| name == *want))
     }
 
     fn host_holds(&self, request: &Request<'_>) -> Result<bool, Reason> {
@@ -249,11 +262,11 @@ impl Match {
 /// The first target, in file order, whose conditions all hold.
 ///
 /// # Errors
-/// [`Reason::PathAmbiguous`] or [`Reason::HostMalformed`] if that depends on how path or host are read: the
-/// target that the request is taken for must be the one it reaches.
+/// [`Reason::PathAmbiguous`], [`Reason::HostMalformed`] or [`Reason::SniMalformed`] if that depends on how path, host or SNI
+/// are read: the target that the request is taken for must be the one it reaches.
 pub fn find<'t>(targets: &'t [Arc<Target>], request: &Request<'_>) -> Result<Option<&'t Arc<Target>>, Reason> {
-    for target in targets.iter().filter(|target| target.matches.holds_but_for_host_and_path(request)) {
-        if !target.matches.host_holds(request)? {
+    for target in targets.iter().filter(|target| target.matches.holds_but_for_names_and_path(request)) {
+        if !target.matches.sni_holds(request)? || !target.matches.host_holds(request)? {
             continue;
         }
         let Some(prefix) = &target.matches.path_prefix else { return Ok(Some(target)) };

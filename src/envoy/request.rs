@@ -5,10 +5,11 @@
 //! noticed there instead of being ignored here.
 
 use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 
 use super::wire::{Fields, Malformed, once};
 use crate::authz::reason::Reason;
-use crate::authz::request::{Body, Headers, HttpRequest, Request, header_text};
+use crate::authz::request::{Body, Connection, Headers, HttpRequest, Request, header_text};
 
 /// The context extension by which a proxy's configuration names the target.
 const TARGET_EXTENSION: &str = "palisade.target";
@@ -34,10 +35,9 @@ fn check_request(message: &[u8]) -> Result<Option<Request<'_>>, Malformed> {
     attributes.map(attribute_context).transpose()
 }
 
-/// `AttributeContext`. What filters in front of us wrote into metadata (11, 13), and what the proxy says of
-/// TLS (12), decides nothing.
+/// `AttributeContext`. What filters in front of us wrote into metadata (11, 13) decides nothing.
 fn attribute_context(message: &[u8]) -> Result<Request<'_>, Malformed> {
-    let (mut source, mut destination, mut request, mut target) = (None, None, None, None);
+    let (mut source, mut destination, mut request, mut target, mut sni) = (None, None, None, None, None);
     for field in Fields::of(message) {
         match field? {
             (1, payload) => once(&mut source, peer(payload.bytes()?)?)?,
@@ -48,32 +48,82 @@ fn attribute_context(message: &[u8]) -> Result<Request<'_>, Malformed> {
                     once(&mut target, name)?;
                 }
             }
+            (12, payload) => once(&mut sni, tls_session(payload.bytes()?)?)?,
             _ => {}
         }
     }
-    let (source_principal, source_certificate) = source.unwrap_or_default();
-    let (destination_principal, _its_own) = destination.unwrap_or_default();
+    let (source, destination): (Peer<'_>, Peer<'_>) = (source.unwrap_or_default(), destination.unwrap_or_default());
+    let destination_address = destination.address.map(socket_address).transpose()?.flatten();
     Ok(Request {
-        source_principal: source_principal.into(),
-        source_certificate: source_certificate.into(),
-        destination_principal: destination_principal.into(),
+        source_principal: source.principal.into(),
+        source_certificate: source.certificate.into(),
+        destination_principal: destination.principal.into(),
         target_extension: target.map(Cow::Borrowed),
+        connection: Connection {
+            destination: destination_address,
+            sni: sni.filter(|sni| !sni.is_empty()).map(Cow::Borrowed),
+        },
         http: request.flatten(),
     })
 }
 
-/// `principal` and `certificate` of `AttributeContext.Peer`. `service` (2) is copied from a request header and `labels` (3)
-/// from the proxy's node: neither identifies. `address` (1) may be rewritten.
-fn peer(message: &[u8]) -> Result<(&str, &str), Malformed> {
-    let (mut principal, mut certificate) = (None, None);
+/// `AttributeContext.Peer`. `service` (2) is copied from a request header and `labels` (3) from the proxy's node: neither
+/// identifies.
+#[derive(Clone, Copy, Default)]
+struct Peer<'a> {
+    /// `Address`, not yet read: the source's may be rewritten, and nothing is decided by it.
+    address: Option<&'a [u8]>,
+    principal: &'a str,
+    certificate: &'a str,
+}
+
+fn peer(message: &[u8]) -> Result<Peer<'_>, Malformed> {
+    let (mut address, mut principal, mut certificate) = (None, None, None);
     for field in Fields::of(message) {
         match field? {
+            (1, payload) => once(&mut address, payload.bytes()?)?,
             (4, payload) => once(&mut principal, payload.text()?)?,
             (5, payload) => once(&mut certificate, payload.text()?)?,
             _ => {}
         }
     }
-    Ok((principal.unwrap_or_default(), certificate.unwrap_or_default()))
+    Ok(Peer { address, principal: principal.unwrap_or_default(), certificate: certificate.unwrap_or_default() })
+}
+
+/// IP address and port of an `Address` that is a `SocketAddress`; a pipe and the proxy's own listeners have none.
+fn socket_address(message: &[u8]) -> Result<Option<SocketAddr>, Malformed> {
+    let mut socket = None;
+    for field in Fields::of(message) {
+        match field? {
+            (1, payload) => once(&mut socket, payload.bytes()?)?,
+            (2 | 3, _) => once(&mut socket, &[][..])?,
+            _ => {}
+        }
+    }
+    let (mut ip, mut port) = (None, None);
+    for field in Fields::of(socket.unwrap_or_default()) {
+        match field? {
+            (2, payload) => once(&mut ip, payload.text()?)?,
+            (3, payload) => once(&mut port, Some(u16::try_from(payload.number()?).map_err(|_| Malformed)?))?,
+            // A port by name, instead.
+            (4, _) => once(&mut port, None)?,
+            _ => {}
+        }
+    }
+    // A socket for both versions of IP has IPv4 addresses inside IPv6 ones.
+    let ip = ip.and_then(|ip| ip.parse().ok()).map(|ip: IpAddr| ip.to_canonical());
+    Ok(ip.zip(port.flatten()).map(SocketAddr::from))
+}
+
+/// `TLSSession.sni`
+fn tls_session(message: &[u8]) -> Result<&str, Malformed> {
+    let mut sni = None;
+    for field in Fields::of(message) {
+        if let (1, payload) = field? {
+            once(&mut sni, payload.text()?)?;
+        }
+    }
+    Ok(sni.unwrap_or_default())
 }
 
 /// `AttributeContext.Request.http`

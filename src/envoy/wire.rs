@@ -11,8 +11,10 @@ pub struct Malformed;
 /// The payload of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
-    /// A number: nothing that is read here is one.
-    Number,
+    /// A number of variable length.
+    Number(u64),
+    /// A number of fixed length: nothing that is read here is one.
+    Fixed,
     /// A text, bytes or a message.
     Bytes(&'a [u8]),
 }
@@ -24,8 +26,19 @@ impl<'a> Payload<'a> {
     /// If it is a number.
     pub const fn bytes(self) -> Result<&'a [u8], Malformed> {
         match self {
-            Self::Number => Err(Malformed),
+            Self::Number(_) | Self::Fixed => Err(Malformed),
             Self::Bytes(bytes) => Ok(bytes),
+        }
+    }
+
+    /// The payload as a number of at most 32 bits.
+    ///
+    /// # Errors
+    /// If it is none, or a larger one.
+    pub fn number(self) -> Result<u32, Malformed> {
+        match self {
+            Self::Number(number) => u32::try_from(number).map_err(|_| Malformed),
+            Self::Fixed | Self::Bytes(_) => Err(Malformed),
         }
     }
 
@@ -57,13 +70,10 @@ impl<'a> Fields<'a> {
         let tag = u32::try_from(self.varint()?).map_err(|_| Malformed)?;
         let (number, wire_type) = (tag >> 3, tag & 0b111);
         let payload = match wire_type {
-            0 => {
-                self.varint()?;
-                Payload::Number
-            }
+            0 => Payload::Number(self.varint()?),
             1 => {
                 self.take(8)?;
-                Payload::Number
+                Payload::Fixed
             }
             2 => {
                 let length = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
@@ -71,7 +81,7 @@ impl<'a> Fields<'a> {
             }
             5 => {
                 self.take(4)?;
-                Payload::Number
+                Payload::Fixed
             }
             _ => return Err(Malformed),
         };
@@ -192,22 +202,26 @@ mod tests {
         ];
         let fields = all(&message).unwrap();
         let expected = [
-            (1, Payload::Number),
+            (1, Payload::Number(150)),
             (2, Payload::Bytes(b"hi")),
-            (3, Payload::Number),
-            (4, Payload::Number),
+            (3, Payload::Fixed),
+            (4, Payload::Fixed),
             (2, Payload::Bytes(b"")),
         ];
         assert_eq!(fields, expected);
         assert_eq!(fields[1].1.text(), Ok("hi"));
         assert_eq!(fields[0].1.text(), Err(Malformed));
+        assert_eq!(fields[0].1.number(), Ok(150));
+        assert_eq!(fields[1].1.number(), Err(Malformed));
+        assert_eq!(fields[2].1.number(), Err(Malformed));
+        assert_eq!(Payload::Number(1 << 32).number(), Err(Malformed));
         assert_eq!(Payload::Bytes(b"\xff").text(), Err(Malformed));
     }
 
     #[test]
     fn whatever_else_is_malformed() {
         let longest = [&[0x08][..], &[0xff; 9], &[0x01]].concat();
-        assert_eq!(all(&longest), Ok(vec![(1, Payload::Number)]));
+        assert_eq!(all(&longest), Ok(vec![(1, Payload::Number(u64::MAX))]));
         for message in [
             &[0x08][..],
             &[0x80],

@@ -151,6 +151,13 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
         all.push(KeyValue::new("authz.target", target.name.to_string()));
         all.push(KeyValue::new("authz.protocol", target.protocol.as_str()));
     }
+    if let Some(destination) = record.request.destination {
+        all.push(KeyValue::new("server.address", destination.ip().to_string()));
+        all.push(KeyValue::new("server.port", i64::from(destination.port())));
+    }
+    if !record.request.sni.is_empty() {
+        all.push(KeyValue::new("tls.client.server_name", record.request.sni.clone()));
+    }
     let policies = decision.evaluations.iter().flat_map(|evaluation| &evaluation.policies).take(MAX_POLICIES);
     let ids: Vec<StringValue> = policies.map(|policy| StringValue::from(policy.id.clone())).collect();
     all.push(KeyValue::new("authz.policy.ids", Value::Array(ids.into())));

@@ -8,7 +8,7 @@ use palisade::authz::decision::{Decision, Verdict};
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::policy::Reference;
 use palisade::authz::reason::Reason;
-use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::request::{Body, Connection, Headers, HttpRequest, Request};
 use palisade::authz::{Active, authorize};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -66,6 +66,7 @@ fn odd_ids_are_no_difference() {
         source_certificate: "".into(),
         destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
         target_extension: None,
+        connection: Connection::default(),
         http: Some(http),
     };
     let decision = held.decide(&request, support::OFFICE, IdentitySource::SourcePrincipal);
@@ -117,6 +118,7 @@ fn ledger_request(body: &Value) -> Request<'static> {
         source_principal: "spiffe://example.org/ns/agents/sa/clerk".into(),
         source_certificate: "".into(),
         target_extension: Some("ledger".into()),
+        connection: Connection::default(),
         http: Some(HttpRequest {
             method: "POST".into(),
             path: "/mcp".into(),

@@ -1,10 +1,16 @@
 //! A `CheckRequest` read with the generated types: what Palisade's own reader is compared with. Every field is
 //! named, so that one which a new version of the protocol adds breaks the build here and is thought about.
 
-use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest as PbHttp, Peer, Request as PbRequest};
+use std::net::{IpAddr, SocketAddr};
+
+use envoy_types::pb::envoy::config::core::v3::address::Address as PbAddress;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::core::v3::{Address, HeaderMap, HeaderValue, SocketAddress};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{
+    HttpRequest as PbHttp, Peer, Request as PbRequest, TlsSession,
+};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
-use palisade::authz::request::{Body, Headers, HttpRequest, Request, header_text};
+use palisade::authz::request::{Body, Connection, Headers, HttpRequest, Request, header_text};
 use palisade::envoy::request;
 use prost::Message;
 
@@ -19,22 +25,35 @@ pub fn read(message: &[u8]) -> Result<Option<Request<'static>>, prost::DecodeErr
             mut context_extensions,
             metadata_context: _,
             route_metadata_context: _,
-            tls_session: _,
+            tls_session,
         } = attributes;
-        let (source_principal, source_certificate) = names(source);
+        let (source_principal, source_certificate, _) = names(source);
+        let (destination_principal, _, destination) = names(destination);
+        let sni = tls_session.map(|TlsSession { sni }| sni).filter(|sni| !sni.is_empty()).map(Into::into);
         Request {
             source_principal: source_principal.into(),
             source_certificate: source_certificate.into(),
-            destination_principal: names(destination).0.into(),
+            destination_principal: destination_principal.into(),
+            connection: Connection { destination, sni },
             target_extension: context_extensions.remove("palisade.target").map(Into::into),
             http: request.and_then(|PbRequest { time: _, http }| http).map(http_request),
         }
     }))
 }
 
-fn names(peer: Option<Peer>) -> (String, String) {
-    let Peer { address: _, service: _, labels: _, principal, certificate } = peer.unwrap_or_default();
-    (principal, certificate)
+fn names(peer: Option<Peer>) -> (String, String, Option<SocketAddr>) {
+    let Peer { address, service: _, labels: _, principal, certificate } = peer.unwrap_or_default();
+    (principal, certificate, address.and_then(socket))
+}
+
+fn socket(Address { address }: Address) -> Option<SocketAddr> {
+    let Some(PbAddress::SocketAddress(socket)) = address else { return None };
+    let SocketAddress { protocol: _, address, port_specifier, resolver_name: _, ipv4_compat: _, .. } = socket;
+    let port = match port_specifier {
+        Some(PortSpecifier::PortValue(port)) => u16::try_from(port).ok(),
+        Some(PortSpecifier::NamedPort(_)) | None => None,
+    };
+    Some(SocketAddr::from((address.parse::<IpAddr>().ok()?.to_canonical(), port?)))
 }
 
 fn http_request(http: PbHttp) -> HttpRequest<'static> {

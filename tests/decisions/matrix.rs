@@ -11,7 +11,7 @@ use palisade::authz::Active;
 use palisade::authz::decision::Decision;
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::reason::Reason;
-use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::request::{Body, Connection, Headers, HttpRequest, Request};
 use serde_json::{Value, json};
 
 use crate::support::{self, BodyForm, HeaderForm, NIGHT, OFFICE, WEEKEND};
@@ -92,6 +92,7 @@ fn request(
         source_certificate: "".into(),
         destination_principal: destination.to_owned().into(),
         target_extension: None,
+        connection: Connection::default(),
         http: Some(HttpRequest {
             method: method.to_owned().into(),
             path: path.to_owned().into(),

@@ -10,7 +10,7 @@ use cedar_policy::{
 };
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::reason::Reason;
-use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::request::{Body, Connection, Headers, HttpRequest, Request};
 use palisade::authz::{Active, authorize};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -161,6 +161,7 @@ fn pose(test: &PolicyTest) -> Option<Request<'_>> {
         source_certificate: "".into(),
         destination_principal: destination.to_owned().into(),
         target_extension: None,
+        connection: Connection::default(),
         http: Some(HttpRequest {
             method: method.to_owned().into(),
             path: path.to_owned().into(),
@@ -282,6 +283,7 @@ fn status_request(path: &str) -> Request<'static> {
         source_certificate: "".into(),
         destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
         target_extension: None,
+        connection: Connection::default(),
         http: Some(HttpRequest {
             method: "GET".into(),
             path: path.to_owned().into(),

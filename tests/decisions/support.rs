@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request as PbRequest};
+use envoy_types::pb::envoy::config::core::v3::address::Address as PbAddress;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::core::v3::{Address, HeaderMap, HeaderValue, SocketAddress};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{
+    HttpRequest, Peer, Request as PbRequest, TlsSession,
+};
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use jiff::tz::TimeZone;
@@ -257,10 +261,17 @@ pub fn encode(request: &Request<'_>, headers: HeaderForm, body: BodyForm) -> Vec
         }
         pb
     });
+    let address = request.connection.destination.map(|destination| {
+        let port_specifier = Some(PortSpecifier::PortValue(destination.port().into()));
+        let address = destination.ip().to_string();
+        let socket = SocketAddress { address, port_specifier, ..SocketAddress::default() };
+        Address { address: Some(PbAddress::SocketAddress(socket)) }
+    });
     let check = CheckRequest {
         attributes: Some(AttributeContext {
             source: Some(peer(&request.source_principal)),
-            destination: Some(peer(&request.destination_principal)),
+            destination: Some(Peer { address, ..peer(&request.destination_principal) }),
+            tls_session: request.connection.sni.as_ref().map(|sni| TlsSession { sni: sni.to_string() }),
             request: http.map(|http| PbRequest { http: Some(http), ..PbRequest::default() }),
             context_extensions: extensions.collect(),
             ..AttributeContext::default()

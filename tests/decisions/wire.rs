@@ -1,7 +1,11 @@
 //! The two ways into the core agree: a capture that is read, and the same request as a check message.
 
-use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request as PbRequest};
+use envoy_types::pb::envoy::config::core::v3::address::Address as PbAddress;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::core::v3::{Address, HeaderMap, HeaderValue, Pipe, SocketAddress};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{
+    HttpRequest, Peer, Request as PbRequest, TlsSession,
+};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use palisade::authz::reason::Reason;
 use palisade::authz::request::{Body, Request};
@@ -77,19 +81,39 @@ fn a_check_request_dumped_by_another_tool_can_be_read() {
     assert_eq!(http.headers.single("accept"), Ok(Some("*/*")));
 }
 
+fn any_address() -> impl Strategy<Value = Address> {
+    let ip = prop_oneof![
+        any::<std::net::IpAddr>().prop_map(|ip| ip.to_string()),
+        any::<std::net::Ipv4Addr>().prop_map(|ip| ip.to_ipv6_mapped().to_string()),
+        "[a-z.]{0,6}",
+    ];
+    let port = prop_oneof![
+        any::<u16>().prop_map(|port| PortSpecifier::PortValue(port.into())),
+        "[a-z]{0,4}".prop_map(PortSpecifier::NamedPort),
+    ];
+    let socket = (ip, proptest::option::of(port), any::<bool>()).prop_map(|(address, port_specifier, is_udp)| {
+        PbAddress::SocketAddress(SocketAddress {
+            protocol: is_udp.into(),
+            address,
+            port_specifier,
+            ..SocketAddress::default()
+        })
+    });
+    let pipe = "[a-z/]{0,6}".prop_map(|path| PbAddress::Pipe(Pipe { path, mode: 0 }));
+    prop_oneof![socket, pipe].prop_map(|address| Address { address: Some(address) })
+}
+
 /// Every field that Envoy can fill, the unread ones too.
 fn any_check() -> impl Strategy<Value = CheckRequest> {
     let text = || "[ -~é]{0,12}";
     let texts = || proptest::collection::hash_map("[a-z:-]{1,6}|palisade.target", "[ -~]{0,8}", 0..4);
-    let peer = || {
-        (text(), text(), texts(), text()).prop_map(|(principal, service, labels, certificate)| Peer {
-            address: None,
-            service,
-            labels,
-            principal,
-            certificate,
-        })
-    };
+    let peer =
+        || {
+            let address = proptest::option::of(any_address());
+            (text(), text(), texts(), text(), address).prop_map(|(principal, service, labels, certificate, address)| {
+                Peer { address, service, labels, principal, certificate }
+            })
+        };
     let fields = proptest::collection::vec(
         ("[A-Za-z:-]{0,6}", any::<bool>(), proptest::collection::vec(any::<u8>(), 0..6)),
         0..5,
@@ -129,15 +153,16 @@ fn any_check() -> impl Strategy<Value = CheckRequest> {
     );
     let request = proptest::option::of(http).prop_map(|http| PbRequest { time: None, http });
     let option = proptest::option::of::<BoxedStrategy<Peer>>;
-    let attributes = (option(peer().boxed()), option(peer().boxed()), proptest::option::of(request), texts()).prop_map(
-        |(source, destination, request, context_extensions)| AttributeContext {
+    let tls = proptest::option::of(text().prop_map(|sni| TlsSession { sni }));
+    let attributes = (option(peer().boxed()), option(peer().boxed()), proptest::option::of(request), texts(), tls)
+        .prop_map(|(source, destination, request, context_extensions, tls_session)| AttributeContext {
             source,
             destination,
             request,
             context_extensions,
+            tls_session,
             ..AttributeContext::default()
-        },
-    );
+        });
     proptest::option::of(attributes).prop_map(|attributes| CheckRequest { attributes })
 }
 

@@ -13,6 +13,8 @@ use super::testimony::Testimony;
 use crate::authz::call::{Call, ProtocolFacts};
 use crate::authz::facts::Facts;
 use crate::authz::hex;
+use crate::authz::identity::spiffe::SpiffeId;
+use crate::authz::request::Request;
 
 /// The attributes of `context` that Palisade supplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +29,12 @@ pub(super) enum Attribute {
     Delegation,
     Scopes,
     Session,
+    Connection,
     Input,
 }
 
 impl Attribute {
-    pub(super) const ALL: [(Self, &'static str); 11] = [
+    pub(super) const ALL: [(Self, &'static str); 12] = [
         (Self::Now, "now"),
         (Self::Local, "local"),
         (Self::Request, "request"),
@@ -42,6 +45,7 @@ impl Attribute {
         (Self::Delegation, "delegation"),
         (Self::Scopes, "scopes"),
         (Self::Session, "session"),
+        (Self::Connection, "connection"),
         (Self::Input, "input"),
     ];
 
@@ -70,7 +74,12 @@ pub fn check_action(context: &Type, is_opaque: bool, is_tool: bool) -> Result<Op
     let Type::Record { attrs, .. } = context else { return Err("its context is no record".into()) };
     let mut input = None;
     for (name, attribute) in attrs.iter() {
-        let Some(known) = Attribute::named(name).filter(|known| *known != Attribute::Input || is_tool) else {
+        let is_its_own = |known: &Attribute| match known {
+            Attribute::Input => is_tool,
+            Attribute::Connection => is_opaque,
+            _ => true,
+        };
+        let Some(known) = Attribute::named(name).filter(is_its_own) else {
             return Err(format!("context attribute `{name}` is none that Palisade supplies"));
         };
         if known == Attribute::Input {
@@ -92,8 +101,12 @@ pub fn check_action(context: &Type, is_opaque: bool, is_tool: bool) -> Result<Op
         }
     }
     for (known, name) in Attribute::ALL {
-        let in_opaque = !matches!(known, Attribute::Body | Attribute::Mcp | Attribute::A2a);
-        let wanted = if known == Attribute::Input { is_tool } else { !is_opaque || in_opaque };
+        let wanted = match known {
+            Attribute::Input => is_tool,
+            Attribute::Connection => is_opaque,
+            Attribute::Body | Attribute::Mcp | Attribute::A2a => !is_opaque,
+            _ => true,
+        };
         if wanted && !attrs.iter().any(|(given, _)| given == name) {
             return Err(format!("its context lacks the attribute `{name}`"));
         }
@@ -118,6 +131,7 @@ const fn supplied(attribute: Attribute, is_opaque: bool) -> (&'static str, bool)
              id?: String, issuer: String}",
             false,
         ),
+        Attribute::Connection => ("{ip?: ipaddr, port?: Long, principal?: String, sni?: String}", true),
         Attribute::Input => ("", false),
     }
 }
@@ -203,6 +217,9 @@ pub fn build(
             members.extend(context.as_deref().map(|context| ("context", text(context))));
             pairs.push(("a2a", record(members)));
         }
+        ProtocolFacts::Opaque { sni } if needs.has(Attribute::Connection) => {
+            pairs.push(("connection", connection(request, sni.as_deref())));
+        }
         _ => {}
     }
     if let Some(testimony) = testimony {
@@ -212,6 +229,20 @@ pub fn build(
         pairs.extend(input.map(|input| ("input", input)));
     }
     of(pairs)
+}
+
+fn connection(request: &Request<'_>, sni: Option<&str>) -> Value {
+    let destination = request.connection.destination;
+    let ip = destination.and_then(|it| extension_value("ip", &it.ip().to_string()));
+    // Of a certificate without a SPIFFE ID, the proxy says another of its names in the same place.
+    let principal = Some(&*request.destination_principal).filter(|principal| SpiffeId::parse(principal).is_ok());
+    let members = [
+        ip.map(|ip| ("ip", ip)),
+        destination.map(|it| ("port", i64::from(it.port()).into())),
+        principal.map(|principal| ("principal", text(principal))),
+        sni.map(|sni| ("sni", text(sni))),
+    ];
+    record(members.into_iter().flatten())
 }
 
 pub(super) type Pairs = Vec<(&'static str, Value)>;

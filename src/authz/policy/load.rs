@@ -16,6 +16,7 @@ use super::registry::Registry;
 use super::source::{BundleError, Chain, Kind, SourceFile, place_of, quoted};
 use crate::authz::call::http;
 use crate::authz::identity::spiffe::SpiffeId;
+use crate::authz::request::Connection;
 use crate::authz::target::{Protocol, Target, TokenUse};
 
 #[derive(Deserialize)]
@@ -225,12 +226,12 @@ fn own_entities(targets: &[Arc<Target>], registries: &[(&str, Registry)]) -> Vec
     servers.chain(registries.iter().flat_map(|(_, registry)| entities::tools_json(registry))).collect()
 }
 
-/// What the types of `targets.toml` cannot say.
 /// Of a URL, as it can stand in JSON and in a browser's address.
 fn is_url_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~:/?@!$&'()*+,;=%".contains(&byte)
 }
 
+/// What the types of `targets.toml` cannot say.
 fn check_target(target: &Target) -> Result<(), String> {
     let (matches, protocol) = (&target.matches, target.protocol);
     if target.name.is_empty() || target.name.contains('/') {
@@ -252,6 +253,13 @@ fn check_target(target: &Target) -> Result<(), String> {
     }
     if matches.authority.as_deref().is_some_and(|host| http::canonical_host(host).as_deref() != Some(host)) {
         return Err("`authority` has to be a lower-case host without port".into());
+    }
+    let is_server_name = |sni: &String| {
+        let connection = Connection { sni: Some(sni.as_str().into()), ..Connection::default() };
+        connection.server_name().is_ok_and(|name| name.as_ref() == Some(sni))
+    };
+    if !matches.sni.as_ref().is_none_or(is_server_name) {
+        return Err("`sni` has to be a lower-case host name".into());
     }
     let is_path = |path: &String| path.starts_with('/') && http::canonical_path(path).as_deref() == Ok(path);
     if !target.message_paths.iter().all(is_path) {

@@ -1,6 +1,6 @@
 //! Requests, moments, policies and bundles by chance.
 
-use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::request::{Body, Connection, Headers, HttpRequest, Request};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
@@ -35,6 +35,7 @@ pub fn http(
         source_certificate: "".into(),
         destination_principal: destination.to_owned().into(),
         target_extension: extension.map(|name| name.to_owned().into()),
+        connection: Connection::default(),
         http: Some(HttpRequest {
             method: method.to_owned().into(),
             path: path.to_owned().into(),

@@ -8,7 +8,7 @@ use palisade::authz::facts::Facts;
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::policy::Reference;
 use palisade::authz::reason::Reason;
-use palisade::authz::request::{Body, Headers, HttpRequest, Request};
+use palisade::authz::request::{Body, Connection, Headers, HttpRequest, Request};
 use palisade::authz::token::dpop::Expected;
 use palisade::authz::token::holder::hold;
 use palisade::authz::token::issuer::Unbound;
@@ -66,6 +66,7 @@ pub fn request(certificate: &'static str) -> Request<'static> {
         source_certificate: certificate.into(),
         destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
         target_extension: None,
+        connection: Connection::default(),
         http: Some(http),
     }
 }

@@ -48,7 +48,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "an unknown condition",
         edit: |edit| edit.replace("targets.toml", "path_prefix = \"/mcp\"", "path = \"/mcp\""),
-        message: "targets.toml:19: unknown field `path`, expected one of `destination_principal`, `authority`, `context_extension`, `path_prefix`",
+        message: "targets.toml:19: unknown field `path`, expected one of `destination_principal`, `authority`, `context_extension`, `path_prefix`, `sni`, `port`",
     },
     Mistake {
         name: "a key of a target twice",
@@ -131,6 +131,21 @@ pub const MISTAKES: &[Mistake] = &[
         name: "an authority in upper case",
         edit: |edit| edit.replace("targets.toml", "path_prefix = \"/status\"", "authority = \"CRM.example.org\""),
         message: "targets.toml: target `crm-status`: `authority` has to be a lower-case host without port",
+    },
+    Mistake {
+        name: "a server name in upper case",
+        edit: |edit| edit.replace("targets.toml", "path_prefix = \"/status\"", "sni = \"CRM.example.org\""),
+        message: "targets.toml: target `crm-status`: `sni` has to be a lower-case host name",
+    },
+    Mistake {
+        name: "a server name that is an address",
+        edit: |edit| edit.replace("targets.toml", "path_prefix = \"/status\"", "sni = \"10.1.2.3\""),
+        message: "targets.toml: target `crm-status`: `sni` has to be a lower-case host name",
+    },
+    Mistake {
+        name: "a port that is none",
+        edit: |edit| edit.replace("targets.toml", "path_prefix = \"/status\"", "port = 65536"),
+        message: "targets.toml:29: invalid value: integer `65536`, expected u16",
     },
     Mistake {
         name: "a denial profile for what is no MCP",
