@@ -27,12 +27,13 @@ pub mod secret;
 pub mod step_up;
 pub mod target;
 pub mod token;
+pub mod traceparent;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use call::http::canonical_path;
-use call::{Call, ProtocolFacts, Reading, Resource};
+use call::{Call, ProtocolFacts, Reading, Resource, Unreadable};
 use decision::{Decision, Denial, Evaluation, Permit, Verdict};
 use facts::Facts;
 use identity::{Caller, Identity, IdentitySource};
@@ -172,8 +173,9 @@ fn read_known<'a>(
         return Err(Reason::HeaderOverride.into());
     }
     let reading = call::read(request, target, &settings.limits).map_err(|unreadable| {
-        known.reply = unreadable.reply;
-        Denial { detail: unreadable.detail.map(Cow::into_owned), ..unreadable.reason.into() }
+        let Unreadable { reason, detail, reply, requested } = unreadable;
+        known.reply = reply;
+        Denial { detail: detail.map(Cow::into_owned), requested, ..reason.into() }
     })?;
     let sealer = Sealer { seal: &settings.seal, agent: caller.agent.clone(), target, now };
     if reading.calls.iter().any(|call| sealer.is_misused(call)) {
@@ -272,6 +274,10 @@ fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Sa
 }
 
 fn describe(call: &Call<'_>) -> Evaluation {
+    let (version, session) = match &call.facts {
+        ProtocolFacts::Mcp { protocol_version, session, .. } => (protocol_version.as_deref(), session.as_deref()),
+        ProtocolFacts::None | ProtocolFacts::A2a { .. } | ProtocolFacts::Opaque { .. } => (None, None),
+    };
     Evaluation {
         action: bounded(&call.action, MAX_NAME_BYTES),
         resource: None,
@@ -280,10 +286,9 @@ fn describe(call: &Call<'_>) -> Evaluation {
             Resource::Tool(name) => Some(bounded(name, MAX_NAME_BYTES)),
             Resource::Server | Resource::Endpoint(_) => None,
         },
-        protocol_version: match &call.facts {
-            ProtocolFacts::Mcp { protocol_version, .. } => protocol_version.clone(),
-            ProtocolFacts::None | ProtocolFacts::A2a { .. } | ProtocolFacts::Opaque { .. } => None,
-        },
+        protocol_version: version.map(str::to_owned),
+        session: session.map(str::to_owned),
+        trace: call.trace,
         id: call.id.clone(),
         policies: Vec::new(),
         demanding: Vec::new(),

@@ -23,6 +23,9 @@ const MCP: &[&str] = &[
     "POST /mcp\ncontent-type: application/json; charset=utf-8\n\n[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"},{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{}}]",
     "POST /mcp\ncontent-type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"resources/read\",\"params\":{\"uri\":\"file:///a\"}}",
     "POST /mcp\ncontent-type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{\"\\u0061\":[true,false,null,-1.5e3]}}",
+    "POST /mcp\ncontent-type: application/json\nmcp-protocol-version: 2026-07-28\nmcp-method: subscriptions/listen\n\n{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"subscriptions/listen\",\"params\":{\"notifications\":{\"resourceSubscriptions\":[\"file:///a\"],\"taskIds\":[\"t\"]},\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"traceparent\":\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\"}}}",
+    "POST /mcp?sessionId=a&x=1\ncontent-type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"com.acme/rotate\",\"params\":{}}",
+    "GET /sse\naccept: application/json, text/event-stream;q=0.5\nlast-event-id: 7\nmcp-session-id: a\n",
     "GET /mcp\naccept: text/event-stream\n",
     "DELETE /mcp\nmcp-session-id: 1\n",
 ];

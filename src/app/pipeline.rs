@@ -25,6 +25,7 @@ use crate::authz::reason::Reason;
 use crate::authz::record::{Record, RequestSummary, Trace};
 use crate::authz::request::Request;
 use crate::authz::token::Tokens;
+use crate::authz::traceparent::TraceParent;
 use crate::authz::{Settings, authorize};
 use crate::capture::Capturer;
 use crate::envoy::request;
@@ -38,7 +39,7 @@ use crate::store::loader::Patience;
 use crate::store::{Reload, Snapshot, Store, Summary};
 use crate::telemetry::metrics::{Metrics, Tally};
 use crate::telemetry::spans::Spans;
-use crate::telemetry::trace_context::{self, Parent};
+use crate::telemetry::trace_context;
 use crate::tokens::Verifier;
 
 /// What a pipeline is made of.
@@ -231,7 +232,7 @@ impl Pipeline {
     ) -> Answer {
         let parent = parent(check.traceparent.as_ref()).or_else(|| {
             let http = request.as_ref().ok()?.http.as_ref()?;
-            Parent::parse(http.headers.single("traceparent").ok()??)
+            TraceParent::parse(http.headers.single("traceparent").ok()??)
         });
         let (decision, summary) = match request {
             Err(reason) => (Decision::deny(reason), RequestSummary::default()),
@@ -377,8 +378,8 @@ pub(super) fn now() -> Timestamp {
 }
 
 /// The span that made the check call.
-fn parent(traceparent: Option<&HeaderValue>) -> Option<Parent> {
-    Parent::parse(traceparent?.to_str().ok()?)
+fn parent(traceparent: Option<&HeaderValue>) -> Option<TraceParent> {
+    TraceParent::parse(traceparent?.to_str().ok()?)
 }
 
 impl Decide for Pipeline {

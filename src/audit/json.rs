@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::authz::decision::{Evaluation, Verdict};
+use crate::authz::digest::sha256;
 use crate::authz::hex;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::plain::{MAX_NAME_BYTES, bounded};
@@ -121,6 +122,8 @@ fn call(evaluation: Evaluation) -> proto::CallRecord {
         action: evaluation.action,
         method: evaluation.method.unwrap_or_default(),
         tool: evaluation.tool.unwrap_or_default(),
+        session_sha256: evaluation.session.map_or_else(String::new, |id| hex::encode(&sha256(id.as_bytes()))),
+        trace_id: evaluation.trace.map_or_else(String::new, |trace| hex::encode(&trace.trace_id)),
         policies: policies(&evaluation.policies),
         demanding: policies(&evaluation.demanding),
         errors: evaluation

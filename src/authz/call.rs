@@ -19,6 +19,7 @@ use super::reason::Reason;
 use super::request::{HttpRequest, Request};
 use super::step_up::Round;
 use super::target::{Protocol, Target};
+use super::traceparent::TraceParent;
 use json::Json;
 use json_rpc::Reply;
 
@@ -39,6 +40,8 @@ pub struct Call<'a> {
     pub id: Option<String>,
     /// What the client says of multi-round-trip requests.
     pub round: Round<'a>,
+    /// The span that the client says it is in, in the message itself.
+    pub trace: Option<TraceParent>,
 }
 
 /// The resource of a call.
@@ -60,8 +63,10 @@ pub enum ProtocolFacts<'a> {
     None,
     /// `context.mcp`
     Mcp {
-        /// `MCP-Protocol-Version`, where it was sent.
-        protocol_version: Option<String>,
+        /// `MCP-Protocol-Version`, where it was sent; of an `initialize` what it proposes.
+        protocol_version: Option<Cow<'a, str>>,
+        /// The session, where the request names one.
+        session: Option<Cow<'a, str>>,
         /// `params.name`
         name: Option<Cow<'a, str>>,
         /// `params.uri`
@@ -105,6 +110,8 @@ pub struct Unreadable {
     pub detail: Option<Cow<'static, str>>,
     /// How the denial is addressed, as far as that could be read.
     pub reply: Reply,
+    /// The protocol's revision that was asked for, if it is one that nobody knows here.
+    pub requested: Option<String>,
 }
 
 impl Unreadable {
@@ -122,7 +129,7 @@ impl Unreadable {
 
 impl From<Reason> for Unreadable {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, reply: Reply::None }
+        Self { reason, detail: None, reply: Reply::None, requested: None }
     }
 }
 
@@ -142,8 +149,7 @@ pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> R
     let place = Place { http, body, limits, target };
     let (calls, reply) = match target.protocol {
         _ if target.has_metadata_at(&path) => (vec![http::read_metadata(http, path.clone())?], Reply::Http),
-        Protocol::Mcp if !target.takes_messages_at(&path) => return Err(Reason::PathUnexpected.into()),
-        Protocol::Mcp => mcp::read(&place)?,
+        Protocol::Mcp => mcp::read(&place, &path)?,
         Protocol::A2a => a2a::read(&place, &path)?,
         Protocol::Http => (vec![http::read(&http.method, path.clone())?], Reply::Http),
         Protocol::Grpc => (vec![grpc::read(http, path.clone())?], Reply::Http),
@@ -199,6 +205,7 @@ impl<'a> Call<'a> {
             facts: ProtocolFacts::None,
             id: None,
             round: Round::default(),
+            trace: None,
         }
     }
 }

@@ -15,6 +15,7 @@ use super::token::dpop::Proven;
 use super::token::presented::Scheme;
 use super::token::verified::Behalf;
 use super::token::{Believed, Rules};
+use super::traceparent::TraceParent;
 
 /// The outcome of one check, with what is known for record, span and answer.
 #[must_use]
@@ -85,11 +86,13 @@ pub struct Denial {
     pub demands: Option<Box<Demands>>,
     /// With what a client comes back that is asked for a login inside the protocol.
     pub state: Option<String>,
+    /// The protocol's revision that the client asked for, if it is one that nobody knows here.
+    pub requested: Option<String>,
 }
 
 impl From<Reason> for Denial {
     fn from(reason: Reason) -> Self {
-        Self { reason, message: None, detail: None, demands: None, state: None }
+        Self { reason, message: None, detail: None, demands: None, state: None, requested: None }
     }
 }
 
@@ -106,6 +109,10 @@ pub struct Evaluation {
     pub tool: Option<String>,
     /// The protocol version, where it was stated.
     pub protocol_version: Option<String>,
+    /// The protocol's session, where it was stated: for its digest, and for nobody's eyes.
+    pub session: Option<String>,
+    /// The span that the client says it is in, in the message itself.
+    pub trace: Option<TraceParent>,
     /// The JSON-RPC id, as JSON text.
     pub id: Option<String>,
     /// The policies that decided: satisfied forbids, else satisfied permits.

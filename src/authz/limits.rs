@@ -18,7 +18,7 @@ pub struct Limits {
     pub json_depth: usize,
     /// Most values in a JSON body.
     pub json_values: usize,
-    /// Most messages in a JSON-RPC batch, each resource of a `subscriptions/listen` counted as one; most resources of one.
+    /// Most messages in a JSON-RPC batch; most resources and tasks, together, of a `subscriptions/listen`.
     pub batch_messages: usize,
 }
 

@@ -197,7 +197,13 @@ reasons! {
     McpVersionUnsupported: "mcp_version_unsupported", Caller, 400, PERMISSION_DENIED, MCP_UNSUPPORTED_VERSION, "the protocol version is not supported";
     /// An MCP header that mirrors the body says something else, or is missing where it is required.
     McpHeaderMismatch: "mcp_header_mismatch", Caller, 400, PERMISSION_DENIED, MCP_HEADER_MISMATCH, "headers and body disagree";
-    /// The protocol method is unknown, so nothing can be said about it.
+    /// `MCP-Session-Id`, or the query of a message, names no session that there could be, or two.
+    McpSessionMalformed: "mcp_session_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the session is not valid";
+    /// A GET that opens a stream does not accept one.
+    McpStreamNotAccepted: "mcp_stream_not_accepted", Caller, 406, PERMISSION_DENIED, INVALID_REQUEST, "there is an event stream and nothing else";
+    /// In MCP 2026-07-28, a method that this revision does not have.
+    McpMethodNotFound: "mcp_method_not_found", Caller, 404, PERMISSION_DENIED, METHOD_NOT_FOUND, "the method is not known";
+    /// A protocol method that another revision has, or the other side, or that is none, so nothing can be said about it.
     ProtocolMethodUnknown: "protocol_method_unknown", Caller, 403, PERMISSION_DENIED, METHOD_NOT_FOUND, "the method is not known";
     /// The parameters of the protocol method are not as its specification says.
     ProtocolParamsMalformed: "protocol_params_malformed", Caller, 400, PERMISSION_DENIED, INVALID_PARAMS, "the parameters are not valid";
@@ -375,6 +381,7 @@ impl Reason {
                     | Self::TargetUnknown
                     | Self::ToolUnregistered
                     | Self::ArgumentsMismatch
+                    | Self::McpMethodNotFound
                     | Self::ProtocolMethodUnknown
                     | Self::MethodUnsupported
                     | Self::UpgradeRefused

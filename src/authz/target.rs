@@ -182,6 +182,10 @@ pub struct Target {
     /// The exact paths to which messages are posted, for MCP and A2A; see [`Target::takes_messages_at`].
     #[serde(default)]
     pub message_paths: Vec<String>,
+    /// The exact paths at which a GET opens the server's stream, for MCP servers whose two endpoints are apart (2024-11-05);
+    /// see [`Target::streams_at`].
+    #[serde(default)]
+    pub stream_paths: Vec<String>,
     /// Which checks are for this target.
     #[serde(rename = "match")]
     pub matches: Match,
@@ -206,6 +210,16 @@ impl Target {
         }
         let usual = if self.protocol == Protocol::A2a { "/" } else { "/mcp" };
         path == self.matches.path_prefix.as_deref().unwrap_or(usual)
+    }
+
+    /// Whether a GET of this canonical path opens the server's stream: one of `stream_paths`, or where none are given any
+    /// to which messages are posted.
+    #[must_use]
+    pub fn streams_at(&self, path: &str) -> bool {
+        if self.stream_paths.is_empty() {
+            return self.takes_messages_at(path);
+        }
+        self.stream_paths.iter().any(|known| known == path)
     }
 }
 

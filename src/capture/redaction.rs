@@ -60,6 +60,12 @@ impl<'r> Redaction<'r> {
             (Ok(_), Err(_)) => path = format!("{}{REDACTED_PATH}", sent.get(..end).unwrap_or_default()),
             _ => {}
         }
+        // So with the session that a query names, or with two.
+        match sent.split_once('?').map(|(_, query)| mcp::in_query(query)) {
+            Some(Ok(Some(_))) => path.push_str("&sessionId=redacted"),
+            Some(Err(_)) => path.push_str("&%"),
+            _ => {}
+        }
         path
     }
 
@@ -83,6 +89,8 @@ impl<'r> Redaction<'r> {
             "mcp-method" => self.messages().iter().any(|message| kept_method(message) == Some(value)),
             "mcp-name" => return Some(self.mcp_name(value)),
             "mcp-protocol-version" => is_revision(value),
+            "mcp-session-id" if !mcp::is_session(value) => return Some(ANOTHER.to_owned()),
+            "last-event-id" if !mcp::is_event(value) => return Some(format!("{REDACTED}\u{7f}")),
             "traceparent" => is_traceparent(value),
             "upgrade" => is_one_of(UPGRADES, value),
             "x-envoy-auth-partial-body" => matches!(value, "true" | "false"),
@@ -105,7 +113,7 @@ impl<'r> Redaction<'r> {
         let mut text = match &self.json {
             None if self.http.body.bytes().is_none_or(<[u8]>::is_empty) => String::new(),
             None => REDACTED.to_owned(),
-            Some(Json::Array(items)) => items.iter().map(message).collect::<Value>().to_string(),
+            Some(Json::Array(items)) => batch(items).to_string(),
             Some(json) => message(json).to_string(),
         };
         // The sign by which text is not taken for the bytes that were sent.
@@ -144,24 +152,18 @@ impl<'r> Redaction<'r> {
         format!("{media_type};{}", self.marker(value))
     }
 
-    /// It is kept where the body says the same name. Where it mirrors a URI, which is taken out of the body
-    /// as well, both still agree, or still do not.
+    /// It is kept where the body says the same name. Where it mirrors a text that is taken out of the body as well, both
+    /// still agree, or still do not.
     fn mcp_name(&self, value: &str) -> String {
-        let mirrored = |message: &Json<'_>| {
-            let member = mcp::mirrored_member(kept_method(message)?)?;
-            let text = message.get("params")?.get(member)?.as_str()?;
-            Some((member, mcp::decode_sentinel(value).is_ok_and(|name| name == text)))
-        };
-        let mirrored: Vec<_> = self.messages().iter().filter_map(mirrored).collect();
-        if mirrored.contains(&("name", true)) {
-            value.to_owned()
-        } else if mirrored.contains(&("uri", false)) {
-            ANOTHER.to_owned()
-        } else {
-            let is_uri =
-                mirrored.contains(&("uri", true)) && mcp::decode_sentinel(value).is_ok_and(|uri| uri::is_plain(&uri));
-            let marker = self.marker(value);
-            if is_uri && marker == REDACTED { REDACTED_URI.to_owned() } else { marker }
+        let marker = self.marker(value);
+        if marker != REDACTED {
+            return marker;
+        }
+        let mirrored: Vec<_> = self.messages().iter().filter_map(|message| mirrored(message, value)).collect();
+        match mirrored.iter().flatten().next() {
+            Some(text) => text.clone(),
+            None if mirrored.is_empty() => REDACTED.to_owned(),
+            None => ANOTHER.to_owned(),
         }
     }
 
@@ -188,6 +190,43 @@ impl<'r> Redaction<'r> {
             Some(json) => std::slice::from_ref(json),
         }
     }
+}
+
+/// The messages of a batch. Of the ids that are texts it is left which are alike: two that are make it ambiguous.
+fn batch(items: &[Json<'_>]) -> Value {
+    let digits = |item: &Json<'_>| item.get("id").and_then(|id| id.as_i64().map(|id| id.to_string()));
+    let same = |item: &Json<'_>, id: &str| {
+        digits(item).map_or_else(|| item.get("id").and_then(Json::as_str) == Some(id), |digits| digits == id)
+    };
+    let redacted = |item: &Json<'_>| {
+        let mut message = message(item);
+        let id = item.get("id").and_then(Json::as_str);
+        let first = id.and_then(|id| items.iter().enumerate().find(|(_, item)| same(item, id)));
+        if let (Some((at, first)), Some(id)) = (first, message.get_mut("id")) {
+            *id = digits(first).unwrap_or_else(|| format!("{REDACTED} {at}")).into();
+        }
+        message
+    };
+    items.iter().map(redacted).collect()
+}
+
+/// What `mcp-name` says of a message once its text there is redacted; `Some(None)` if it says nothing of it. `None` for a
+/// message that has nothing to mirror.
+fn mirrored(message: &Json<'_>, header: &str) -> Option<Option<String>> {
+    let method = kept_method(message)?;
+    let sent = message.get("params")?;
+    let says = |member: &str| {
+        let text = sent.get(member)?.as_str()?;
+        mcp::decode_sentinel(header).is_ok_and(|name| name == text).then_some(())?;
+        let redacted = params(sent, Some(method)).get(member)?.as_str()?.to_owned();
+        Some(if redacted == text { header.to_owned() } else { redacted })
+    };
+    if mcp::is_unknown(method) {
+        return Some(sent.members()?.iter().find_map(|(member, _)| says(member)));
+    }
+    let member = mcp::mirrored_member(method)?;
+    sent.get(member)?.as_str()?;
+    Some(says(member))
 }
 
 /// A JSON-RPC message; anything else is no envelope, whatever its members are called.
@@ -246,8 +285,10 @@ fn params(json: &Json<'_>, method: Option<&str>) -> Value {
             }
             _ => blank(value),
         }),
+        "protocolVersion" => text(value, is_revision),
         "_meta" => members(value, |name, value| match name {
             mcp::META_VERSION => text(value, is_revision),
+            "traceparent" => text(value, is_traceparent),
             _ => blank(value),
         }),
         _ => blank(value),

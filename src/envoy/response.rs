@@ -12,11 +12,12 @@ use std::borrow::Cow;
 
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use prost::Message as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::authz::call::json_rpc::Reply;
+use crate::authz::call::mcp;
 use crate::authz::decision::{Decision, Denial, Permit, Verdict};
-use crate::authz::reason::{Blame, Challenge, Wire};
+use crate::authz::reason::{Blame, Challenge, Reason, Wire};
 use crate::authz::target::{McpDenial, Protocol, Target};
 use crate::authz::token::dpop;
 use crate::authz::token::presented::Scheme;
@@ -266,11 +267,11 @@ fn render(denial: &Denial, wire: &Wire, decision: &Decision, decision_id: &str) 
         if is_tool_error(target, wire, decision) {
             tool_error(id, message, wire.code, decision_id)
         } else {
-            json_rpc_error(id, message, wire, decision_id)
+            json_rpc_error(id, message, denial, wire, decision_id)
         }
     };
     let body = match &decision.reply {
-        Reply::None | Reply::Http => json_rpc_error("null", message, wire, decision_id),
+        Reply::None | Reply::Http => json_rpc_error("null", message, denial, wire, decision_id),
         Reply::One(id) => one(id),
         Reply::Batch(ids) => format!("[{}]", ids.iter().map(|id| one(id)).collect::<Vec<_>>().join(",")),
     };
@@ -300,12 +301,14 @@ fn is_tool_error(target: Option<&Target>, wire: &Wire, decision: &Decision) -> b
 }
 
 /// `id` is JSON text already.
-fn json_rpc_error(id: &str, message: &str, wire: &Wire, decision_id: &str) -> String {
-    let error = json!({
-        "code": wire.json_rpc,
-        "message": message,
-        "data": {"code": wire.code, "decision_id": decision_id},
-    });
+fn json_rpc_error(id: &str, message: &str, denial: &Denial, wire: &Wire, decision_id: &str) -> String {
+    let mut data = json!({"code": wire.code, "decision_id": decision_id});
+    if let (Reason::McpVersionUnsupported, Value::Object(data)) = (denial.reason, &mut data) {
+        // From these a client chooses the next (MCP 2026-07-28, "Protocol Version Negotiation").
+        data.insert("supported".into(), mcp::REVISIONS.into());
+        data.extend(denial.requested.as_deref().map(|requested| ("requested".into(), requested.into())));
+    }
+    let error = json!({"code": wire.json_rpc, "message": message, "data": data});
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }
 
@@ -321,7 +324,6 @@ mod tests {
 
     use super::*;
     use crate::authz::policy::demands::Demands;
-    use crate::authz::reason::Reason;
     use crate::authz::target::ResourceMetadata;
 
     #[test]
@@ -391,6 +393,27 @@ mod tests {
             assert_eq!(said(reason, demands, &[Scheme::Bearer, Scheme::Dpop]), [bearer, dpop]);
         }
         assert!(said(Reason::PolicyForbids, None, &[Scheme::Bearer]).is_empty());
+    }
+
+    #[test]
+    fn a_client_learns_which_revisions_there_are() {
+        let data = |requested: Option<&str>| {
+            let reason = Reason::McpVersionUnsupported;
+            let denial = Denial { requested: requested.map(str::to_owned), ..reason.into() };
+            let (target, reply) = (Some(target().into()), Reply::One("\"a\"".into()));
+            let decision = Decision { verdict: Verdict::Denial(denial), target, reply, ..Decision::deny(reason) };
+            let Some(HttpResponse::DeniedResponse(denied)) = build(&decision, "id").message().http_response else {
+                panic!()
+            };
+            let mut body: Value = serde_json::from_str(&denied.body).unwrap();
+            assert_eq!((denied.status.unwrap().code, &body["id"]), (400, &json!("a")));
+            assert_eq!(body["error"]["code"], -32_022);
+            body["error"]["data"].take()
+        };
+        let supported = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
+        assert_eq!(data(Some("2099-01-01"))["supported"], json!(supported));
+        assert_eq!(data(Some("2099-01-01"))["requested"], "2099-01-01");
+        assert_eq!(data(None)["requested"], Value::Null);
     }
 
     /// What came of a proof was found out behind the decision, which may have been a permit.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
@@ -17,6 +17,7 @@ use crate::authz::plain::{MAX_NAME_BYTES, bounded};
 use crate::authz::record::{MAX_POLICIES, Record};
 use crate::authz::target::Protocol;
 use crate::authz::token::Token;
+use crate::authz::traceparent::TraceParent;
 
 /// Exports spans of decisions, and through [`Spans::provider`] those of Palisade's own life.
 #[derive(Clone, Debug)]
@@ -120,11 +121,25 @@ fn span(record: &Record, scope: InstrumentationScope) -> SpanData {
         attributes: attributes(record),
         dropped_attributes_count: 0,
         events: SpanEvents::default(),
-        links: SpanLinks::default(),
+        links: links(decision),
         // A denial is Palisade's work well done, not an error of it.
         status: Status::Unset,
         instrumentation_scope: scope,
     }
+}
+
+/// The spans that messages say they are part of (SEP-414): their client's word, so no parents.
+fn links(decision: &Decision) -> SpanLinks {
+    let mut named: Vec<TraceParent> = decision.evaluations.iter().filter_map(|call| call.trace).collect();
+    named.dedup();
+    let link = |remote: TraceParent| {
+        let flags = if remote.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
+        let (trace, span) = (TraceId::from_bytes(remote.trace_id), SpanId::from_bytes(remote.span_id));
+        Link::with_context(SpanContext::new(trace, span, flags, true, TraceState::default()))
+    };
+    let mut links = SpanLinks::default();
+    links.links = named.into_iter().map(link).collect();
+    links
 }
 
 /// Own names where OpenTelemetry has none for an authorization decision (`authz.*`), its GenAI and MCP

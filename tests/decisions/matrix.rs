@@ -150,17 +150,23 @@ fn mcp_rows() -> Vec<Row> {
         ("resources/subscribe", json!({"uri": "docs:///a"})),
         ("resources/templates/list", json!({})),
         ("resources/unsubscribe", json!({"uri": "docs:///a"})),
-        ("server/discover", json!({})),
-        ("subscriptions/listen", json!({})),
         ("tasks/cancel", json!({"taskId": "t"})),
         ("tasks/get", json!({"taskId": "t"})),
         ("tasks/list", json!({})),
         ("tasks/result", json!({"taskId": "t"})),
-        ("tasks/update", json!({"taskId": "t"})),
         ("tools/list", json!({})),
         ("tools/uninstall", json!({})),
     ] {
         rows.push(mcp(method, &json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})));
+    }
+    for (method, mut params) in
+        [("server/discover", json!({})), ("subscriptions/listen", json!({})), ("tasks/update", json!({"taskId": "t"}))]
+    {
+        const NEWEST: &str = "2026-07-28";
+        params["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": NEWEST});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let headers = [JSON, &[("mcp-protocol-version", NEWEST), ("mcp-method", method)]].concat();
+        rows.push(Row { title: method.into(), request: request(CRM, "POST", "/mcp", &headers, Some(&body)) });
     }
     for method in [
         "notifications/cancelled",
@@ -174,7 +180,8 @@ fn mcp_rows() -> Vec<Row> {
     let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
     rows.push(mcp("(a response to the server)", &json!({"jsonrpc": "2.0", "id": 1, "result": {}})));
     rows.push(mcp("(a batch)", &json!([list, list])));
-    rows.push(Row { title: "GET /mcp".into(), request: request(CRM, "GET", "/mcp", &[], None) });
+    let stream = [("accept", "text/event-stream")];
+    rows.push(Row { title: "GET /mcp".into(), request: request(CRM, "GET", "/mcp", &stream, None) });
     rows.push(Row { title: "DELETE /mcp".into(), request: request(CRM, "DELETE", "/mcp", &[], None) });
     rows
 }

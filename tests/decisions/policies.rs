@@ -152,10 +152,17 @@ fn pose(test: &PolicyTest) -> Option<Request<'_>> {
         "researcher" => "spiffe://example.org/ns/agents/sa/researcher",
         _ => "spiffe://example.org/ns/tools/sa/crm",
     };
-    let version = context["mcp"]["protocol_version"].as_str().filter(|version| *version != "2026-07-28");
+    let mcp = &context["mcp"];
     let body = body(&action, context);
-    let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    headers.extend(version.map(|version| ("mcp-protocol-version".to_owned(), version.to_owned())));
+    let said = [
+        ("content-type", Some("application/json")),
+        ("accept", Some("text/event-stream")),
+        ("mcp-protocol-version", mcp["protocol_version"].as_str()),
+        ("mcp-method", mcp["method"].as_str().filter(|_| mcp["protocol_version"] == STATELESS)),
+        ("mcp-name", mcp["name"].as_str().filter(|_| mcp["protocol_version"] == STATELESS)),
+        ("mcp-session-id", mcp["session"].as_str()),
+    ];
+    let headers = said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
     Some(Request {
         source_principal: id(&test.request.principal).into(),
         source_certificate: "".into(),
@@ -172,10 +179,16 @@ fn pose(test: &PolicyTest) -> Option<Request<'_>> {
     })
 }
 
+/// The revision of MCP in which each request says its own.
+const STATELESS: &str = "2026-07-28";
+
 /// The body of which the context speaks.
 fn body(action: &str, context: &Value) -> Option<Value> {
-    if let Some(mcp) = context.get("mcp") {
+    if let Some(mcp) = context.get("mcp").filter(|_| !action.starts_with("mcp:")) {
         let mut params = json!({});
+        if mcp["protocol_version"] == STATELESS {
+            params["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": STATELESS});
+        }
         for (name, from) in [("name", &mcp["name"]), ("uri", &mcp["uri"]), ("arguments", &context["input"])] {
             if !from.is_null() {
                 params[name] = from.clone();

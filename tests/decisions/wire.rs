@@ -276,7 +276,8 @@ fn members_that_mean_nothing_to_a_method_are_no_facts() {
         toml::from_str("name = 'crm'\nprotocol = 'mcp'\nmatch.path_prefix = '/mcp'").unwrap();
     let facts = |method: &str| {
         let prompt = serde_json::json!({"type": "ref/prompt", "name": "summary"});
-        let request = call(method, &serde_json::json!({"name": "ping", "uri": "docs://public/x", "ref": prompt}));
+        let request =
+            call(method, &serde_json::json!({"name": "ping", "uri": "docs://public/x", "ref": prompt, "taskId": "t"}));
         let reading = call::read(&request, &target, &palisade::authz::limits::Limits::default()).unwrap();
         match &reading.calls[0].facts {
             ProtocolFacts::Mcp { name, uri, .. } => (name.as_deref().map(str::to_owned), uri.is_some()),
@@ -287,7 +288,7 @@ fn members_that_mean_nothing_to_a_method_are_no_facts() {
     assert_eq!(facts("prompts/get"), (Some("ping".into()), false));
     assert_eq!(facts("completion/complete"), (Some("summary".into()), false));
     assert_eq!(facts("resources/read"), (None, true));
-    for method in ["resources/list", "tools/list", "tasks/cancel", "subscriptions/listen", "ping"] {
+    for method in ["resources/list", "tools/list", "tasks/cancel", "ping", "acme/rotate"] {
         assert_eq!(facts(method), (None, false), "{method}");
     }
 }

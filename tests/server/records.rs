@@ -77,6 +77,23 @@ fn a_record_says_who_what_why_and_by_which_policies() {
     );
 }
 
+/// Whoever holds the id of a session has the session: the record tells sessions apart, and gives none away.
+#[test]
+fn of_a_session_the_digest_is_on_record() {
+    let app = App::start();
+    let session = "0b8d7f0c-1d9e-4c0f-9f0a-7a1c6a1d2e3f";
+    let digest = hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, session.as_bytes()).as_ref());
+    let stream = Ask { method: "GET".into(), ..Ask::mcp("support-bot", "") };
+    for ask in [Ask::permitted(), Ask::forbidden(), stream] {
+        let answer = app.check(&ask.header("mcp-session-id", session));
+        let record = app.record(&answer.decision_id);
+        assert_eq!(record["calls"][0]["sessionSha256"], digest.as_str(), "{record}");
+        assert!(!record.to_string().contains(session), "{record}");
+    }
+    let without = app.record(&app.check(&Ask::permitted()).decision_id);
+    assert_eq!(without["calls"][0]["sessionSha256"], Value::Null);
+}
+
 #[test]
 fn what_is_not_known_is_not_in_the_record() {
     let app = App::start();

@@ -60,6 +60,57 @@ fn the_parent_is_the_check_call_s_own_else_the_request_s() {
     assert_eq!(hex(&span.trace_id), "11111111111111111111111111111111");
 }
 
+/// A call that says itself in which span its client is.
+fn within(traceparent: &serde_json::Value, limit: i64) -> Ask {
+    let params = serde_json::json!({
+        "name": "query_customers",
+        "arguments": {"segment": "startup", "limit": limit},
+        "_meta": {"traceparent": traceparent, "tracestate": "canary=1", "baggage": "canary=2"},
+    });
+    let call = serde_json::json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
+    Ask::mcp("support-bot", call.to_string())
+}
+
+#[test]
+fn what_a_message_says_of_its_span_is_a_link_and_decides_nothing() {
+    let (app, receiver) = with_receiver("1.0");
+    let (trace, span) = ("33333333333333333333333333333333", "4444444444444444");
+    for (flags, limit) in [("01", 20), ("00", 5_000)] {
+        let named = serde_json::json!(traceparent(trace, span, flags));
+        let ask = within(&named, limit).traced(&traceparent(TRACE, PARENT, "01"));
+        let answer = app.check(&ask);
+        let own = receiver.span(&answer.decision_id);
+        assert_eq!((hex(&own.trace_id).as_str(), hex(&own.parent_span_id).as_str()), (TRACE, PARENT));
+        let [link] = &own.links[..] else { panic!("{:?}", own.links) };
+        assert_eq!((hex(&link.trace_id).as_str(), hex(&link.span_id).as_str()), (trace, span));
+        assert_eq!(link.flags & 1 == 1, flags == "01");
+        assert_eq!(link.trace_state, "");
+        let record = app.record(&answer.decision_id);
+        assert_eq!(record["traceId"], TRACE);
+        assert_eq!(record["calls"][0]["traceId"], trace);
+        assert_eq!(record["verdict"], if limit == 20 { "PERMIT" } else { "DENIAL" });
+        assert!(!record.to_string().contains("canary") && !format!("{own:?}").contains("canary"));
+    }
+
+    let zeros = "0".repeat(32);
+    for malformed in [
+        serde_json::json!("nonsense"),
+        serde_json::json!(""),
+        serde_json::json!(traceparent(&zeros, span, "01")),
+        serde_json::json!(format!("ff-{trace}-{span}-01")),
+        serde_json::json!({"traceparent": traceparent(trace, span, "01")}),
+        serde_json::json!([traceparent(trace, span, "01")]),
+        serde_json::json!(null),
+    ] {
+        let ask = within(&malformed, 20).traced(&traceparent(TRACE, PARENT, "01"));
+        let answer = app.check(&ask);
+        let own = receiver.span(&answer.decision_id);
+        assert!(own.links.is_empty(), "{malformed}: {:?}", own.links);
+        let record = app.record(&answer.decision_id);
+        assert_eq!((&record["verdict"], &record["calls"][0]["traceId"]), (&"PERMIT".into(), &serde_json::Value::Null));
+    }
+}
+
 #[test]
 fn a_malformed_traceparent_starts_a_new_trace() {
     let (app, receiver) = with_receiver("1.0");

@@ -36,12 +36,50 @@ fn read(input: &[u8], protocol: Protocol) {
         let id = call.id.as_deref().unwrap_or("0");
         serde_json::from_str::<serde_json::Value>(id).expect("an id that is no JSON would break the answer");
     }
+    if protocol == Protocol::Mcp && method_of(&request) == "POST" {
+        same_messages(&reading);
+    }
     // The very same request, if Envoy says that it did not hand over all of it, is unreadable.
     let http = request.http.as_mut().expect("it has one");
     let mut fields: Vec<_> = http.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     fields.push(("x-envoy-auth-partial-body".into(), "true".into()));
     http.headers = Headers::new(fields, false);
     assert!(call::read(&request, &target, &limits).is_err(), "a truncated request was read");
+}
+
+fn method_of<'r>(request: &'r Request<'_>) -> &'r str {
+    request.http.as_ref().map_or("", |http| &http.method)
+}
+
+/// A reader that knows nothing of MCP finds the same methods and tools in the same body, in the same order.
+fn same_messages(reading: &call::Reading<'_>) {
+    let body: serde_json::Value =
+        serde_json::from_slice(reading.body.expect("a POST has one")).expect("whatever was read is JSON");
+    let messages = body.as_array().map_or(std::slice::from_ref(&body), Vec::as_slice);
+    let mut calls = reading.calls.iter().peekable();
+    for message in messages {
+        let call = calls.next().expect("each message is a call");
+        let method = message["method"].as_str();
+        assert_eq!(call.method.as_deref(), method, "{message}");
+        match (method, call.action.as_ref()) {
+            (None, action) => assert_eq!(action, "mcp:respond"),
+            (Some("tools/call"), action) => {
+                let tool = message["params"]["name"].as_str().expect("a tool has a name");
+                assert_eq!(action, format!("server/{tool}"));
+                assert!(matches!(&call.resource, Resource::Tool(name) if name == tool));
+            }
+            (Some(_), "mcp:unknown") => {}
+            (Some(method), action) => assert_eq!(action, method),
+        }
+        // What a stream of changes is about are calls of their own.
+        let more = |name: &str| message["params"]["notifications"][name].as_array().map_or(0, Vec::len);
+        if method == Some("subscriptions/listen") {
+            for (name, action) in [("resourceSubscriptions", "resources/subscribe"), ("taskIds", "tasks/get")] {
+                (0..more(name)).for_each(|_| assert_eq!(calls.next().expect("one each").action, action));
+            }
+        }
+    }
+    assert!(calls.next().is_none(), "a call of no message");
 }
 
 /// Also makes the requests of the other targets' seeds.
@@ -65,7 +103,7 @@ pub fn request(input: &[u8]) -> Option<Request<'_>> {
 
 fn target(protocol: Protocol) -> Target {
     let more = match protocol {
-        Protocol::Mcp => "batches = 'all_or_nothing'\nmessage_paths = ['/mcp']",
+        Protocol::Mcp => "batches = 'all_or_nothing'\nmessage_paths = ['/mcp']\nstream_paths = ['/mcp', '/sse']",
         Protocol::A2a => "message_paths = ['/a2a']",
         _ => "",
     };

@@ -58,11 +58,16 @@ impl<'a> Message<'a> {
     }
 }
 
+/// Whether a message of a batch is a response, as far as it can be read.
+#[must_use]
+pub fn is_response(json: &Json<'_>) -> bool {
+    ["result", "error"].iter().any(|name| json.get(name).is_some())
+}
+
 /// The id by which a message of a batch is answered, as far as it can be read; a response is not answered.
 #[must_use]
 pub fn answered_by(json: &Json<'_>) -> Option<String> {
-    let is_response = ["result", "error"].iter().any(|name| json.get(name).is_some());
-    if is_response { None } else { json.get("id").and_then(id_text) }
+    if is_response(json) { None } else { json.get("id").and_then(id_text) }
 }
 
 fn malformed(detail: &'static str) -> Unreadable {

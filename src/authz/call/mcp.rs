@@ -1,11 +1,14 @@
 //! Model Context Protocol over HTTP, every published revision.
 //!
-//! Decides on the JSON-RPC body; headers that mirror parts of it must agree with it. A method that the revision
-//! does not know is refused: nothing could be said about it.
+//! Decides on the JSON-RPC body; headers that mirror parts of it must agree with it. A method that another revision has,
+//! or that servers send, is refused; one that none has is [`UNKNOWN`], for policies to judge by its name.
 
+mod methods;
 mod mirrors;
+mod session;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::json::{Json, refuse_lookalikes};
 use super::json_rpc::{self, Message, Reply};
@@ -14,109 +17,116 @@ use crate::authz::reason::Reason;
 use crate::authz::seal::Seal;
 use crate::authz::step_up::Round;
 use crate::authz::target::Batches;
+use crate::authz::traceparent::TraceParent;
+use methods::{Kind, STATELESS, sent};
 use mirrors::{Mirrored, Mirrors, single};
 
+pub use methods::REVISIONS;
 pub use mirrors::{PARAM, argument, decode_sentinel, says};
+pub use session::{in_query, is_event, is_session};
 
-/// Published revisions, oldest first.
-const REVISIONS: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
-/// Revisions in which a POST may carry a batch. Without a version header, 2025-03-26 is to be assumed.
-const BATCH_REVISIONS: &[&str] = &["2024-11-05", "2025-03-26"];
-/// The revision from which on requests mirror method and name in headers. It is also the first without sessions: no
-/// GET, no DELETE, and no client that answers.
-const MIRRORING_REVISION: &str = "2026-07-28";
+/// The revision in which a POST may carry a batch. Without a version header it is to be assumed.
+const BATCH_REVISION: &str = "2025-03-26";
 
-const REQUESTS: &[&str] = &[
-    "completion/complete",
-    "initialize",
-    "logging/setLevel",
-    "ping",
-    "prompts/get",
-    "prompts/list",
-    "resources/list",
-    "resources/read",
-    "resources/subscribe",
-    "resources/templates/list",
-    "resources/unsubscribe",
-    "server/discover",
-    "subscriptions/listen",
-    "tasks/cancel",
-    "tasks/get",
-    "tasks/list",
-    "tasks/result",
-    "tasks/update",
-    "tools/call",
-    "tools/list",
-];
-
-const NOTIFICATIONS: &[&str] = &[
-    "notifications/cancelled",
-    "notifications/initialized",
-    "notifications/progress",
-    "notifications/roots/list_changed",
-    "notifications/tasks/status",
-];
-
-/// What [`MIRRORING_REVISION`] has no more.
-const GONE: &[&str] = &[
-    "initialize",
-    "logging/setLevel",
-    "notifications/initialized",
-    "notifications/progress",
-    "notifications/roots/list_changed",
-    "notifications/tasks/status",
-    "ping",
-    "resources/subscribe",
-    "resources/unsubscribe",
-    "tasks/list",
-    "tasks/result",
-];
-
-/// Methods with `params.name`, and those with `params.uri`; both are required there.
-const NAMED: &[&str] = &["tools/call", "prompts/get"];
-const LOCATED: &[&str] = &["resources/read", "resources/subscribe", "resources/unsubscribe"];
+const TOOL_CALL: &str = "tools/call";
+const INITIALIZE: &str = "initialize";
 const LISTEN: &str = "subscriptions/listen";
-/// What each URI in [`LISTEN`] is; before [`MIRRORING_REVISION`] it is a method of its own.
+/// What each URI in [`LISTEN`] is; before [`STATELESS`] it is a method of its own.
 const SUBSCRIBE: &str = "resources/subscribe";
+/// What each task in [`LISTEN`] is: all that the method of this name answers is told as soon as it changes (SEP-2663).
+const GET_TASK: &str = "tasks/get";
+/// The action of a method that no revision knows.
+const UNKNOWN: &str = "mcp:unknown";
 /// Members of `params` that decide something; look-alikes of them are refused.
-const PARAMS: &[&str] = &["_meta", "arguments", "inputResponses", "name", "notifications", "ref", "taskId", "uri"];
+const PARAMS: &[&str] =
+    &["_meta", "arguments", "inputResponses", "name", "notifications", "protocolVersion", "ref", "taskId", "uri"];
 /// Members of the `ref` of a `completion/complete`, and of the `notifications` of a `subscriptions/listen`.
 const REFERENCE: &[&str] = &["name", "type", "uri"];
-const FILTER: &[&str] = &["promptsListChanged", "resourceSubscriptions", "resourcesListChanged", "toolsListChanged"];
+const FILTER: &[&str] =
+    &["promptsListChanged", "resourceSubscriptions", "resourcesListChanged", "taskIds", "toolsListChanged"];
 /// The member of `params._meta` that mirrors the version header.
 pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// The member of `params._meta` in which a client says what it can do, since 2026-07-28 with each request.
 const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// The member of `params._meta` that names the span of the client (SEP-414).
+const META_TRACEPARENT: &str = "traceparent";
 
-/// Reads an MCP request: POST carries messages, GET opens the server's stream, DELETE ends the session.
+/// What is said outside of the messages, of all of them.
+#[derive(Clone, Copy)]
+struct Frame<'a> {
+    /// `mcp-protocol-version`, one of [`REVISIONS`].
+    version: Option<&'a str>,
+    session: Option<&'a str>,
+}
+
+impl<'a> Frame<'a> {
+    fn is_stateless(self) -> bool {
+        self.version == Some(STATELESS)
+    }
+
+    fn facts(self, name: Option<Cow<'a, str>>, uri: Option<Cow<'a, str>>) -> ProtocolFacts<'a> {
+        let version = self.version.map(Cow::Borrowed);
+        ProtocolFacts::Mcp { protocol_version: version, session: self.session.map(Cow::Borrowed), name, uri }
+    }
+
+    /// A call that no method says more about.
+    fn plain(self, action: &'static str) -> Call<'a> {
+        Call { facts: self.facts(None, None), ..Call::plain(action, Resource::Server) }
+    }
+}
+
+/// Reads an MCP request: POST carries messages, GET opens the server's stream, DELETE ends the session. `path` is its
+/// canonical path.
 ///
 /// # Errors
 /// [`Unreadable`], addressed to the message's id where there is one.
-pub fn read<'a>(place: &Place<'a, '_>) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
-    let version = single(place, "mcp-protocol-version")?;
-    if version.is_some_and(|version| !REVISIONS.contains(&version)) {
-        // The id is worth reading even so: SDK clients match the refusal by it.
-        let reply = peek_reply(place);
-        return Err(Unreadable::from(Reason::McpVersionUnsupported).to(reply));
+pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
+    let is_message = place.http.method == "POST";
+    let read = if is_message { read_post(place, path) } else { read_other(place, path) };
+    read.map_err(|unreadable| if is_message { unreadable } else { unreadable.to(Reply::Http) })
+}
+
+/// Every action of this protocol but those of the tools.
+pub fn actions() -> impl Iterator<Item = &'static str> {
+    let methods = methods::of_clients().filter(|method| *method != TOOL_CALL);
+    methods.chain(["mcp:stream", "mcp:end", "mcp:respond", UNKNOWN])
+}
+
+/// A request that carries no message.
+fn read_other<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
+    let opens = place.http.method == "GET";
+    if !(if opens { place.target.streams_at(path) } else { place.target.takes_messages_at(path) }) {
+        return Err(Reason::PathUnexpected.into());
     }
-    let stream_action = match &*place.http.method {
-        "POST" => return read_post(place, version),
-        "GET" if version != Some(MIRRORING_REVISION) => "mcp:stream",
-        "DELETE" if version != Some(MIRRORING_REVISION) => "mcp:end",
+    let frame = frame(place)?;
+    let action = match &*place.http.method {
+        "GET" if !frame.is_stateless() => "mcp:stream",
+        "DELETE" if !frame.is_stateless() => "mcp:end",
         _ => return Err(Reason::MethodUnsupported.into()),
     };
     Mirrors::of(place)?.absent()?;
     if place.body.is_some() {
         return Err(Reason::BodyUnexpected.into());
     }
-    Ok((vec![Call::plain(stream_action, Resource::Server)], Reply::Http))
+    if opens {
+        session::check_stream(place)?;
+    }
+    Ok((vec![frame.plain(action)], Reply::Http))
 }
 
-/// Every action of this protocol but those of the tools.
-pub fn actions() -> impl Iterator<Item = &'static str> {
-    let requests = REQUESTS.iter().copied().filter(|method| *method != "tools/call");
-    requests.chain(NOTIFICATIONS.iter().copied()).chain(["mcp:stream", "mcp:end", "mcp:respond"])
+fn frame<'a>(place: &Place<'a, '_>) -> Result<Frame<'a>, Unreadable> {
+    let version = single(place, "mcp-protocol-version")?;
+    if let Some(version) = version.filter(|version| !REVISIONS.contains(version)) {
+        let requested = is_version(version).then(|| version.to_owned());
+        return Err(Unreadable { requested, ..Reason::McpVersionUnsupported.into() });
+    }
+    Ok(Frame { version, session: session::of(place, version)? })
+}
+
+/// Whether a text could name a revision: those of the future and of drafts among them.
+fn is_version(text: &str) -> bool {
+    (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
 fn peek_reply(place: &Place<'_, '_>) -> Reply {
@@ -126,58 +136,84 @@ fn peek_reply(place: &Place<'_, '_>) -> Reply {
     }
 }
 
-fn read_post<'a>(place: &Place<'a, '_>, version: Option<&str>) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
+fn read_post<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
+    if !place.target.takes_messages_at(path) {
+        return Err(Reason::PathUnexpected.into());
+    }
+    // The id is worth reading even so: SDK clients match the refusal by it.
+    let frame = frame(place).map_err(|unreadable| unreadable.to(peek_reply(place)))?;
     match json_rpc::body(place, &["application/json"])? {
-        Json::Array(items) => {
-            let allowed = place.target.batches == Some(Batches::AllOrNothing)
-                && version.is_none_or(|version| BATCH_REVISIONS.contains(&version))
-                && (1..=place.limits.batch_messages).contains(&items.len());
-            if !allowed {
-                return Err(Reason::BatchRefused.into());
-            }
-            let ids: Vec<String> = items.iter().filter_map(json_rpc::answered_by).collect();
-            let reply = if ids.is_empty() { Reply::None } else { Reply::Batch(ids) };
-            let mut calls = Vec::with_capacity(items.len());
-            for (at, item) in items.into_iter().enumerate() {
-                match read_message(place, item, version) {
-                    Ok(more) if calls.len() + more.len() > place.limits.batch_messages => {
-                        return Err(Unreadable::from(Reason::BatchRefused).to(reply));
-                    }
-                    Ok(more) => calls.extend(more),
-                    // All of them are refused, so all of them are answered.
-                    Err(Unreadable { reason, detail, .. }) => {
-                        let place = format!("message {}", at + 1);
-                        let detail = detail.map_or_else(|| place.clone(), |detail| format!("{place}: {detail}"));
-                        return Err(Unreadable::because(reason, detail).to(reply));
-                    }
-                }
-            }
-            Ok((calls, reply))
-        }
+        Json::Array(items) => read_batch(place, items, frame),
         json => {
-            let calls = read_message(place, json, version)?;
+            let calls = read_message(place, json, frame)?;
             let reply = calls.first().and_then(|call| call.id.clone()).map_or(Reply::None, Reply::One);
             Ok((calls, reply))
         }
     }
 }
 
-fn read_message<'a>(place: &Place<'a, '_>, json: Json<'a>, version: Option<&str>) -> Result<Vec<Call<'a>>, Unreadable> {
-    let (id, method, params, known) = match Message::read(json)? {
-        Message::Request { id, method, params } => (Some(id), method, params, REQUESTS),
-        Message::Notification { method, params } => (None, method, params, NOTIFICATIONS),
+fn read_batch<'a>(
+    place: &Place<'a, '_>,
+    items: Vec<Json<'a>>,
+    frame: Frame<'a>,
+) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
+    let allowed = place.target.batches == Some(Batches::AllOrNothing)
+        && frame.version.is_none_or(|version| version == BATCH_REVISION)
+        && (1..=place.limits.batch_messages).contains(&items.len());
+    if !allowed {
+        return Err(Reason::BatchRefused.into());
+    }
+    let ids: Vec<String> = items.iter().filter_map(json_rpc::answered_by).collect();
+    // Some clients take the text of a number for that number.
+    let mut apart = HashSet::with_capacity(ids.len());
+    let is_ambiguous = ids.iter().any(|id| !apart.insert(id.trim_matches('"')));
+    let (responses, others): (Vec<_>, Vec<_>) = items.iter().partition(|item| json_rpc::is_response(item));
+    let opens = items.iter().any(|item| item.get("method").and_then(Json::as_str) == Some(INITIALIZE));
+    let refusal = match () {
+        () if is_ambiguous => Some("two messages have one id"),
+        () if !responses.is_empty() && !others.is_empty() => Some("responses beside other messages"),
+        () if opens => Some("`initialize` stands alone"),
+        () => None,
+    };
+    let reply = if ids.is_empty() || is_ambiguous { Reply::None } else { Reply::Batch(ids) };
+    if let Some(detail) = refusal {
+        return Err(Unreadable::because(Reason::BatchRefused, detail).to(reply));
+    }
+    let mut calls = Vec::with_capacity(items.len());
+    for (at, item) in items.into_iter().enumerate() {
+        match read_message(place, item, frame) {
+            Ok(more) => calls.extend(more),
+            // All of them are refused, so all of them are answered.
+            Err(Unreadable { reason, detail, .. }) => {
+                let place = format!("message {}", at + 1);
+                let detail = detail.map_or_else(|| place.clone(), |detail| format!("{place}: {detail}"));
+                return Err(Unreadable::because(reason, detail).to(reply));
+            }
+        }
+    }
+    Ok((calls, reply))
+}
+
+fn read_message<'a>(place: &Place<'a, '_>, json: Json<'a>, frame: Frame<'a>) -> Result<Vec<Call<'a>>, Unreadable> {
+    let (id, method, params) = match Message::read(json)? {
+        Message::Request { id, method, params } => (Some(id), method, params),
+        Message::Notification { method, params } => (None, method, params),
         Message::Response => {
             Mirrors::of(place)?.absent()?;
-            if version == Some(MIRRORING_REVISION) {
+            if frame.is_stateless() {
                 let detail = "`mcp-protocol-version`: this revision has no responses of a client";
                 return Err(Unreadable::because(Reason::McpHeaderMismatch, detail));
             }
-            return Ok(vec![Call::plain("mcp:respond", Resource::Server)]);
+            return Ok(vec![frame.plain("mcp:respond")]);
         }
     };
     let reply = id.clone().map_or(Reply::None, Reply::One);
-    read_method(place, method, params, version, known)
-        .map(|calls| calls.into_iter().map(|call| Call { id: id.clone(), ..call }).collect())
+    let kind = if id.is_some() { Kind::Request } else { Kind::Notification };
+    let params = params.unwrap_or(Json::Object(Vec::new()));
+    let trace = params.get("_meta").and_then(|meta| meta.get(META_TRACEPARENT)?.as_str());
+    let trace = trace.and_then(TraceParent::parse);
+    read_method(place, method, kind, params, frame)
+        .map(|calls| calls.into_iter().map(|call| Call { id: id.clone(), trace, ..call }).collect())
         .map_err(|unreadable| unreadable.to(reply))
 }
 
@@ -186,81 +222,114 @@ fn malformed(detail: &'static str) -> Unreadable {
 }
 
 /// A stream of the changes of resources is one call, and a subscription to each of them another: whoever may not
-/// subscribe to a resource by itself may not do it inside this method either. All have to be permitted.
+/// subscribe to a resource by itself may not do it inside this method either. So it is with tasks. All have to be
+/// permitted.
 fn read_method<'a>(
     place: &Place<'a, '_>,
     method: Cow<'a, str>,
-    params: Option<Json<'a>>,
-    version: Option<&str>,
-    known: &'static [&'static str],
+    kind: Kind,
+    params: Json<'a>,
+    frame: Frame<'a>,
 ) -> Result<Vec<Call<'a>>, Unreadable> {
-    let action = *known.iter().find(|known| **known == method).ok_or(Reason::ProtocolMethodUnknown)?;
-    if version == Some(MIRRORING_REVISION) && GONE.contains(&action) {
-        return Err(Unreadable::because(Reason::ProtocolMethodUnknown, "`method`: gone in this revision"));
-    }
-    let params = params.unwrap_or(Json::Object(Vec::new()));
+    // 404 says in 2026-07-28 that there is no such method, and before that the session is over.
+    let unknown = if frame.is_stateless() { Reason::McpMethodNotFound } else { Reason::ProtocolMethodUnknown };
+    let known = sent(&method, kind, frame.version).map_err(|detail| Unreadable::because(unknown, detail))?;
     refuse_lookalikes(&params, PARAMS, false)
         .map_err(|reason| Unreadable::because(reason, "`params`: a member looks like another one"))?;
-    let text = |name: &str, detail: &'static str| match params.get(name) {
-        None => Ok(None),
-        Some(Json::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(malformed(detail)),
-    };
-    // Beside other methods they mean nothing to a server, so policies must not see them there.
-    let (named, located) = (NAMED.contains(&action), LOCATED.contains(&action));
-    let name = if named { text("name", "`params.name`: expected a text")? } else { None };
-    let uri = if located { text("uri", "`params.uri`: expected a text")? } else { None };
     Mirrors::of(place)?.check(&Mirrored {
-        action,
-        name: name.as_deref(),
-        uri: uri.as_deref(),
+        action: &method,
+        known,
+        is_request: kind == Kind::Request,
+        params: &params,
         arguments: params.get("arguments"),
         meta_version: meta_version(&params)?,
-        version,
+        version: frame.version,
     })?;
-
-    if named != name.is_some() {
-        return Err(malformed("`params.name`: missing"));
-    }
-    if located && !uri.as_deref().is_some_and(uri::is_plain) {
-        return Err(malformed("`params.uri`: expected a URI in its one spelling"));
-    }
-    let facts = |name, uri| ProtocolFacts::Mcp { protocol_version: version.map(str::to_owned), name, uri };
-    if action != "tools/call" {
-        let (name, uri) = if action == "completion/complete" { completed(&params)? } else { (name, uri) };
-        let call = |action: &'static str, name, uri| Call {
-            method: Some(Cow::Borrowed(action)),
-            facts: facts(name, uri),
-            ..Call::plain(action, Resource::Server)
-        };
-        let mut calls = vec![call(action, name, uri)];
-        if action == LISTEN {
-            let uris = subscriptions(&params, place.limits.batch_messages)?;
-            calls.extend(uris.into_iter().map(|uri| call(SUBSCRIBE, None, Some(uri))));
+    let Some(known) = known else {
+        let facts = frame.facts(None, None);
+        return Ok(vec![Call { method: Some(method), facts, ..Call::plain(UNKNOWN, Resource::Server) }]);
+    };
+    let (name, uri) = match known.about.map(|member| (member, params.get(member))) {
+        None => (None, None),
+        Some(("name", Some(Json::String(name)))) => (Some(name.clone()), None),
+        Some(("uri", Some(Json::String(uri)))) if uri::is_plain(uri) => (None, Some(uri.clone())),
+        Some(("uri", Some(Json::String(_)))) => {
+            return Err(malformed("`params.uri`: expected a URI in its one spelling"));
         }
-        return Ok(calls);
+        Some(("taskId", Some(Json::String(_)))) => (None, None),
+        Some(("name", _)) => return Err(malformed("`params.name`: expected a text")),
+        Some(("uri", _)) => return Err(malformed("`params.uri`: expected a text")),
+        Some(_) => return Err(malformed("`params.taskId`: expected a text")),
+    };
+    let call = |action: &'static str, name, uri| Call {
+        method: Some(Cow::Borrowed(action)),
+        facts: frame.facts(name, uri),
+        ..Call::plain(action, Resource::Server)
+    };
+    match known.name {
+        TOOL_CALL => Ok(vec![tool_call(place, name.unwrap_or_default(), params, frame)?]),
+        LISTEN => {
+            let mut calls = vec![call(LISTEN, None, None)];
+            let (uris, tasks) = subscriptions(&params, place.limits.batch_messages)?;
+            calls.extend(uris.into_iter().map(|uri| call(SUBSCRIBE, None, Some(uri))));
+            calls.extend((0..tasks).map(|_| call(GET_TASK, None, None)));
+            Ok(calls)
+        }
+        "completion/complete" => {
+            let (name, uri) = completed(&params)?;
+            Ok(vec![call(known.name, name, uri)])
+        }
+        INITIALIZE => {
+            let session = frame.session.map(Cow::Borrowed);
+            let protocol_version = proposed(params, frame.version)?;
+            let facts = ProtocolFacts::Mcp { protocol_version, session, name: None, uri: None };
+            Ok(vec![Call { facts, ..call(INITIALIZE, None, None) }])
+        }
+        _ => Ok(vec![call(known.name, name, uri)]),
     }
-    let round = round(&params, version)?;
+}
+
+fn tool_call<'a>(
+    place: &Place<'a, '_>,
+    tool: Cow<'a, str>,
+    params: Json<'a>,
+    frame: Frame<'a>,
+) -> Result<Call<'a>, Unreadable> {
+    let round = round(&params, frame)?;
     let arguments = match take(params, "arguments") {
         None => Json::Object(Vec::new()),
         Some(arguments @ Json::Object(_)) => arguments,
         Some(_) => return Err(malformed("`params.arguments`: expected an object")),
     };
-    let tool = name.unwrap_or_default();
-    Ok(vec![Call {
-        action: Cow::Owned(format!("{}/{tool}", place.target.name)),
-        resource: Resource::Tool(tool.clone()),
-        method: Some(Cow::Borrowed(action)),
+    Ok(Call {
+        method: Some(Cow::Borrowed(TOOL_CALL)),
         arguments: Some(arguments),
-        facts: facts(Some(tool), uri),
-        id: None,
+        facts: frame.facts(Some(tool.clone()), None),
         round,
-    }])
+        ..Call::plain(format!("{}/{tool}", place.target.name), Resource::Tool(tool))
+    })
+}
+
+/// The revision that a client would like to speak in its session. One that is not published yet is for the server to
+/// talk down; what a header says besides has to be the same.
+fn proposed<'a>(params: Json<'a>, version: Option<&'a str>) -> Result<Option<Cow<'a, str>>, Unreadable> {
+    match (take(params, "protocolVersion"), version) {
+        (None, version) => Ok(version.map(Cow::Borrowed)),
+        (Some(Json::String(proposed)), _) if !is_version(&proposed) => {
+            Err(malformed("`params.protocolVersion`: expected the name of a revision"))
+        }
+        (Some(Json::String(proposed)), Some(version)) if proposed != version => Err(Unreadable::because(
+            Reason::McpHeaderMismatch,
+            "`params.protocolVersion`: not the version of the header",
+        )),
+        (Some(Json::String(proposed)), _) => Ok(Some(proposed)),
+        (Some(_), _) => Err(malformed("`params.protocolVersion`: expected a text")),
+    }
 }
 
 /// What the client says of multi-round-trip requests; before they were there, nothing.
-fn round<'a>(params: &Json<'a>, version: Option<&str>) -> Result<Round<'a>, Unreadable> {
-    if version != Some(MIRRORING_REVISION) {
+fn round<'a>(params: &Json<'a>, frame: Frame<'_>) -> Result<Round<'a>, Unreadable> {
+    if !frame.is_stateless() {
         return Ok(Round::default());
     }
     let responses = match params.get("inputResponses") {
@@ -299,68 +368,63 @@ fn completed<'a>(params: &Json<'a>) -> Result<NameAndUri<'a>, Unreadable> {
 
 type NameAndUri<'a> = (Option<Cow<'a, str>>, Option<Cow<'a, str>>);
 
-/// The resources whose changes a stream is to tell.
-fn subscriptions<'a>(params: &Json<'a>, most: usize) -> Result<Vec<Cow<'a, str>>, Unreadable> {
-    let Some(filter) = params.get("notifications") else { return Ok(Vec::new()) };
+/// The resources whose changes a stream is to tell, and the number of tasks.
+fn subscriptions<'a>(params: &Json<'a>, most: usize) -> Result<(Vec<Cow<'a, str>>, usize), Unreadable> {
+    let Some(filter) = params.get("notifications") else { return Ok((Vec::new(), 0)) };
     if filter.members().is_none() {
         return Err(malformed("`params.notifications`: expected an object"));
     }
     refuse_lookalikes(filter, FILTER, false)
         .map_err(|reason| Unreadable::because(reason, "`params.notifications`: a member looks like another one"))?;
-    let items = match filter.get("resourceSubscriptions") {
-        None => return Ok(Vec::new()),
-        Some(Json::Array(items)) if items.len() <= most => items,
-        Some(Json::Array(_)) => {
-            return Err(malformed("`params.notifications.resourceSubscriptions`: more than `batch_messages`"));
-        }
-        Some(_) => return Err(malformed("`params.notifications.resourceSubscriptions`: expected a list")),
+    let items = |name: &str, detail: &'static str| match filter.get(name) {
+        None => Ok(&[][..]),
+        Some(Json::Array(items)) => Ok(items.as_slice()),
+        Some(_) => Err(malformed(detail)),
     };
+    let uris = items("resourceSubscriptions", "`params.notifications.resourceSubscriptions`: expected a list")?;
+    let tasks = items("taskIds", "`params.notifications.taskIds`: expected a list")?;
+    if uris.len() + tasks.len() > most {
+        return Err(malformed("`params.notifications`: more resources and tasks than `batch_messages`"));
+    }
+    if tasks.iter().any(|task| task.as_str().is_none()) {
+        return Err(malformed("`params.notifications.taskIds`: expected texts"));
+    }
     let uri = |item: &Json<'a>| match item {
         Json::String(uri) if uri::is_plain(uri) => Ok(uri.clone()),
         _ => Err(malformed("`params.notifications.resourceSubscriptions`: expected URIs in their one spelling")),
     };
-    items.iter().map(uri).collect()
+    Ok((uris.iter().map(uri).collect::<Result<_, _>>()?, tasks.len()))
 }
 
 /// The member of a method's parameters that `mcp-name` mirrors.
 #[must_use]
 pub fn mirrored_member(method: &str) -> Option<&'static str> {
-    match method {
-        "tools/call" | "prompts/get" => Some("name"),
-        "resources/read" => Some("uri"),
-        _ => None,
-    }
+    methods::named(method)?.about
+}
+
+/// Whether no revision knows this method, so that `mcp-name` may mirror any text of its parameters.
+#[must_use]
+pub fn is_unknown(method: &str) -> bool {
+    methods::named(method).is_none()
 }
 
 /// `params._meta["io.modelcontextprotocol/protocolVersion"]`
 fn meta_version<'p>(params: &'p Json<'_>) -> Result<Option<&'p str>, Unreadable> {
-    match params.get("_meta") {
-        None => Ok(None),
-        Some(meta @ Json::Object(_)) => match meta.get(META_VERSION) {
-            None => Ok(None),
-            Some(version) => {
-                version.as_str().map(Some).ok_or_else(|| malformed("`params._meta`: the version is no text"))
-            }
-        },
-        Some(_) => Err(malformed("`params._meta`: expected an object")),
+    let Some(meta) = params.get("_meta") else { return Ok(None) };
+    if meta.members().is_none() {
+        return Err(malformed("`params._meta`: expected an object"));
     }
+    refuse_lookalikes(meta, &[META_VERSION, META_CAPABILITIES], false)
+        .map_err(|reason| Unreadable::because(reason, "`params._meta`: a member looks like another one"))?;
+    let version = meta.get(META_VERSION);
+    version
+        .map(|version| version.as_str().ok_or_else(|| malformed("`params._meta`: the version is no text")))
+        .transpose()
 }
 
 fn take<'a>(object: Json<'a>, name: &str) -> Option<Json<'a>> {
     match object {
         Json::Object(members) => members.into_iter().find(|(key, _)| key == name).map(|(_, value)| value),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_gone_was_there() {
-        for method in GONE {
-            assert!(REQUESTS.contains(method) || NOTIFICATIONS.contains(method), "{method}");
-        }
     }
 }

@@ -121,7 +121,9 @@ const fn supplied(attribute: Attribute, is_opaque: bool) -> (&'static str, bool)
         Attribute::Local => ("{hour: Long, minute: Long, weekday: Long}", true),
         Attribute::Request => ("{host: String, id?: String, method: String, path: String}", !is_opaque),
         Attribute::Body => ("{bytes: Long, sha256: String}", false),
-        Attribute::Mcp => ("{method: String, name?: String, protocol_version?: String, uri?: String}", false),
+        Attribute::Mcp => {
+            ("{method: String, name?: String, protocol_version?: String, session?: String, uri?: String}", false)
+        }
         Attribute::A2a => ("{context?: String, method: String, task?: String}", false),
         Attribute::User => ("User", false),
         Attribute::Delegation => ("{actor: String, agents: Set<String>, depth: Long, unbroken: Bool}", false),
@@ -204,8 +206,9 @@ pub fn build(
         pairs.push(("body", record([("bytes", bytes.into()), ("sha256", text(&hex::encode(sha256)))])));
     }
     match &call.facts {
-        ProtocolFacts::Mcp { protocol_version, name, uri } if needs.has(Attribute::Mcp) => {
-            let mut members = vec![("method", text(call.method.as_deref().unwrap_or_default()))];
+        ProtocolFacts::Mcp { protocol_version, session, name, uri } if needs.has(Attribute::Mcp) => {
+            let mut members = vec![("method", text(call.method.as_deref().unwrap_or(&call.action)))];
+            members.extend(session.as_deref().map(|session| ("session", text(session))));
             members.extend(protocol_version.as_deref().map(|version| ("protocol_version", text(version))));
             members.extend(name.as_deref().map(|name| ("name", text(name))));
             members.extend(uri.as_deref().map(|uri| ("uri", text(uri))));

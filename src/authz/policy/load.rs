@@ -262,11 +262,16 @@ fn check_target(target: &Target) -> Result<(), String> {
         return Err("`sni` has to be a lower-case host name".into());
     }
     let is_path = |path: &String| path.starts_with('/') && http::canonical_path(path).as_deref() == Ok(path);
-    if !target.message_paths.iter().all(is_path) {
-        return Err("`message_paths` have to be paths as requests have them: no query, no dot segments".into());
+    for (key, paths) in [("message_paths", &target.message_paths), ("stream_paths", &target.stream_paths)] {
+        if !paths.iter().all(is_path) {
+            return Err(format!("`{key}` have to be paths as requests have them: no query, no dot segments"));
+        }
     }
     if !target.message_paths.is_empty() && !matches!(protocol, Protocol::Mcp | Protocol::A2a) {
         return Err("`message_paths` are for targets that speak mcp or a2a".into());
+    }
+    if !target.stream_paths.is_empty() && protocol != Protocol::Mcp {
+        return Err("`stream_paths` are for targets that speak mcp".into());
     }
     if target.denial.is_some() && !matches!(protocol, Protocol::Mcp | Protocol::A2a) {
         return Err("`denial` is for targets that speak mcp or a2a".into());

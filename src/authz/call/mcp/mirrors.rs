@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use base64::Engine;
 
-use super::{MIRRORING_REVISION, mirrored_member};
+use super::methods::{Method, STATELESS};
 use crate::authz::call::json::Json;
 use crate::authz::call::{Place, Unreadable};
 use crate::authz::reason::Reason;
@@ -27,8 +27,10 @@ pub struct Mirrors<'a> {
 /// What the body says.
 pub struct Mirrored<'v> {
     pub action: &'v str,
-    pub name: Option<&'v str>,
-    pub uri: Option<&'v str>,
+    /// `None` for a method that no revision knows.
+    pub known: Option<&'static Method>,
+    pub is_request: bool,
+    pub params: &'v Json<'v>,
     pub arguments: Option<&'v Json<'v>>,
     pub meta_version: Option<&'v str>,
     /// Of the header.
@@ -64,36 +66,38 @@ impl<'a> Mirrors<'a> {
         }
     }
 
-    /// Header and body must say the same, whatever the revision. From 2026-07-28 on method, name and version must
-    /// be said in both, and before it nothing says what an `mcp-param-*` is: it is refused.
+    /// Header and body must say the same, whatever the revision. From 2026-07-28 on a request says method, name and
+    /// version in both (a notification need not), and before it nothing says what an `mcp-param-*` is: it is refused.
+    ///
+    /// `mcp-name` is required of the methods that the transport names. The tasks extension asks its clients for it too
+    /// (SEP-2663), and not all of them know. Beside a method that no revision knows it may be any text of its parameters.
     ///
     /// An `mcp-param-*` is held against the argument of its own name, without regard to case. A tool may mirror an
     /// argument under another name, or one further down; that is refused, for which one it is cannot be known from
     /// the message. Nor can it be known that a tool asks for a header that is missing.
     ///
     /// # Errors
-    /// [`Reason::McpHeaderMismatch`]
+    /// [`Reason::McpHeaderMismatch`]; [`Reason::ProtocolParamsMalformed`] if the body lacks the version.
     pub fn check(&self, body: &Mirrored<'_>) -> Result<(), Unreadable> {
-        let mirroring = body.version == Some(MIRRORING_REVISION);
+        let mirroring = body.version == Some(STATELESS);
         match self.method {
             Some(method) if method == body.action => {}
-            None if !mirroring => {}
+            None if !(mirroring && body.is_request) => {}
             _ => return Err(mismatch("`mcp-method`: not the method of the body")),
         }
-        let body_name = match mirrored_member(body.action) {
-            Some("name") => body.name,
-            Some("uri") => body.uri,
-            _ => None,
-        };
         match self.name {
-            Some(name) if decode_sentinel(name).is_ok_and(|name| Some(&*name) == body_name) => {}
-            None if !mirroring || body_name.is_none() => {}
-            _ => return Err(mismatch("`mcp-name`: not the name or URI of the body")),
+            Some(name) if decode_sentinel(name).is_ok_and(|name| body.may_be_called(&name)) => {}
+            None if !(mirroring && body.has_to_be_called()) => {}
+            _ => return Err(mismatch("`mcp-name`: not the name, URI or task of the body")),
         }
         match body.meta_version {
             Some(meta) if Some(meta) == body.version => {}
-            None if !mirroring || body.action.starts_with("notifications/") => {}
-            _ => return Err(mismatch("`params._meta`: not the version of the header")),
+            None if !(mirroring && body.is_request) => {}
+            Some(_) => return Err(mismatch("`params._meta`: not the version of the header")),
+            None => {
+                let detail = "`params._meta`: the version is missing";
+                return Err(Unreadable::because(Reason::ProtocolParamsMalformed, detail));
+            }
         }
         let agrees = |(name, value): &(&str, &str)| {
             let argument = body.arguments.and_then(|arguments| argument(arguments, name));
@@ -104,6 +108,22 @@ impl<'a> Mirrors<'a> {
         } else {
             Err(mismatch("`mcp-param-*`: not the argument of that name"))
         }
+    }
+}
+
+impl Mirrored<'_> {
+    fn may_be_called(&self, name: &str) -> bool {
+        let is_it = |value: &Json<'_>| value.as_str() == Some(name);
+        match self.known {
+            Some(method) => method.about.and_then(|member| self.params.get(member)).is_some_and(is_it),
+            None => self.params.members().unwrap_or_default().iter().any(|(_, value)| is_it(value)),
+        }
+    }
+
+    fn has_to_be_called(&self) -> bool {
+        let member = self.known.and_then(|method| method.about).filter(|member| *member != "taskId");
+        // One that the body lacks as well is refused for that.
+        member.and_then(|member| self.params.get(member)).is_some_and(|value| value.as_str().is_some())
     }
 }
 
@@ -136,10 +156,11 @@ pub fn says(argument: &Json<'_>, value: &str) -> bool {
 /// `=?base64?…?=` carries a text that is no plain header value; its markers are case-sensitive.
 ///
 /// # Errors
-/// [`Reason::McpHeaderMismatch`] if what it carries is no base64, or no UTF-8.
+/// [`Reason::McpHeaderMismatch`] if what it carries is no base64, or no UTF-8, or a value without it is no plain one.
 pub fn decode_sentinel(value: &str) -> Result<Cow<'_, str>, Reason> {
     let Some(encoded) = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
-        return Ok(Cow::Borrowed(value));
+        let is_plain = value.bytes().all(|b| matches!(b, b'\t' | 0x20..=0x7e));
+        return if is_plain { Ok(Cow::Borrowed(value)) } else { Err(Reason::McpHeaderMismatch) };
     };
     let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|_| Reason::McpHeaderMismatch)?;
     String::from_utf8(bytes).map(Cow::Owned).map_err(|_| Reason::McpHeaderMismatch)

@@ -16,6 +16,20 @@ pub const MISTAKES: &[Mistake] = &[
         message: "targets.toml: target `crm-status`: `message_paths` are for targets that speak mcp or a2a",
     },
     Mistake {
+        name: "a path of streams that no request has",
+        edit: |edit| {
+            edit.replace("targets.toml", "message_paths = [\"/mcp\"]", "stream_paths = [\"/sse?x\"]");
+        },
+        message: "targets.toml: target `crm`: `stream_paths` have to be paths as requests have them: no query, no dot segments",
+    },
+    Mistake {
+        name: "paths of streams for an agent",
+        edit: |edit| {
+            edit.replace("targets.toml", "name = \"researcher\"", "name = \"researcher\"\nstream_paths = [\"/x\"]")
+        },
+        message: "targets.toml: target `researcher`: `stream_paths` are for targets that speak mcp",
+    },
+    Mistake {
         name: "an origin with a path",
         edit: |edit| edit.replace("targets.toml", "\"https://crm.example.org\"", "\"https://crm.example.org/mcp\""),
         message: "targets.toml:14: `https://crm.example.org/mcp` is no origin such as `https://crm.example.org`: in lower case, without path and usual port",
@@ -33,7 +47,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "an unknown key of a target",
         edit: |edit| edit.replace("targets.toml", "classification = \"internal\"", "clasification = \"internal\""),
-        message: "targets.toml:25: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `tokens`, `chain`, `audiences`, `step_up_url`, `resource_metadata`, `origins`, `message_paths`, `match`",
+        message: "targets.toml:25: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `tokens`, `chain`, `audiences`, `step_up_url`, `resource_metadata`, `origins`, `message_paths`, `stream_paths`, `match`",
     },
     Mistake {
         name: "an unknown protocol",
