@@ -100,7 +100,7 @@ class Settings:
     tokens: str = ""  # what Palisade's configuration says of tokens, as TOML
     issuer: str | None = None  # who issues tokens for the CRM, as it tells its clients
     websockets: bool = False  # True: the CRM's Envoy lets upgrades through to the check
-    # Another program in the place of the server "crm" or "researcher": its command, to which `--socket` and `--journal` are added.
+    # Another program in the place of "crm" or "researcher": its command, to which `--socket` and `--journal` are added.
     programs: Mapping[str, Sequence[str | Path]] = field(default_factory=dict)
 
 

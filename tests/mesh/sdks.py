@@ -119,6 +119,16 @@ def _tools(name: str, shared: str) -> tuple[str, str]:
     return schema, json.dumps({"server": name, "tools": [{"name": tool} for tool in TOOLS]})
 
 
+_EVERYTHING = """\
+@id("everything") @reason("Whoever is not forbidden it")
+permit (principal in Namespace::"example.org/agents", action in Action::"mcp", resource);
+"""
+_FORBID = """\
+@id("{name}") @reason("To see what its client makes of it")
+forbid (principal == Agent::"{agent}", action in Action::"{action}", resource);
+"""
+
+
 def write_bundle(folder: Path, denied: set[str]) -> Path:
     """Everybody may do everything, but for one action each."""
     policies = folder / "policies"
@@ -137,13 +147,11 @@ def write_bundle(folder: Path, denied: set[str]) -> Path:
             (folder / f"{name}.cedarschema").write_text(schema)
             (folder / f"{name}.tools.json").write_text(registry)
     (folder / "targets.toml").write_text("\n".join(targets))
-    permit = '@id("everything") @reason("Whoever is not forbidden it")\npermit (principal in Namespace::"example.org/agents", action in Action::"mcp", resource);\n'
-    forbids = "".join(
-        f'@id("{without(action)}") @reason("To see what its client makes of it")\nforbid (principal == Agent::"{agents({action})[without(action)]}",'
-        f' action in Action::"{action}", resource);\n'
-        for action in sorted(denied)
-    )
-    (policies / "sdks.cedar").write_text(permit + forbids)
+    texts = [_EVERYTHING]
+    for action in sorted(denied):
+        name = without(action)
+        texts.append(_FORBID.format(name=name, agent=agents({action})[name], action=action))
+    (policies / "sdks.cedar").write_text("".join(texts))
     return folder
 
 
