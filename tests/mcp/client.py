@@ -28,7 +28,6 @@ class Session:
         self.events: list[dict[str, Any]] = []
         self._changed = asyncio.Condition()
         self._close = asyncio.Event()
-        self._http: httpx2.AsyncClient | None = None
         self.calls: dict[str, asyncio.Task[Any]] = {}
         self.unlisten = asyncio.Event()
 

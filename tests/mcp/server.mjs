@@ -180,6 +180,7 @@ const server = createServer(async (request, response) => {
         method: request.method,
         path: pathname,
         decision: request.headers["x-palisade-decision-id"],
+        revision: request.headers["mcp-protocol-version"],
         last_event: request.headers["last-event-id"],
     })
     const [, sdk, endpoint] = /^\/(ts1|ts2)\/(?:.*\/)?(mcp|sse|messages)$/.exec(pathname) ?? []

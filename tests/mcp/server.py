@@ -227,6 +227,7 @@ class NoteRequests:
                 method=scope["method"],
                 path=scope["path"],
                 decision=headers.get("x-palisade-decision-id"),
+                revision=headers.get("mcp-protocol-version"),
                 last_event=headers.get("last-event-id"),
             )
         await self._app(scope, receive, send)

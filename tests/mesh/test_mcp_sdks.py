@@ -7,6 +7,7 @@ for that call, learns the decision, and goes on: the next call of the same sessi
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator
 
@@ -95,6 +96,25 @@ def test_each_denied_method_of_a_session(world: World, client: str, server: str,
         said = refused(lambda: session.do(call.do, **call.facts))
         assert denied(world, session.answer(call.method), call.action) in said
     goes_on(session, call.action)
+
+
+@pytest.mark.parametrize("server", ["ts1", "py"])
+@pytest.mark.parametrize("revision", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
+@decidedly
+def test_revisions_with_sessions(world: World, server: str, revision: str) -> None:
+    """The clients above agree on the newest of these; one knows how to speak the others alone."""
+    session = world.session("ts2", without("tools/call"), sdks.url(server), mode=revision)
+    session.open()
+    for call in EVERYWHERE:
+        session.mark()
+        if call.action == "tools/call":
+            said = refused(functools.partial(session.do, call.do, **call.facts))
+            assert denied(world, session.answer(call.method), call.action) in said
+        else:
+            assert call.answer in json.dumps(session.do(call.do, **call.facts))
+            permitted(world, session.answer(call.method), call.action)
+            request = world.request(session.answer(call.method)["decision"])
+            assert request and request["revision"] == revision
 
 
 @pytest.mark.parametrize(("client", "server"), SESSION_PAIRS)
