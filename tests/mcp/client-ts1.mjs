@@ -35,6 +35,8 @@ export async function connect({ url, transport: kind, fetch, asked, seen, failed
 
 export const call = (client, params, options) => client.callTool(params, undefined, options)
 
+export const request = (client, method, options) => client.request({ method, params: {} }, types.EmptyResultSchema, options)
+
 export const tasks = {
     task_call: ({ name, arguments: given }, { client }) =>
         client.request({ method: "tools/call", params: { name, arguments: given ?? {} } }, types.CreateTaskResultSchema, {

@@ -1,5 +1,5 @@
 // What is particular about the SDK 2.x as a client: with and without sessions, and no tasks.
-import { Client, SSEClientTransport, StreamableHTTPClientTransport } from "@modelcontextprotocol/client"
+import { Client, fromJsonSchema, SSEClientTransport, StreamableHTTPClientTransport } from "@modelcontextprotocol/client"
 
 // `mode` may be a revision with sessions instead, the only one that the client is to know.
 export async function connect({ url, transport: kind, mode, fetch, asked, seen, failed, TIMEOUT }) {
@@ -18,5 +18,8 @@ export async function connect({ url, transport: kind, mode, fetch, asked, seen, 
 }
 
 export const call = (client, params, options) => client.callTool(params, options)
+
+const anything = fromJsonSchema({ type: "object" })
+export const request = (client, method, options) => client.request({ method, params: {} }, anything, options)
 
 export const tasks = {}

@@ -11,7 +11,7 @@ import { createInterface } from "node:readline"
 import { Agent, fetch } from "undici"
 
 const sdk = process.argv[2]
-const { connect, call, tasks } = await import(`./client-${sdk}.mjs`)
+const { connect, call, request, tasks } = await import(`./client-${sdk}.mjs`)
 
 const TIMEOUT = { timeout: 20_000, resetTimeoutOnProgress: true } // milliseconds; whoever waits for this process gives up later
 const sessions = new Map()
@@ -97,6 +97,8 @@ const commands = {
     send_progress: ({ token }, { client }) =>
         client.notification({ method: "notifications/progress", params: { progressToken: token, progress: 1 } }),
     roots_changed: (_, { client }) => client.sendRootsListChanged(),
+    // Any method at all.
+    request: ({ method }, { client }) => request(client, method, TIMEOUT),
     async listen({ filter }, session) {
         session.subscription = await session.client.listen(filter, TIMEOUT)
     },

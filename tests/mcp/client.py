@@ -206,6 +206,8 @@ async def obey(command: dict[str, Any]) -> Any:
             return await client.send_progress_notification(token, 1)
         case {"do": "roots_changed"}:
             return await client.send_roots_list_changed()
+        case {"do": "request", "method": method}:
+            return await client.session.send_request(types.Request[Any, str](method=method, params=None), types.EmptyResult)
         case {"do": "listen", "filter": filter}:
             return await session.listen(filter)
         case {"do": "unlisten"}:

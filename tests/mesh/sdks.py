@@ -109,14 +109,14 @@ path_prefix = "{at}"
 """
 
 
-def _tools(name: str, shared: str) -> tuple[str, str]:
+def _tools(name: str, tools: Mapping[str, str], shared: str) -> tuple[str, str]:
     """Schema and registry of a target's tools."""
     schema = "\n".join(
         f'action "{name}/{tool}" in ["tools/call"] appliesTo {{\n  principal: [Agent],\n  resource: [Tool],\n'
         f"  context: {{\n  input: {{ {arguments} }},\n{shared}  }},\n}};"
-        for tool, arguments in TOOLS.items()
+        for tool, arguments in tools.items()
     )
-    return schema, json.dumps({"server": name, "tools": [{"name": tool} for tool in TOOLS]})
+    return schema, json.dumps({"server": name, "tools": [{"name": tool} for tool in tools]})
 
 
 _EVERYTHING = """\
@@ -143,7 +143,9 @@ def write_bundle(folder: Path, denied: set[str]) -> Path:
         for profile in reversed(PROFILES):
             name = target(server, profile)
             targets.append(_target(server, profile))
-            schema, registry = _tools(name, found[1])
+            # One tool will do to see the other forms of a denial.
+            tools = TOOLS if profile == PROFILES[0] else {"echo": TOOLS["echo"]}
+            schema, registry = _tools(name, tools, found[1])
             (folder / f"{name}.cedarschema").write_text(schema)
             (folder / f"{name}.tools.json").write_text(registry)
     (folder / "targets.toml").write_text("\n".join(targets))

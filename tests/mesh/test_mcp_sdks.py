@@ -19,6 +19,8 @@ from sdks import FREE, Refused, World, decidedly, without
 
 from demo.processes import wait_until
 
+# A client, and with or without sessions.
+MODES = [("ts1", "legacy"), ("ts2", "legacy"), ("ts2", "auto"), ("py", "legacy"), ("py", "auto")]
 SESSION_PAIRS = [(client, server) for client in ("ts1", "ts2", "py") for server in ("ts1", "py")]
 
 
@@ -115,6 +117,26 @@ def test_revisions_with_sessions(world: World, server: str, revision: str) -> No
             permitted(world, session.answer(call.method), call.action)
             request = world.request(session.answer(call.method)["decision"])
             assert request and request["revision"] == revision
+
+
+@pytest.mark.parametrize(("client", "mode"), MODES)
+@decidedly
+def test_what_no_policy_was_asked_about(world: World, client: str, mode: str) -> None:
+    """A method that no revision has, and a tool that nobody registered: the session goes on as after any other denial."""
+    unknown = "mcp:unknown"  # an action of its own, if the schema has it; else refused before any policy
+    session = world.session(client, without(unknown) if unknown in sdks.actions() else FREE, sdks.url("py"), mode=mode)
+    session.open()
+    for method, do, facts in (
+        ("palisade/nothing", "request", {"method": "palisade/nothing"}),
+        ("tools/call", "call", {"name": "drop_tables"}),
+    ):
+        said = refused(functools.partial(session.do, do, **facts))
+        answer = session.answer(method)
+        assert answer["status"] == 403
+        assert answer["decision"] in said
+        assert world.record(answer["decision"])["verdict"] == "DENIAL"
+        assert not world.request(answer["decision"])
+        goes_on(session, method)
 
 
 @pytest.mark.parametrize(("client", "server"), SESSION_PAIRS)
@@ -371,11 +393,10 @@ RAISED = {
     "ts2": ("SdkHttpError", "ProtocolError"),
     "py": ("MCPError", "MCPError"),
 }
-FORMS = [("ts1", "legacy"), ("ts2", "legacy"), ("ts2", "auto"), ("py", "legacy"), ("py", "auto")]
 
 
 @pytest.mark.parametrize("profile", sdks.PROFILES)
-@pytest.mark.parametrize(("client", "mode"), FORMS)
+@pytest.mark.parametrize(("client", "mode"), MODES)
 @decidedly
 def test_forms_of_a_denial(world: World, client: str, mode: str, profile: str) -> None:
     """The table of docs/mcp-clients.md."""
@@ -419,6 +440,24 @@ def test_what_has_no_answer_is_denied_by_status(world: World, client: str, profi
     else:
         refused(told.result)
     goes_on(session, action)
+
+
+def test_sessions_outlive_palisade(world: World) -> None:
+    """Nobody decides, so nothing passes; when somebody does again, the same sessions go on."""
+    sessions = [world.session(client, FREE, sdks.url("py"), mode=mode) for client, mode in MODES]
+    for session in sessions:
+        session.open()
+        session.mark()
+    world.mesh.stop_palisade()
+    try:
+        for session in sessions:
+            refused(functools.partial(session.do, "list_prompts"))
+            assert session.answer("prompts/list")["status"] == 503
+    finally:
+        world.mesh.start_palisade()
+    for session in sessions:
+        goes_on(session, "prompts/list")
+    world.close()
 
 
 # -------------------------------------------------------------------------------------------------------------- all of it
