@@ -8,7 +8,7 @@ DEMO = env --block-signal=INT $(PYTHON) -m demo.run --base-port $(BASE_PORT) $(i
 CASES ?= 10000000
 SEED ?= 1
 
-.PHONY: help run test laws mesh-test tour release debug venv idp spire prerequisites clean
+.PHONY: help run test laws mesh-test tour release debug venv idp mcp spire prerequisites clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -20,18 +20,18 @@ run: venv release ## build, start the demo mesh, show the tour, stay up until Ct
 tour: venv release ## the same, but stop after the tour
 	@$(DEMO) --tour-only
 
-test: idp spire venv debug ## everything that has to pass: Rust tests, then the mesh tests with real Envoy
+test: idp mcp spire venv debug ## everything that has to pass: Rust tests, then the mesh tests with real Envoy
 	cargo test --locked
 	@$(PYTHON) -m pytest tests/mesh
 
 laws: ## the engine against Cedar's own authorizer, for long (CASES=10000000 SEED=1)
 	LAWS_CASES=$(CASES) LAWS_SEED=$(SEED) cargo test --locked --release --test decisions laws::worlds::the_engine -- --nocapture
 
-mesh-test: idp spire venv debug ## the mesh tests alone (ARGS="-k reload -x")
+mesh-test: idp mcp spire venv debug ## the mesh tests alone (ARGS="-k reload -x")
 	@$(PYTHON) -m pytest tests/mesh $(ARGS)
 
 # All of them before anything is built or downloaded.
-release debug venv idp spire: prerequisites
+release debug venv idp mcp spire: prerequisites
 
 prerequisites:
 	@demo/require.sh cargo cc python3
@@ -48,8 +48,11 @@ venv: ## .venv with Envoy and the SDKs
 idp: ## the packages of the tests' identity provider, in tests/idp
 	@tests/idp/install.sh
 
+mcp: ## the official MCP SDKs for TypeScript, in tests/mcp
+	@tests/mcp/install.sh
+
 spire: ## SPIRE for the tests, in .tools/spire (needs Go)
 	@tests/spire/install.sh
 
 clean: ## remove everything that was built
-	rm -rf target .venv tests/idp/node_modules .tools/spire
+	rm -rf target .venv tests/idp/node_modules tests/mcp/node_modules .tools/spire

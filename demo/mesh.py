@@ -100,6 +100,8 @@ class Settings:
     tokens: str = ""  # what Palisade's configuration says of tokens, as TOML
     issuer: str | None = None  # who issues tokens for the CRM, as it tells its clients
     websockets: bool = False  # True: the CRM's Envoy lets upgrades through to the check
+    # Another program in the place of "crm" or "researcher": its command, to which `--socket` and `--journal` are added.
+    programs: Mapping[str, Sequence[str | Path]] = field(default_factory=dict)
 
 
 class Mesh:
@@ -135,15 +137,9 @@ class Mesh:
         for name, spiffe_id in {**self.settings.agents, **SERVERS}.items():
             self._certificates[name] = self.ca.issue(name, spiffe_id)
         self._spawn_python("otlp", "otlp_sink", "--port", self.ports.otlp, "--spans", self.path("spans.jsonl"))
-        self._spawn_python(
-            "crm", "crm_server",
-            "--socket", self.path("crm.sock"), "--database", self.path("crm.db"), "--journal", self.path("crm.jsonl"),
-            *(["--issuer", self.settings.issuer] if self.settings.issuer else []),
-        )  # fmt: skip
-        self._spawn_python(
-            "researcher", "researcher_agent",
-            "--socket", self.path("researcher.sock"), "--journal", self.path("researcher.jsonl"),
-        )  # fmt: skip
+        issuer = ["--issuer", self.settings.issuer] if self.settings.issuer else []
+        self._spawn_server("crm", "crm_server", "--database", self.path("crm.db"), *issuer)
+        self._spawn_server("researcher", "researcher_agent")
         if self.settings.start_palisade:
             self.start_palisade(wait=False)
         self._spawn_envoy("tools-envoy", self._render_tools())
@@ -257,6 +253,11 @@ class Mesh:
 
     def _spawn_python(self, name: str, module: str, *arguments: object) -> None:
         self._spawn(name, sys.executable, "-m", f"demo.{module}", *arguments)
+
+    def _spawn_server(self, name: str, module: str, *arguments: object) -> None:
+        demo = [sys.executable, "-m", f"demo.{module}", *arguments]
+        command = self.settings.programs.get(name, demo)
+        self._spawn(name, *command, "--socket", self.path(f"{name}.sock"), "--journal", self.path(f"{name}.jsonl"))
 
     def spawn_envoy(self, name: str, config: str, admin: int) -> None:
         """Start one more Envoy, and wait until it is ready."""

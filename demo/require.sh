@@ -17,7 +17,7 @@ for program; do
             [ "${version#* }" = 1 ] || fail "python3 is ${version% *}: 3.11 or newer is needed"
             ;;
         node)
-            [ "$found" ] || fail "node is missing: install Node.js 22 or newer, with npm (for the tests' identity provider)"
+            [ "$found" ] || fail "node is missing: install Node.js 22 or newer, with npm (for the tests' identity provider and MCP SDKs)"
             version=$(node --version 2>/dev/null) || fail "node does not work here"
             # What the provider uses and older ones lack; the last releases of 20 have it too.
             node -e 'if (!require("crypto").hash || !URL.parse) process.exit(1)' 2>/dev/null ||

@@ -312,9 +312,11 @@ fn json_rpc_error(id: &str, message: &str, denial: &Denial, wire: &Wire, decisio
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }
 
+/// Revision 2026-07-28 requires `resultType`, and official clients take a result without it for a broken one; before it,
+/// results may have members that nobody knows.
 fn tool_error(id: &str, message: &str, code: &str, decision_id: &str) -> String {
     let text = format!("{message} ({code}, decision {decision_id})");
-    let result = json!({"content": [{"type": "text", "text": text}], "isError": true});
+    let result = json!({"resultType": "complete", "content": [{"type": "text", "text": text}], "isError": true});
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
 }
 

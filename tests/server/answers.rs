@@ -151,6 +151,7 @@ fn a_target_may_answer_within_the_protocol() {
     // HTTP 200 for the agent, and still a denial for Envoy.
     assert_eq!(answer.response.status.as_ref().unwrap().code, 7);
     assert_eq!(answer.json()["result"]["isError"], true);
+    assert_eq!(answer.json()["result"]["resultType"], "complete");
     assert_eq!(app.record(&answer.decision_id)["verdict"], "DENIAL");
     // Whoever could not be identified gets no tool's answer.
     let nobody = Ask { principal: String::new(), ..Ask::forbidden() };
