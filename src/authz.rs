@@ -33,6 +33,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use call::http::canonical_path;
+use call::json_rpc::Reply;
 use call::{Call, ProtocolFacts, Reading, Resource, Unreadable};
 use decision::{Decision, Denial, Evaluation, Permit, Verdict};
 use facts::Facts;
@@ -48,7 +49,7 @@ use reason::{Challenge, Reason};
 use request::{HttpRequest, OWN_HEADERS, Request};
 use seal::Seal;
 use step_up::Sealer;
-use target::{ChainUse, Target, TokenUse};
+use target::{ChainUse, Protocol, Target, TokenUse};
 use token::challenge;
 use token::dpop::Expected;
 use token::holder::{Certificate, Peer};
@@ -141,6 +142,11 @@ fn read_known<'a>(
     // The target is looked up first so that even a denial for identity is written in its protocol's words.
     let found = bundle.find_target(request);
     known.target = found.ok().flatten().map(|(target, _)| target.clone());
+    let is_mcp = known.target.as_deref().is_some_and(|target| target.protocol == Protocol::Mcp);
+    if is_mcp && request.http.as_ref().is_some_and(|http| http.method != "POST") {
+        // A stream, or the end of a session: there is no message to answer.
+        known.reply = Reply::Http;
+    }
     let agent = match identity::identify(request, source, &settings.trust_domains) {
         Identity::Verified(agent) => agent,
         Identity::Absent => return Err(Reason::IdentityAbsent.into()),
@@ -174,7 +180,9 @@ fn read_known<'a>(
     }
     let reading = call::read(request, target, &settings.limits).map_err(|unreadable| {
         let Unreadable { reason, detail, reply, requested } = unreadable;
-        known.reply = reply;
+        if reply != Reply::None {
+            known.reply = reply;
+        }
         Denial { detail: detail.map(Cow::into_owned), requested, ..reason.into() }
     })?;
     let sealer = Sealer { seal: &settings.seal, agent: caller.agent.clone(), target, now };

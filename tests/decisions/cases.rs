@@ -106,6 +106,9 @@ struct Expect {
     /// The denial is a tool result, not an error.
     #[serde(default)]
     tool_error: bool,
+    /// The denial is a problem document, and no JSON-RPC.
+    #[serde(default)]
+    problem: bool,
     /// Policies that failed, in order.
     failed: Option<Vec<String>>,
 }
@@ -415,6 +418,11 @@ fn check_body(findings: &mut Findings, expect: &Expect, decision: &Decision, ans
             &format!("the caller is told `{message}`: {text}"),
             said.iter().any(|said| said.as_str().is_some_and(|said| said.starts_with(message.as_str()))),
         );
+    }
+    if expect.problem {
+        findings.same("status of the problem", &json["status"].as_i64(), &Some(i64::from(status)));
+        findings.same("code of the problem", &json["code"].as_str(), &decision.reason().map(Reason::code));
+        findings.holds("a problem is no JSON-RPC", json["jsonrpc"].is_null());
     }
     let is_tool_error = one["result"]["isError"] == Value::Bool(true);
     findings.same("a tool result", &is_tool_error, &expect.tool_error);

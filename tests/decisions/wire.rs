@@ -292,3 +292,37 @@ fn members_that_mean_nothing_to_a_method_are_no_facts() {
         assert_eq!(facts(method), (None, false), "{method}");
     }
 }
+
+/// A reader that knows nothing of MCP finds the methods and tools that were permitted, in their order.
+#[test]
+fn a_plain_reader_finds_the_same_messages() {
+    let mut bundles = support::Bundles::default();
+    let mut found = 0;
+    crate::cases::for_each(|name, bundle, identity, now, request| {
+        let facts = support::facts(now, Some(request));
+        let active = bundles.of(bundle);
+        let decision = palisade::authz::authorize(active, &support::settings(), identity, request, &facts);
+        let is_mcp = decision.target.as_ref().is_some_and(|target| target.protocol.as_str() == "mcp");
+        let posted = request.http.as_ref().filter(|http| is_mcp && http.method == "POST");
+        let (Some(http), None) = (posted, decision.reason()) else { return };
+        let body: serde_json::Value = serde_json::from_slice(http.body.bytes().unwrap()).unwrap();
+        let messages = body.as_array().map_or(std::slice::from_ref(&body), Vec::as_slice);
+        let tool = |message: &serde_json::Value| message["params"]["name"].as_str().map(str::to_owned);
+        let plain: Vec<_> = messages
+            .iter()
+            .map(|message| {
+                let method = message["method"].as_str().map(str::to_owned);
+                (tool(message).filter(|_| method.as_deref() == Some("tools/call")), method)
+            })
+            .collect();
+        let mut decided: Vec<_> =
+            decision.evaluations.iter().map(|call| (call.tool.clone(), call.method.clone())).collect();
+        if plain[0].1.as_deref() == Some("subscriptions/listen") {
+            // What the stream is about are calls of their own.
+            decided.truncate(1);
+        }
+        assert_eq!(plain, decided, "{name}");
+        found += messages.len();
+    });
+    assert!(found > 100, "{found}");
+}

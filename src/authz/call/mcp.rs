@@ -82,9 +82,7 @@ impl<'a> Frame<'a> {
 /// # Errors
 /// [`Unreadable`], addressed to the message's id where there is one.
 pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
-    let is_message = place.http.method == "POST";
-    let read = if is_message { read_post(place, path) } else { read_other(place, path) };
-    read.map_err(|unreadable| if is_message { unreadable } else { unreadable.to(Reply::Http) })
+    if place.http.method == "POST" { read_post(place, path) } else { read_other(place, path) }
 }
 
 /// Every action of this protocol but those of the tools.
