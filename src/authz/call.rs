@@ -4,6 +4,7 @@
 //! that cannot be read without doubt is [`Unreadable`], with the reason; there is no "unknown" call.
 
 pub mod a2a;
+pub mod content;
 pub mod grpc;
 pub mod http;
 pub mod json;
@@ -19,6 +20,7 @@ use super::reason::Reason;
 use super::request::{HttpRequest, Request};
 use super::step_up::Round;
 use super::target::{Protocol, Target};
+use content::Content;
 use json::Json;
 use json_rpc::Reply;
 
@@ -83,12 +85,12 @@ pub struct Reading<'a> {
     pub calls: Vec<Call<'a>>,
     /// How an answer has to be addressed.
     pub reply: Reply,
-    /// The whole body, where there is one.
-    pub body: Option<&'a [u8]>,
+    /// The body.
+    pub body: Content<'a>,
     /// Canonical authority, lower case, without port; empty for a TCP check.
     pub host: String,
     /// Canonical path, without query; empty for a TCP check.
-    pub path: Cow<'a, str>,
+    pub path: &'a str,
 }
 
 /// A request that could not be read, and how its refusal has to be addressed.
@@ -128,7 +130,7 @@ impl From<Reason> for Unreadable {
 pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> Result<Reading<'a>, Unreadable> {
     let Some(http) = &request.http else {
         return if target.protocol == Protocol::Opaque {
-            Ok(Reading::of(Call::plain("opaque:connect", Resource::Server), None, String::new(), Cow::Borrowed("")))
+            Ok(Reading::of(Call::plain("opaque:connect", Resource::Server), String::new(), ""))
         } else {
             Err(Reason::CheckNotHttp.into())
         };
@@ -136,20 +138,22 @@ pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> R
     if target.protocol == Protocol::Opaque {
         // Nothing is read, so nothing is vouched for: host and path are as sent.
         let call = Call::plain("opaque:connect", Resource::Server);
-        return Ok(Reading::of(call, None, http.host.clone().into_owned(), Cow::Borrowed(&http.path)));
+        return Ok(Reading::of(call, http.host.clone().into_owned(), &http.path));
     }
     http.check_hygiene(limits)?;
     let host = http::canonical_host(&http.host).ok_or(Reason::HostMalformed)?;
     let path = http::canonical_path(&http.path)?;
-    let body = body(http, target, limits)?;
-    let place = Place { http, body, limits, target };
+    let body = Content::of(http, limits);
+    let is_metadata = target.has_metadata_at(path);
+    let whole = if target.protocol.has_messages() && !is_metadata { body.whole()? } else { None };
+    let place = Place { http, body: whole, limits, target };
     let (calls, reply) = match target.protocol {
-        _ if target.has_metadata_at(&path) => (vec![http::read_metadata(http, path.clone())?], Reply::Http),
-        Protocol::Mcp if !target.takes_messages_at(&path) => return Err(Reason::PathUnexpected.into()),
+        _ if is_metadata => (vec![http::read_metadata(http, &body, path)?], Reply::Http),
+        Protocol::Mcp if !target.takes_messages_at(path) => return Err(Reason::PathUnexpected.into()),
         Protocol::Mcp => mcp::read(&place)?,
-        Protocol::A2a => a2a::read(&place, &path)?,
-        Protocol::Http => (vec![http::read(&http.method, path.clone())?], Reply::Http),
-        Protocol::Grpc => (vec![grpc::read(http, path.clone())?], Reply::Http),
+        Protocol::A2a => a2a::read(&place, path)?,
+        Protocol::Http => (vec![http::read(&http.method, path)?], Reply::Http),
+        Protocol::Grpc => (vec![grpc::read(http, path)?], Reply::Http),
         Protocol::Opaque => return Err(Reason::InternalError.into()),
     };
     Ok(Reading { calls, reply, body, host, path })
@@ -171,7 +175,7 @@ pub fn actions(protocol: Protocol) -> impl Iterator<Item = &'static str> {
 pub struct Place<'a, 'c> {
     /// The HTTP request.
     pub http: &'a HttpRequest<'a>,
-    /// Its whole body.
+    /// Its whole body, where the protocol has its messages in it.
     pub body: Option<&'a [u8]>,
     /// Limits.
     pub limits: &'c Limits,
@@ -180,8 +184,9 @@ pub struct Place<'a, 'c> {
 }
 
 impl<'a> Reading<'a> {
-    fn of(call: Call<'a>, body: Option<&'a [u8]>, host: String, path: Cow<'a, str>) -> Self {
-        Self { calls: vec![call], reply: Reply::Http, body, host, path }
+    /// What nobody looks into has no body either.
+    fn of(call: Call<'a>, host: String, path: &'a str) -> Self {
+        Self { calls: vec![call], reply: Reply::Http, body: Content::default(), host, path }
     }
 }
 
@@ -198,14 +203,5 @@ impl<'a> Call<'a> {
             id: None,
             round: Round::default(),
         }
-    }
-}
-
-/// The body as the protocol needs it. HTTP and gRPC policies decide on method and path: a body that the
-/// proxy did not buffer is absent there, but one that it cut or that is compressed is still unreadable.
-fn body<'a>(http: &'a HttpRequest<'a>, target: &Target, limits: &Limits) -> Result<Option<&'a [u8]>, Reason> {
-    match http.whole_body(limits) {
-        Err(Reason::BodyMissing) if matches!(target.protocol, Protocol::Http | Protocol::Grpc) => Ok(None),
-        outcome => outcome,
     }
 }
