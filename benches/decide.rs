@@ -49,12 +49,8 @@ fn main() {
         tokens: Arc::default(),
         seal: Seal::default(),
     };
-    let facts = Facts {
-        now: "2026-03-04T10:15:00Z".parse().expect("a time"),
-        zone: TimeZone::UTC,
-        body_sha256: Some([0; 32]),
-        tokens: Tokens::Absent,
-    };
+    let facts =
+        Facts { now: "2026-03-04T10:15:00Z".parse().expect("a time"), zone: TimeZone::UTC, tokens: Tokens::Absent };
     let decide = |request: &Request| authorize(&active, &settings, IdentitySource::SourcePrincipal, request, &facts);
 
     let call = tools_call("support-bot", "query_customers", r#"{"segment":"startup","limit":20}"#);

@@ -118,7 +118,6 @@ fn decide(verifier: &Verifier, rules: &Arc<Rules>, calls: [(&str, &Request<'stat
             let facts = Facts {
                 now: Timestamp::from_second(NOW).expect("a time"),
                 zone: TimeZone::UTC,
-                body_sha256: Some([0; 32]),
                 tokens: verifier.of(call, NOW),
             };
             authorize(&active, &settings, IdentitySource::SourcePrincipal, call, &facts)

@@ -113,6 +113,7 @@ pub fn authorize(
         Ok(((caller, server, reading), sealer)) => {
             let parts = Parts { request, reading: &reading, caller: &caller, server, facts, rules: &settings.tokens };
             let (verdict, evaluations) = decide_all(bundle, &parts, &sealer);
+            known.body_sha256 = reading.body.digest_if_asked();
             (known.evaluations, known.reply) = (evaluations, reading.reply);
             let passes = known.target.as_deref().is_some_and(|target| target.chain == ChainUse::Pass);
             let has_chains = settings.tokens.chain_headers().next().is_some();
@@ -213,7 +214,7 @@ fn prove(target: Option<&Target>, settings: &Settings, tokens: &Tokens, peer: &P
     if target.tokens == TokenUse::Require && proved.speaks().is_none() {
         // Whoever has no token yet learns from the metadata where to get one (RFC 9728).
         let path = peer.expected.http.and_then(|http| canonical_path(&http.path).ok());
-        if !path.is_some_and(|path| target.has_metadata_at(&path)) {
+        if !path.is_some_and(|path| target.has_metadata_at(path)) {
             return Err(Reason::TokenAbsent.into());
         }
     }

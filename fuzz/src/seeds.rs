@@ -35,7 +35,7 @@ const A2A: &[&str] = &[
     "GET /.well-known/agent-card.json\n",
 ];
 const HTTP: &[&str] = &[
-    "GET /status/%61?x=%2e%2e\naccept: */*\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\n",
+    "GET /status/%20?x=%2e%2e\naccept: */*\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\n",
     "PUT /a/b/\ncontent-length: 2\n\n{}",
     "POST /a\nupgrade: websocket\nx-original-url: /admin\ncontent-encoding: gzip\n\nx",
 ];
@@ -44,6 +44,12 @@ const XFCC: &[&str] = &[
     "By=spiffe://e/w;URI=spiffe://e/admin,By=spiffe://e/w;Hash=ab;Subject=\"CN=a,O=\\\"b;c\";URI=spiffe://example.org/ns/agents/sa/coder;DNS=a;DNS=b",
     "By=spiffe://e/w;URI=\"spiffe://e/a\"",
     "By=spiffe://e/w;URI=-",
+];
+
+const NUMBERS: &[&str] = &[
+    "[0.30000000000000004,1.10,-0.0,1E+2,100e-2,1e-7,9007199254740991,-9007199254740991,1.7976931348623157e308]",
+    "[9007199254740992.0,2.2250738585072014e-308,123456789.12345678,52.520006599999995,1e23,5e-324]",
+    r#"{"constructor":"a","prototype":{"__proto":"\ud83d\ude00\u00e4\/\b"},"a":[[1,2],[3]],"b":[{"c":true},{"c":false}]}"#,
 ];
 
 const PRESENTED: &[&str] = &[
@@ -83,6 +89,7 @@ pub fn write() {
         "http_path",
         &[
             "/a/%61%20b?x=1#f",
+            "/a/%20b%3F:@c?x=1",
             "/.well-known/agent-card.json",
             "API.example.org:8443",
             "[::1]:80",
@@ -104,6 +111,9 @@ pub fn write() {
         if let Some((_, body)) = text.split_once("\n\n") {
             put("json", at, body.as_bytes());
         }
+    }
+    for (at, text) in NUMBERS.iter().enumerate() {
+        put("json", 100 + at, text.as_bytes());
     }
     for (at, request) in requests().iter().enumerate() {
         put("check_request", at, &check(request).encode_to_vec());

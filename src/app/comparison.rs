@@ -19,7 +19,6 @@ use jiff::tz::TimeZone;
 use super::{STACK_BYTES, priority};
 use crate::authz::comparison::{self, Asked, Difference};
 use crate::authz::decision::Decision;
-use crate::authz::digest::sha256;
 use crate::authz::facts::Facts;
 use crate::authz::identity::IdentitySource;
 use crate::authz::record::MAX_POLICIES;
@@ -137,8 +136,7 @@ fn compare(settings: &Settings, zone: &TimeZone, decided: &Decided) -> Result<()
     let Ok(request) = request::decode(&decided.message) else {
         return Err(Difference::unasked(0, "no longer readable"));
     };
-    let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
-    let facts = Facts { now: decided.now, zone: zone.clone(), body_sha256, tokens: decided.tokens.clone() };
+    let facts = Facts { now: decided.now, zone: zone.clone(), tokens: decided.tokens.clone() };
     let asked = Asked { bundle, settings, source: decided.identity, request: &request, facts: &facts };
     comparison::check(reference, &asked, &decided.decision)
 }
@@ -336,8 +334,7 @@ mod tests {
             }),
         };
         let message = Bytes::from(check.encode_to_vec());
-        let facts =
-            Facts { now: Timestamp::UNIX_EPOCH, zone: TimeZone::UTC, body_sha256: None, tokens: Tokens::Absent };
+        let facts = Facts { now: Timestamp::UNIX_EPOCH, zone: TimeZone::UTC, tokens: Tokens::Absent };
         let request = request::decode(&message).unwrap();
         let decision = authorize(&bundle.active, settings, IdentitySource::default(), &request, &facts);
         Decided { decision, bundle: bundle.clone(), message: message.clone(), ..decided(0) }

@@ -237,7 +237,6 @@ impl Pipeline {
         let (decision, summary) = match request {
             Err(reason) => (Decision::deny(reason), RequestSummary::default()),
             Ok(request) => {
-                let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
                 let settings = &self.parts.settings;
                 let tokens = if snapshot.active.rests_on_tokens(settings, check.identity, &request) {
                     let tokens = self.parts.tokens.of(&request, known.now.as_second());
@@ -245,11 +244,12 @@ impl Pipeline {
                 } else {
                     Tokens::Absent
                 };
-                let facts = Facts { now: known.now, zone: self.parts.zone.clone(), body_sha256, tokens };
+                let facts = Facts { now: known.now, zone: self.parts.zone.clone(), tokens };
                 let decision = authorize(&snapshot.active, &self.parts.settings, check.identity, &request, &facts);
                 self.compare(check, snapshot, &known, &facts.tokens, &decision);
                 let decision = Decision { tokens: facts.tokens.verified(), ..self.use_up(decision, known.now) };
-                (decision, RequestSummary::of(&request, facts.body_sha256))
+                let summary = RequestSummary::of(&request, &decision);
+                (decision, summary)
             }
         };
         let took = check.arrived.elapsed();

@@ -4,6 +4,7 @@
 //! that cannot be read without doubt is [`Unreadable`], with the reason; there is no "unknown" call.
 
 pub mod a2a;
+pub mod content;
 pub mod grpc;
 pub mod http;
 pub mod json;
@@ -20,6 +21,7 @@ use super::request::{HttpRequest, Request};
 use super::step_up::Round;
 use super::target::{Protocol, Target};
 use super::traceparent::TraceParent;
+use content::Content;
 use json::Json;
 use json_rpc::Reply;
 
@@ -93,12 +95,12 @@ pub struct Reading<'a> {
     pub calls: Vec<Call<'a>>,
     /// How an answer has to be addressed.
     pub reply: Reply,
-    /// The whole body, where there is one.
-    pub body: Option<&'a [u8]>,
+    /// The body.
+    pub body: Content<'a>,
     /// Canonical authority, lower case, without port; empty for a TCP check.
     pub host: String,
     /// Canonical path, without query; empty for a TCP check.
-    pub path: Cow<'a, str>,
+    pub path: &'a str,
 }
 
 /// A request that could not be read, and how its refusal has to be addressed.
@@ -145,14 +147,16 @@ pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> R
     http.check_hygiene(limits)?;
     let host = http::canonical_host(&http.host).ok_or(Reason::HostMalformed)?;
     let path = http::canonical_path(&http.path)?;
-    let body = body(http, target, limits)?;
-    let place = Place { http, body, limits, target };
+    let body = Content::of(http, limits);
+    let is_metadata = target.has_metadata_at(path);
+    let whole = if target.protocol.has_messages() && !is_metadata { body.whole()? } else { None };
+    let place = Place { http, body: whole, limits, target };
     let (calls, reply) = match target.protocol {
-        _ if target.has_metadata_at(&path) => (vec![http::read_metadata(http, path.clone())?], Reply::Http),
-        Protocol::Mcp => mcp::read(&place, &path)?,
-        Protocol::A2a => a2a::read(&place, &path)?,
-        Protocol::Http => (vec![http::read(&http.method, path.clone())?], Reply::Http),
-        Protocol::Grpc => (vec![grpc::read(http, path.clone())?], Reply::Http),
+        _ if is_metadata => (vec![http::read_metadata(http, &body, path)?], Reply::Http),
+        Protocol::Mcp => mcp::read(&place, path)?,
+        Protocol::A2a => a2a::read(&place, path)?,
+        Protocol::Http => (vec![http::read(&http.method, path)?], Reply::Http),
+        Protocol::Grpc => (vec![grpc::read(http, path)?], Reply::Http),
         Protocol::Opaque => return Err(Reason::InternalError.into()),
     };
     Ok(Reading { calls, reply, body, host, path })
@@ -166,7 +170,7 @@ fn read_connection<'a>(request: &'a Request<'a>) -> Result<Reading<'a>, Unreadab
     let http = request.http.as_ref();
     let host = http.map_or_else(String::new, |http| http.host.clone().into_owned());
     let path = http.map_or("", |http| &http.path);
-    Ok(Reading { calls: vec![call], reply: Reply::Http, body: None, host, path: Cow::Borrowed(path) })
+    Ok(Reading { calls: vec![call], reply: Reply::Http, body: Content::default(), host, path })
 }
 
 /// Every action that a call to a target of this protocol can turn out to be, tools apart.
@@ -185,7 +189,7 @@ pub fn actions(protocol: Protocol) -> impl Iterator<Item = &'static str> {
 pub struct Place<'a, 'c> {
     /// The HTTP request.
     pub http: &'a HttpRequest<'a>,
-    /// Its whole body.
+    /// Its whole body, where the protocol has its messages in it.
     pub body: Option<&'a [u8]>,
     /// Limits.
     pub limits: &'c Limits,
@@ -207,14 +211,5 @@ impl<'a> Call<'a> {
             round: Round::default(),
             trace: None,
         }
-    }
-}
-
-/// The body as the protocol needs it. HTTP and gRPC policies decide on method and path: a body that the
-/// proxy did not buffer is absent there, but one that it cut or that is compressed is still unreadable.
-fn body<'a>(http: &'a HttpRequest<'a>, target: &Target, limits: &Limits) -> Result<Option<&'a [u8]>, Reason> {
-    match http.whole_body(limits) {
-        Err(Reason::BodyMissing) if matches!(target.protocol, Protocol::Http | Protocol::Grpc) => Ok(None),
-        outcome => outcome,
     }
 }

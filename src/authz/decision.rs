@@ -31,6 +31,8 @@ pub struct Decision {
     pub tokens: Vec<Believed>,
     /// The target, where one matched.
     pub target: Option<Arc<Target>>,
+    /// SHA-256 of the body, if a policy read it.
+    pub body_sha256: Option<[u8; 32]>,
     /// One entry per call that reached the policies.
     pub evaluations: Vec<Evaluation>,
     /// How the answer is addressed.
@@ -145,6 +147,7 @@ impl Decision {
             behalf: None,
             tokens: Vec::new(),
             target: None,
+            body_sha256: None,
             evaluations: Vec::new(),
             reply: Reply::None,
             possession: None,

@@ -13,8 +13,6 @@ pub struct Facts {
     pub now: Timestamp,
     /// The zone of `context.local`.
     pub zone: TimeZone,
-    /// SHA-256 of the body, where there is a body.
-    pub body_sha256: Option<[u8; 32]>,
     /// What became of the tokens of the request.
     pub tokens: Tokens,
 }

@@ -177,16 +177,30 @@ reasons! {
     BodyNotRaw: "body_not_raw", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the body could not be read exactly";
 
     // --- JSON and JSON-RPC ------------------------------------------------------------------------
-    /// The body is no JSON text of RFC 8259: syntax, BOM, trailing data, invalid UTF-8, lone surrogates.
+    /// The body is no JSON text of RFC 8259.
     JsonMalformed: "json_malformed", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body is not valid JSON";
+    /// JSON behind a byte order mark, which some parsers skip.
+    JsonBom: "json_bom", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body begins with a byte order mark";
+    /// JSON that is not UTF-8 throughout: other encodings, overlong forms.
+    JsonEncoding: "json_encoding", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body is not UTF-8";
+    /// Half of a character in a JSON string, which parsers drop, replace or keep.
+    JsonSurrogate: "json_surrogate", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body holds half of a character";
+    /// Something follows the JSON text.
+    JsonTrailingData: "json_trailing_data", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body is not one JSON text";
+    /// JSON nested deeper than the configured limit.
+    JsonTooDeep: "json_too_deep", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body is nested too deeply";
+    /// JSON with more values than the configured limit.
+    JsonTooManyValues: "json_too_many_values", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body holds too many values";
     /// A JSON object names one member twice.
     JsonDuplicateKey: "json_duplicate_key", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body is ambiguous JSON";
-    /// A member name that some parsers take for another one (case, look-alike letters, control characters).
+    /// A member name that some parsers take for another one (case, look-alike letters, control characters, the prototype of
+    /// a JavaScript object).
     JsonKeyLookalike: "json_key_lookalike", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body is ambiguous JSON";
-    /// JSON nested deeper, or with more values, than the configured limits.
-    JsonTooComplex: "json_too_complex", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body is too complex";
-    /// A number outside what every parser reads alike.
+    /// A number larger than what every parser reads as it is written.
     JsonNumberRange: "json_number_range", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body holds a number out of range";
+    /// A number that parsers with floating point and those without read as two: with digits that get lost, too close to zero,
+    /// or `-0`.
+    JsonNumberForm: "json_number_form", Caller, 400, PERMISSION_DENIED, PARSE_ERROR, "the body holds a number of no exact form";
     /// Valid JSON, but no JSON-RPC 2.0 message.
     JsonRpcMalformed: "json_rpc_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the body is not a valid JSON-RPC message";
     /// A JSON-RPC batch where the target (or the MCP revision) does not allow one.

@@ -1,11 +1,12 @@
 //! The record of one decision, as a value: what is kept of it, with nothing secret in it.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::decision::Decision;
+use super::digest::sha256;
 use super::plain::{MAX_NAME_BYTES, MAX_PATH_BYTES, bounded, plain_host, plain_path};
 use super::request::{Connection, Request};
 
@@ -58,7 +59,7 @@ pub struct RequestSummary {
     pub path: String,
     /// Length of the body.
     pub body_bytes: u64,
-    /// SHA-256 of the body, where there is one.
+    /// SHA-256 of the body, if it was looked at: by a protocol that has its messages in it, or by a policy.
     pub body_sha256: Option<[u8; 32]>,
     /// Of a connection without HTTP, the address and port to which it goes.
     pub destination: Option<SocketAddr>,
@@ -67,21 +68,24 @@ pub struct RequestSummary {
 }
 
 impl RequestSummary {
-    /// Summarises a request.
+    /// Summarises a request, and what was decided about it. The body of a message is also kept by its digest if it could not be
+    /// read; nobody's body costs nothing.
     #[must_use]
-    pub fn of(request: &Request<'_>, body_sha256: Option<[u8; 32]>) -> Self {
+    pub fn of(request: &Request<'_>, decision: &Decision) -> Self {
         let Some(http) = &request.http else {
             let Connection { destination, sni } = &request.connection;
             let sni = bounded(plain_host(sni.as_deref().unwrap_or_default()), MAX_NAME_BYTES);
             return Self { destination: *destination, sni, ..Self::default() };
         };
+        let is_message = decision.target.as_ref().is_some_and(|target| target.protocol.has_messages());
+        let message = || http.body.bytes().filter(|body| is_message && !body.is_empty());
         Self {
             id: bounded(http.headers.single("x-request-id").ok().flatten().unwrap_or_default(), MAX_NAME_BYTES),
             method: bounded(&http.method, MAX_NAME_BYTES),
             host: bounded(plain_host(&http.host), MAX_NAME_BYTES),
             path: bounded(plain_path(&http.path), MAX_PATH_BYTES),
             body_bytes: http.body.bytes().map_or(0, <[u8]>::len) as u64,
-            body_sha256,
+            body_sha256: decision.body_sha256.or_else(|| message().map(sha256)),
             ..Self::default()
         }
     }
@@ -90,12 +94,13 @@ impl RequestSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authz::reason::Reason;
     use crate::authz::request::HttpRequest;
 
     fn summary(host: &str, path: &str) -> (String, String) {
         let http = HttpRequest { host: host.into(), path: path.into(), ..HttpRequest::default() };
         let request = Request { http: Some(http), ..Request::default() };
-        let RequestSummary { host, path, .. } = RequestSummary::of(&request, None);
+        let RequestSummary { host, path, .. } = RequestSummary::of(&request, &Decision::deny(Reason::InternalError));
         (host, path)
     }
 

@@ -1,8 +1,8 @@
 //! What Envoy reported about one request, not yet interpreted. It borrows from the bytes of the check where
 //! it can: a request is read once and what is kept of it is copied into its record.
 
+use core::net::{IpAddr, SocketAddr};
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
 
 use super::call::http::canonical_host;
 use super::limits::Limits;
@@ -268,19 +268,38 @@ impl HttpRequest<'_> {
             return Err(Reason::UpgradeRefused);
         }
         // RFC 9112, section 6.3: of a length and a transfer coding, servers take one or the other.
-        let two_lengths = self.headers.contains("content-length") && self.headers.contains("transfer-encoding");
+        let coding = self.headers.single("transfer-encoding").map_err(|Duplicate| Reason::HeaderDuplicate)?;
+        let two_lengths = coding.is_some() && self.headers.contains("content-length");
         if two_lengths || self.headers.iter().any(|(name, value)| name == "connection" && drops_headers(value)) {
             return Err(Reason::HeaderConflict);
         }
-        Ok(())
+        // Who knows no other transfer coding finds another end of the body, and another request behind it (section 6.1).
+        if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case("chunked")) {
+            return Err(Reason::ContentEncodingRefused);
+        }
+        self.content_length().map(|_| ())
     }
 
-    /// The whole body, or why it cannot be had; `None` if there is none. Rule 3 of the design: what was
-    /// not fully seen is not read.
+    fn content_length(&self) -> Result<Option<u64>, Reason> {
+        match self.headers.single("content-length").map_err(|Duplicate| Reason::HeaderDuplicate)? {
+            None => Ok(None),
+            Some(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
+                text.parse().map(Some).map_err(|_| Reason::HeaderMalformed)
+            }
+            Some(_) => Err(Reason::HeaderMalformed),
+        }
+    }
+
+    /// The whole body of at most so many bytes, or why it cannot be had; `None` if there is none. What was not fully seen is not
+    /// read.
+    ///
+    /// A body in a content coding is not unpacked: the unpacker would be a second reader of what the server reads (gzip of
+    /// several members, deflate with and without the header of zlib, bytes behind the end), and its length is none that a
+    /// policy could go by.
     ///
     /// # Errors
-    /// Too large, truncated, compressed, or not the exact bytes.
-    pub fn whole_body(&self, limits: &Limits) -> Result<Option<&[u8]>, Reason> {
+    /// Missing, too large, truncated, compressed, or not the exact bytes.
+    pub fn whole_body(&self, most: usize) -> Result<Option<&[u8]>, Reason> {
         let header = |name| self.headers.single(name).map_err(|Duplicate| Reason::HeaderDuplicate);
         if header("x-envoy-auth-partial-body")?.is_some_and(|partial| partial != "false") {
             return Err(Reason::BodyTruncated);
@@ -292,25 +311,30 @@ impl HttpRequest<'_> {
             Body::Text(text) if text.contains('!') => return Err(Reason::BodyNotRaw),
             Body::Text(text) => Some(text.as_bytes()),
         };
-        let length = match header("content-length")? {
-            None => None,
-            Some(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
-                Some(text.parse::<u64>().map_err(|_| Reason::HeaderMalformed)?)
-            }
-            Some(_) => return Err(Reason::HeaderMalformed),
-        };
+        let length = self.content_length()?;
         let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
-            return if length.unwrap_or(0) == 0 { Ok(None) } else { Err(Reason::BodyMissing) };
+            return if self.is_surely_without_body(length) { Ok(None) } else { Err(Reason::BodyMissing) };
         };
-        if bytes.len() > limits.body_bytes {
+        if bytes.len() > most {
             return Err(Reason::BodyTooLarge);
         }
         if length.is_some_and(|length| length != bytes.len() as u64) {
             return Err(Reason::BodyTruncated);
         }
-        if header("content-encoding")?.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-            return Err(Reason::ContentEncodingRefused);
+        for coding in ["content-encoding", "grpc-encoding"] {
+            if header(coding)?.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+                return Err(Reason::ContentEncodingRefused);
+            }
         }
         Ok(Some(bytes))
+    }
+
+    /// Whether a request of which no body was handed over has none. It may have one that the proxy did not buffer, and in HTTP/2
+    /// no header has to say so: then it depends on whether the method is one that brings a body.
+    fn is_surely_without_body(&self, length: Option<u64>) -> bool {
+        match length {
+            Some(length) => length == 0,
+            None => !matches!(&*self.method, "POST" | "PUT" | "PATCH") && !self.headers.contains("transfer-encoding"),
+        }
     }
 }

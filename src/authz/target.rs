@@ -40,6 +40,12 @@ impl Protocol {
             Self::Opaque => "opaque",
         }
     }
+
+    /// Whether its messages are bodies, so that each is read, whatever policies there are.
+    #[must_use]
+    pub const fn has_messages(self) -> bool {
+        matches!(self, Self::Mcp | Self::A2a)
+    }
 }
 
 /// How denials are written for an MCP target (its SDK clients differ in what they survive).
@@ -287,7 +293,7 @@ pub fn find<'t>(targets: &'t [Arc<Target>], request: &Request<'_>) -> Result<Opt
         let Some(http) = &request.http else { continue };
         let path = canonical_path(&http.path)?;
         // A host has one well-known path for each of its resources, which is not below them (RFC 9728, section 3.1).
-        if segment_prefix(prefix, &path) || target.has_metadata_at(&path) {
+        if segment_prefix(prefix, path) || target.has_metadata_at(path) {
             return Ok(Some(target));
         }
     }

@@ -83,7 +83,7 @@ impl<'r> Redaction<'r> {
         let kept = match name {
             "accept" => value.split(',').all(is_media_range),
             "connection" => !drops_headers(value),
-            "content-encoding" => is_one_of(CODINGS, value),
+            "content-encoding" | "grpc-encoding" => is_one_of(CODINGS, value),
             "content-length" => return self.content_length(value),
             "content-type" => return Some(self.content_type(value)),
             "mcp-method" => self.messages().iter().any(|message| kept_method(message) == Some(value)),
@@ -92,6 +92,7 @@ impl<'r> Redaction<'r> {
             "mcp-session-id" if !mcp::is_session(value) => return Some(ANOTHER.to_owned()),
             "last-event-id" if !mcp::is_event(value) => return Some(format!("{REDACTED}\u{7f}")),
             "traceparent" => is_traceparent(value),
+            "transfer-encoding" => value.eq_ignore_ascii_case("chunked"),
             "upgrade" => is_one_of(UPGRADES, value),
             "x-envoy-auth-partial-body" => matches!(value, "true" | "false"),
             // Behind a waypoint this is the caller's identity; the rest of it is not needed.
@@ -136,6 +137,9 @@ impl<'r> Redaction<'r> {
             return Some(self.marker(value));
         }
         let Ok(length) = value.parse::<usize>() else { return Some(self.marker(value)) };
+        if value == "0" {
+            return Some(value.to_owned());
+        }
         let is_right = length == self.http.body.bytes().map_or(0, <[u8]>::len);
         (!is_right || self.http.headers.contains("transfer-encoding")).then(|| "1".to_owned())
     }

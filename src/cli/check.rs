@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use super::offline::{self, Looked};
 use super::{complain, exit, print, summary};
 use crate::authz::decision::{Decision, Verdict};
-use crate::authz::digest::sha256;
 use crate::authz::facts::Facts;
 use crate::authz::identity::{IdentitySource, xfcc};
 use crate::authz::limits::Limits;
@@ -88,14 +87,13 @@ fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> 
     #[expect(clippy::disallowed_methods, reason = "a command decides as of now unless told otherwise")]
     let now = arguments.now.or(captured.time).map_or_else(|| Timestamp::try_from(std::time::SystemTime::now()), Ok);
     let now = now.map_err(|error| error.to_string())?;
-    let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
     let Looked { tokens, note, unverified } = match &arguments.config {
         Some(config) if active.rests_on_tokens(&settings, identity, &request) => {
             offline::tokens(config, &settings, &request, now, captured.redacted)?
         }
         _ => Looked::default(),
     };
-    let facts = Facts { now, zone, body_sha256, tokens };
+    let facts = Facts { now, zone, tokens };
 
     let decision = authz::authorize(&active, &settings, identity, &request, &facts);
     let Active::Loaded(bundle) = &active else { return Err("no bundle".into()) };

@@ -39,10 +39,16 @@ const SERVER_ONLY: &[Reason] = &[
 const PLACED: &[Reason] = &[
     Reason::IdentityMalformed,
     Reason::JsonMalformed,
+    Reason::JsonBom,
+    Reason::JsonEncoding,
+    Reason::JsonSurrogate,
+    Reason::JsonTrailingData,
+    Reason::JsonTooDeep,
+    Reason::JsonTooManyValues,
     Reason::JsonDuplicateKey,
     Reason::JsonKeyLookalike,
-    Reason::JsonTooComplex,
     Reason::JsonNumberRange,
+    Reason::JsonNumberForm,
     Reason::JsonRpcMalformed,
     Reason::McpHeaderMismatch,
     Reason::ProtocolParamsMalformed,
@@ -258,7 +264,7 @@ fn what_cannot_be_read_cannot_be_read_redacted() {
         let Some(request) = case.request() else { continue };
         let active = bundles.of(case.bundle.as_deref());
         let decide = |request| {
-            let facts = support::facts(case.now.as_deref().unwrap_or(OFFICE), Some(request));
+            let facts = support::facts(case.now.as_deref().unwrap_or(OFFICE));
             authorize(active, &support::settings(), case.identity, request, &facts).reason()
         };
         let Some(before) = decide(&request).filter(|reason| reason.is_unreadable() && !SIZES.contains(reason)) else {
@@ -283,7 +289,7 @@ fn what_is_explained_is_what_was_decided() {
         let (Some(request), active) = (case.request(), bundles.of(case.bundle.as_deref())) else { continue };
         let Active::Loaded(bundle) = active else { continue };
         let settings = support::settings();
-        let facts = support::facts(case.now.as_deref().unwrap_or(OFFICE), Some(&request));
+        let facts = support::facts(case.now.as_deref().unwrap_or(OFFICE));
         let decision = authorize(active, &settings, case.identity, &request, &facts);
         let explained = authz::read(bundle, &settings, case.identity, &request, &facts);
         let same = match (explained, &decision.verdict) {

@@ -34,7 +34,7 @@ impl Held {
     }
 
     fn decide(&self, request: &Request, now: &str, source: IdentitySource) -> Decision {
-        authorize(&self.active, &support::settings(), source, request, &support::facts(now, Some(request)))
+        authorize(&self.active, &support::settings(), source, request, &support::facts(now))
     }
 
     /// Over the entities of each query, and over all of them.
@@ -46,7 +46,7 @@ impl Held {
         decision: &Decision,
     ) -> Result<(), Difference> {
         let (bundle, settings) = (support::loaded(&self.active), support::settings());
-        let facts = support::facts(now, Some(request));
+        let facts = support::facts(now);
         let asked = Asked { bundle, settings: &settings, source, request, facts: &facts };
         comparison::check(&self.whole, &asked, decision)?;
         comparison::check(&self.live, &asked, decision)

@@ -44,7 +44,7 @@ fn tools_call(agent: &str, tool: &str, arguments: &Value) -> Request<'static> {
 }
 
 fn decide(active: &Active, request: &Request) -> Decision {
-    let facts = support::facts(support::OFFICE, Some(request));
+    let facts = support::facts(support::OFFICE);
     authorize(active, &support::settings(), IdentitySource::SourcePrincipal, request, &facts)
 }
 

@@ -26,7 +26,7 @@ use chance::{any_policy, default_request, lab_bundle, moment, numbered, policy, 
 /// Decides a request of one call, and asks Cedar's own authorizer over all policies and entities the same question. `None`
 /// if the request never became a question.
 pub fn both(compared: &Compared, request: &Request, now: &str) -> (Decision, Option<Response>) {
-    let (settings, facts) = (support::settings(), support::facts(now, Some(request)));
+    let (settings, facts) = (support::settings(), support::facts(now));
     let source = IdentitySource::SourcePrincipal;
     let Compared { active, reference } = compared;
     let decision = authorize(active, &settings, source, request, &facts);

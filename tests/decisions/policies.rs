@@ -390,7 +390,7 @@ fn the_deepest_conditions_are_evaluated() {
         let stack = if cfg!(debug_assertions) { 24 } else { 2 } * 1024 * 1024;
         let decide = move || {
             let request = status_request("/status");
-            let (settings, facts) = (support::settings(), support::facts(support::OFFICE, Some(&request)));
+            let (settings, facts) = (support::settings(), support::facts(support::OFFICE));
             authorize(&active, &settings, IdentitySource::SourcePrincipal, &request, &facts)
         };
         let decision = std::thread::Builder::new().stack_size(stack).spawn(decide).unwrap().join().unwrap();

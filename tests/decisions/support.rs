@@ -168,16 +168,10 @@ pub fn settings() -> Settings {
 }
 
 /// The facts of a moment, in UTC.
-pub fn facts(now: &str, request: Option<&Request>) -> Facts {
-    let body = request.and_then(|request| request.http.as_ref()).and_then(|http| match &http.body {
-        Body::Absent => None,
-        Body::Raw(bytes) => Some(palisade::authz::digest::sha256(bytes)),
-        Body::Text(text) => Some(palisade::authz::digest::sha256(text.as_bytes())),
-    });
+pub fn facts(now: &str) -> Facts {
     Facts {
         now: now.parse().unwrap_or_else(|error| panic!("{now}: {error}")),
         zone: TimeZone::UTC,
-        body_sha256: body,
         tokens: Tokens::Absent,
     }
 }
@@ -186,7 +180,7 @@ pub fn facts(now: &str, request: Option<&Request>) -> Facts {
 pub fn decide(active: &Active, source: IdentitySource, now: &str, message: &[u8]) -> (Decision, CheckResponse) {
     let decision = match request::decode(message) {
         Err(reason) => Decision::deny(reason),
-        Ok(request) => authorize(active, &settings(), source, &request, &facts(now, Some(&request))),
+        Ok(request) => authorize(active, &settings(), source, &request, &facts(now)),
     };
     let answer = response::build(&decision, DECISION_ID).message();
     (decision, answer)

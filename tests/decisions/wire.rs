@@ -299,7 +299,7 @@ fn a_plain_reader_finds_the_same_messages() {
     let mut bundles = support::Bundles::default();
     let mut found = 0;
     crate::cases::for_each(|name, bundle, identity, now, request| {
-        let facts = support::facts(now, Some(request));
+        let facts = support::facts(now);
         let active = bundles.of(bundle);
         let decision = palisade::authz::authorize(active, &support::settings(), identity, request, &facts);
         let is_mcp = decision.target.as_ref().is_some_and(|target| target.protocol.as_str() == "mcp");

@@ -94,9 +94,9 @@ def test_a_key_named_twice_by_escapes(mesh: Mesh) -> None:
     ("body", "code"),
     [
         pytest.param(READ[:-1], "json_malformed", id="cut short"),
-        pytest.param(READ + b"x", "json_malformed", id="data behind it"),
-        pytest.param(READ + READ, "json_malformed", id="two messages"),
-        pytest.param(b"\xef\xbb\xbf" + READ, "json_malformed", id="byte order mark"),
+        pytest.param(READ + b"x", "json_trailing_data", id="data behind it"),
+        pytest.param(READ + READ, "json_trailing_data", id="two messages"),
+        pytest.param(b"\xef\xbb\xbf" + READ, "json_bom", id="byte order mark"),
         pytest.param(b"null", "json_rpc_malformed", id="null"),
         pytest.param(b"", "body_missing", id="empty"),
     ],

@@ -95,6 +95,15 @@ fn of_a_session_the_digest_is_on_record() {
 }
 
 #[test]
+fn a_body_that_nobody_reads_is_in_the_record_by_its_length() {
+    let app = App::start();
+    let page = Ask { method: "GET".into(), path: "/status".into(), body: b"hello".to_vec(), ..Ask::permitted() };
+    let record = app.record(&app.check(&page).decision_id);
+    assert_eq!((&record["protocol"], &record["request"]["bodyBytes"]), (&json!("http"), &json!("5")));
+    assert_eq!(record["request"].get("bodySha256"), None);
+}
+
+#[test]
 fn what_is_not_known_is_not_in_the_record() {
     let app = App::start();
     let nobody = app.check(&Ask { principal: String::new(), destination: String::new(), ..Ask::permitted() });

@@ -7,7 +7,7 @@ use palisade::authz::call::uri;
 pub fn run(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(path) = canonical_path(text) {
-        assert_eq!(canonical_path(&path).as_deref(), Ok(&*path));
+        assert_eq!((Some(path), canonical_path(path)), (text.split('?').next(), Ok(path)));
         assert!(path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()));
         let lower = path.to_ascii_lowercase();
         for trap in ["//", "/./", "/../", "\\", ";", "?", "#", "%2e", "%2f", "%5c", "%25", "%00"] {

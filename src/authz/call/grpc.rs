@@ -10,7 +10,7 @@ use crate::authz::request::HttpRequest;
 ///
 /// # Errors
 /// [`Reason::MethodUnsupported`], [`Reason::ContentTypeUnsupported`] or [`Reason::GrpcPathMalformed`].
-pub fn read<'a>(http: &'a HttpRequest<'a>, path: Cow<'a, str>) -> Result<Call<'a>, Reason> {
+pub fn read<'a>(http: &'a HttpRequest<'a>, path: &'a str) -> Result<Call<'a>, Reason> {
     if http.method != "POST" {
         return Err(Reason::MethodUnsupported);
     }
@@ -24,7 +24,10 @@ pub fn read<'a>(http: &'a HttpRequest<'a>, path: Cow<'a, str>) -> Result<Call<'a
     if !is_grpc_path(&http.path) {
         return Err(Reason::GrpcPathMalformed);
     }
-    Ok(Call { method: Some(Cow::Borrowed(&http.path)), ..Call::plain("grpc:invoke", Resource::Endpoint(path)) })
+    Ok(Call {
+        method: Some(Cow::Borrowed(&http.path)),
+        ..Call::plain("grpc:invoke", Resource::Endpoint(Cow::Borrowed(path)))
+    })
 }
 
 fn is_grpc_path(path: &str) -> bool {

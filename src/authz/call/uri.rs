@@ -1,6 +1,6 @@
 //! URIs of resources: policies compare them as texts, so each may have one spelling only.
 
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::Ipv6Addr;
 
 use super::http::{canonical_host, canonical_path};
 
@@ -72,7 +72,7 @@ fn is_expression(text: &str) -> bool {
 }
 
 fn is_path(path: &str) -> bool {
-    canonical_path(path).is_ok_and(|canonical| canonical == path)
+    canonical_path(path) == Ok(path)
 }
 
 fn is_segments(text: &str) -> bool {
@@ -86,16 +86,10 @@ fn is_query(query: &str) -> bool {
         && !query.split('/').any(is_dots)
 }
 
-/// The authority of a special scheme. A last label that looks like a number makes an IPv4 address of the whole, for
-/// which many libraries take one number, fewer than four, octal and hexadecimal ones.
+/// The authority of a special scheme.
 fn is_web_host(authority: &str, usual_port: &str) -> bool {
     let Some((host, port)) = split_port(authority) else { return false };
-    let label = host.rsplit('.').next().unwrap_or_default();
-    let is_number = label.bytes().all(|b| b.is_ascii_digit())
-        || label.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-    port != Some(usual_port)
-        && canonical_host(host).is_some_and(|canonical| canonical == host)
-        && (!is_number || host.parse::<Ipv4Addr>().is_ok())
+    port != Some(usual_port) && canonical_host(host).is_some_and(|canonical| canonical == host)
 }
 
 /// The authority of any other scheme: a user, a name of any kind and a port, none of them empty where its sign stands.

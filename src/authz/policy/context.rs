@@ -195,14 +195,14 @@ pub fn build(
     {
         let id = http.headers.single("x-request-id").ok().flatten();
         let mut members =
-            vec![("host", text(&reading.host)), ("path", text(&reading.path)), ("method", text(&http.method))];
+            vec![("host", text(&reading.host)), ("path", text(reading.path)), ("method", text(&http.method))];
         members.extend(id.map(|id| ("id", text(id))));
         pairs.push(("request", record(members)));
     }
     if needs.has(Attribute::Body)
-        && let (Some(body), Some(sha256)) = (reading.body, &facts.body_sha256)
+        && let Some((bytes, sha256)) = reading.body.length_and_digest()
     {
-        let bytes = i64::try_from(body.len()).unwrap_or(i64::MAX);
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         pairs.push(("body", record([("bytes", bytes.into()), ("sha256", text(&hex::encode(sha256)))])));
     }
     match &call.facts {

@@ -107,6 +107,12 @@ impl Needs {
         self.has(Attribute::Input)
     }
 
+    /// Whether the body of the request is.
+    #[must_use]
+    pub const fn has_body(self) -> bool {
+        self.has(Attribute::Body)
+    }
+
     /// Whether something is that tokens say.
     #[must_use]
     pub const fn has_testimony(self) -> bool {

@@ -31,8 +31,8 @@ impl Bundle {
     /// read).
     ///
     /// # Errors
-    /// [`Reason::ToolUnregistered`], [`Reason::ArgumentsMismatch`] with the path of the argument, or
-    /// [`Reason::InternalError`] for an action that the schema lacks.
+    /// [`Reason::ToolUnregistered`], [`Reason::ArgumentsMismatch`] with the path of the argument, what keeps a body from being
+    /// read that a candidate reads, or [`Reason::InternalError`] for an action that the schema lacks.
     pub fn query(&self, parts: &Parts<'_>, call: &Call<'_>, needs: Option<Needs>) -> Result<Query, Refused> {
         let tool = match &call.resource {
             Resource::Tool(name) => Some(parts.server.tools.get(name.as_ref()).ok_or(Reason::ToolUnregistered)?),
@@ -48,6 +48,10 @@ impl Bundle {
         };
         let principal = self.agent(&parts.caller.agent).ok_or(Reason::InternalError)?;
         self.engine().query(action, principal, resource, |candidates_need| {
+            // What could not be seen whole is no fact; where no candidate would look at it, it is no matter.
+            if candidates_need.has_body() {
+                parts.reading.body.whole()?;
+            }
             let needs = needs.unwrap_or(candidates_need);
             // Arguments have to fit the schema also where no policy reads them.
             let input = tool.map(|tool| {

@@ -125,7 +125,7 @@ pub fn check(bound: BoundToken<'_>, expected: &Expected<'_>, rules: &ProofRules)
     if claims.method != http.method {
         return refused(Reason::TokenProofMethodMismatch, "`htm` is not the method of the request");
     }
-    let origin = origin_for(claims.uri, &path, expected.origins)
+    let origin = origin_for(claims.uri, path, expected.origins)
         .ok_or_else(|| Refused::new(Reason::TokenProofUriMismatch, "`htu` is not the URI of the request"))?;
     let until = claims.check_time(expected.now, rules)?;
     if !key.verifies(compact.header.algorithm, compact.signed.as_bytes(), &compact.signature) {

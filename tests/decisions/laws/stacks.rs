@@ -34,7 +34,7 @@ fn a_short_stack_never_permits() {
     files.insert("policies/deep.cedar".into(), text.into_bytes());
     let active = Active::Loaded(Box::new(support::load(&files).unwrap()));
     let (request, settings) = (status_request(), support::settings());
-    let facts = support::facts(support::OFFICE, Some(&request));
+    let facts = support::facts(support::OFFICE);
     let decide = |active| authorize(active, &settings, IdentitySource::SourcePrincipal, &request, &facts);
     assert!(on_a_stack_of(32 * KIB * KIB, || support::is_permit(&decide(&permitted))), "without the forbid");
     // Cedar evaluates nothing with less than 100 KiB; what is above is for reading the request.

@@ -118,7 +118,7 @@ impl World {
     pub fn decide_request(&self, rules: &Arc<Rules>, request: &Request<'_>, tokens: Tokens) -> Decision {
         let settings = Settings { tokens: rules.clone(), ..support::settings() };
         let source = IdentitySource::SourcePrincipal;
-        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(request)) };
+        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z") };
         assert_eq!(facts.now.as_second(), T0);
         let decision = authorize(&self.active, &settings, source, request, &facts);
         let bundle = support::loaded(&self.active);
@@ -330,7 +330,7 @@ fn a_waypoint_s_certificate_binds_nothing() {
         request.http = Some(http);
         let of = json!({"claims": {"client_id": "unmapped", "cnf": {"x5t#S256": DIGEST}}});
         let tokens = tokens(&[(Role::User, of)]);
-        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(&request)) };
+        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z") };
         authorize(&world.active, &settings, source, &request, &facts).reason()
     };
     let forwarded = |before: &str, hash: &str| reason(IdentitySource::Xfcc, before, hash);
@@ -460,7 +460,7 @@ fn a_target_s_own_tokens_are_left_alone() {
     let refused = verified(&change(json!({"raw": "sk-of-somebody-else"}))).unwrap_err();
     for tokens in [Tokens::Absent, Tokens::Failed(refused), tokens(&[(Role::User, json!({}))])] {
         let request = request("");
-        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(&request)) };
+        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z") };
         let decision = authorize(&active, &settings, IdentitySource::SourcePrincipal, &request, &facts);
         assert_eq!((decision.reason(), decision.behalf), (None, None));
     }

@@ -11,7 +11,7 @@ use palisade::tokens::Verifier;
 use serde_json::{Value, json};
 
 use super::T0;
-use super::demands::{World, challenge};
+use super::demands::{World, challenge, facts};
 use super::proofs::{Differs, Ring, differs};
 
 const DEMANDING: &str = "@id(\"p\") @reason(\"r\") @step_up(\"mfa\") @scopes(\"a\") permit (BOT);";
@@ -29,7 +29,7 @@ fn of(change: Value) -> Differs {
 fn decide(world: &World, differs: &Differs) -> Decision {
     let (rules, request) = (Arc::new(differs.rules()), differs.request());
     let tokens = Verifier::new(rules, Box::new(Ring)).of(&request, T0);
-    world.decide(differs.rules(), &request, world.facts(&request, tokens))
+    world.decide(differs.rules(), &request, facts(tokens))
 }
 
 fn says(world: &World, change: Value) -> (&'static str, String) {
@@ -46,7 +46,7 @@ fn with_headers(world: &World, rules: Rules, headers: &[(&str, &str)]) -> (&'sta
         own.chain(headers.iter().copied()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     http.headers = Headers::new(all, false);
     let tokens = Verifier::new(Arc::new(rules.clone()), Box::new(Ring)).of(&request, T0);
-    let decision = world.decide(rules, &request, world.facts(&request, tokens));
+    let decision = world.decide(rules, &request, facts(tokens));
     (decision.reason().map_or("permit", Reason::code), challenge(&decision))
 }
 

@@ -31,6 +31,11 @@ pub struct World {
     reference: Reference,
 }
 
+/// The facts of the moment of all tests here, with these tokens.
+pub fn facts(tokens: Tokens) -> Facts {
+    Facts { tokens, ..support::facts("2026-11-20T00:00:00Z") }
+}
+
 impl World {
     /// `(BOT)` is the scope of the bot's calls; `target` stands for what the target says of tokens.
     pub fn new(policies: &[&str], target: &str) -> Self {
@@ -59,11 +64,7 @@ impl World {
     fn ask_as(&self, agent: &str, request: &Request<'_>, tokens: Tokens) -> Decision {
         let mut rules = own_rules(Unbound::Deny);
         rules.issuers.iter_mut().for_each(|issuer| drop(issuer.actors.insert("bot".into(), agent.into())));
-        self.decide(rules, request, self.facts(request, tokens))
-    }
-
-    pub fn facts(&self, request: &Request<'_>, tokens: Tokens) -> Facts {
-        Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(request)) }
+        self.decide(rules, request, facts(tokens))
     }
 
     pub fn decide(&self, rules: Rules, request: &Request<'_>, facts: Facts) -> Decision {
@@ -92,7 +93,7 @@ impl World {
     #[track_caller]
     fn differs(&self, decision: &Decision, claims: &Value) -> Part {
         let settings = Settings { tokens: Arc::new(own_rules(Unbound::Deny)), ..support::settings() };
-        let facts = self.facts(&request(""), tokens(&[(Role::User, json!({ "claims": claims }))]));
+        let facts = facts(tokens(&[(Role::User, json!({ "claims": claims }))]));
         self.compare(&settings, &request(""), &facts, decision).unwrap_err().part
     }
 
@@ -260,7 +261,7 @@ fn a_challenge_is_no_answer_in_the_protocol() {
         let active = Active::Loaded(Box::new(support::load(&files).unwrap()));
         let settings = Settings { tokens: Arc::new(own_rules(Unbound::Deny)), ..support::settings() };
         let (request, tokens) = (request(""), tokens(&[(Role::User, json!({}))]));
-        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z", Some(&request)) };
+        let facts = Facts { tokens, ..support::facts("2026-11-20T00:00:00Z") };
         let decision = authorize(&active, &settings, IdentitySource::SourcePrincipal, &request, &facts);
         let Some((status, body)) =
             support::denied(&response::build(&decision, "id").message()).map(|(s, b)| (s, b.to_owned()))
@@ -340,7 +341,7 @@ fn a_client_that_opens_urls_is_asked_inside_the_protocol() {
     stolen.source_principal = other.into();
     assert_eq!(world.ask_as(other, &stolen, strong()).reason(), Some(Reason::RequestStateInvalid));
     // Too late.
-    let mut late = world.facts(&stolen, strong());
+    let mut late = facts(strong());
     late.now += jiff::SignedDuration::from_secs(600);
     let back = with_rounds(&able, &arguments, Some(&state));
     assert_eq!(world.decide(own_rules(Unbound::Deny), &back, late.clone()).reason(), Some(Reason::RequestStateInvalid));

@@ -208,7 +208,7 @@ proptest! {
         let held = CLIENT.hold(&proof, &method, &path, &ProofRules::default());
         let ours = ["https://resource.example.org", "https://second.example:8443", "HTTPS://RESOURCE.example.org:443"];
         // Each path here without its query, in its one spelling.
-        let canonical = |path: &str| match path { "/a" | "/a?q" | "/%61" => "/a", "/b" => "/b", "/a/" => "/a/", _ => "" }.to_owned();
+        let canonical = |path: &str| match path { "/a" | "/a?q" => "/a", "/b" => "/b", "/a/" => "/a/", _ => "" }.to_owned();
         let same_path = !sent.contains(['?', '#']) && !canonical(&sent).is_empty() && canonical(&sent) == canonical(&path);
         let expected = htm == method && ours.contains(&&*origin) && same_path && token == TOKEN && !is_thief;
         prop_assert_eq!(held.is_ok(), expected, "{:?} for {} {}", held, method, path);
