@@ -19,6 +19,8 @@ from sdks import FREE, Refused, World, decidedly, without
 
 from demo.processes import wait_until
 
+# What not every schema has.
+UNKNOWN = {"mcp:unknown"} & sdks.actions()
 # A client, and with or without sessions.
 MODES = [("ts1", "legacy"), ("ts2", "legacy"), ("ts2", "auto"), ("py", "legacy"), ("py", "auto")]
 SESSION_PAIRS = [(client, server) for client in ("ts1", "ts2", "py") for server in ("ts1", "py")]
@@ -123,8 +125,9 @@ def test_revisions_with_sessions(world: World, server: str, revision: str) -> No
 @decidedly
 def test_what_no_policy_was_asked_about(world: World, client: str, mode: str) -> None:
     """A method that no revision has, and a tool that nobody registered: the session goes on as after any other denial."""
-    unknown = "mcp:unknown"  # an action of its own, if the schema has it; else refused before any policy
-    session = world.session(client, without(unknown) if unknown in sdks.actions() else FREE, sdks.url("py"), mode=mode)
+    # The method is an action of its own, if the schema has it; else it is refused before any policy.
+    agent = without("mcp:unknown") if UNKNOWN else FREE
+    session = world.session(client, agent, sdks.url("py"), mode=mode)
     session.open()
     for method, do, facts in (
         ("palisade/nothing", "request", {"method": "palisade/nothing"}),
@@ -462,10 +465,10 @@ def test_sessions_outlive_palisade(world: World) -> None:
 
 # -------------------------------------------------------------------------------------------------------------- all of it
 
-# Actions that no official SDK has a way to send, with the reason. (`mcp:unknown` may not be declared yet.)
+# Actions that no official SDK has a way to send, with the reason.
 UNSENT = {
     "tasks/update": "of the extension io.modelcontextprotocol/tasks, which neither SDK has",
-    "mcp:unknown": "what no revision knows, no SDK sends",
+    "mcp:unregistered": "for targets that leave it to policies, which these do not",
 }
 # Who is denied what, by the tests above.
 DENIED = {
@@ -474,6 +477,7 @@ DENIED = {
     *TASKS.values(),
     "notifications/tasks/status",
     *("server/discover", "subscriptions/listen"),
+    *UNKNOWN,
 }
 
 
@@ -483,6 +487,7 @@ def test_no_action_is_forgotten(world: World) -> None:
     test_streams_and_what_servers_ask(world, "ts1", "ts1")
     test_tasks(world)
     test_every_method_without_sessions(world, "ts2", "ts2")
+    test_what_no_policy_was_asked_about(world, "ts1", "legacy")
     calls = [call for record in world.records.read() for call in record.get("calls", [])]
     sent = {named(call["action"]) for call in calls}
     assert sent == sdks.actions() - UNSENT.keys()
