@@ -8,8 +8,8 @@ pub fn head(first: &str) {
     println!("{first:<52} {:>9} {:>9} {:>9}", "p50 µs", "p99 µs", "mean µs");
 }
 
-/// So many runs, each timed by itself, after a tenth of them to warm up.
-pub fn measure<T>(name: &str, runs: usize, mut run: impl FnMut() -> T) {
+/// So many runs, each timed by itself, after a tenth of them to warm up; the shortest first.
+pub fn times<T>(runs: usize, mut run: impl FnMut() -> T) -> Vec<Duration> {
     for _ in 0..runs / 10 {
         black_box(run());
     }
@@ -21,6 +21,12 @@ pub fn measure<T>(name: &str, runs: usize, mut run: impl FnMut() -> T) {
         })
         .collect();
     times.sort_unstable();
+    times
+}
+
+/// One line of such runs.
+pub fn measure<T>(name: &str, runs: usize, run: impl FnMut() -> T) {
+    let times = times(runs, run);
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
     let mean = times.iter().sum::<Duration>() / u32::try_from(runs).unwrap_or(u32::MAX);
     println!(

@@ -23,7 +23,9 @@ fn same(ours: &Json<'_>, theirs: &Value) -> bool {
         (Json::Number(text), Value::Number(b)) => {
             ours.as_i64() == b.as_i64()
                 && text.parse::<f64>().is_ok_and(|a| b.as_f64().is_some_and(|b| a.to_bits() == b.to_bits()))
-                && decimal(text) == decimal(&b.to_string())
+                && [b.to_string(), format!("{:e}", b.as_f64().unwrap_or(f64::NAN))]
+                    .iter()
+                    .any(|b| decimal(text) == decimal(b))
         }
         (Json::String(a), Value::String(b)) => a == b,
         (Json::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
@@ -34,7 +36,7 @@ fn same(ours: &Json<'_>, theirs: &Value) -> bool {
     }
 }
 
-/// A number as who keeps every digit reads it: its sign, its digits without zeros around them, and the power of ten behind.
+/// A number as who keeps every digit reads it (halfway between two texts, two writers take one each): its sign, its digits without zeros around them, and the power of ten behind.
 fn decimal(text: &str) -> (bool, String, i64) {
     let (mantissa, power) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));

@@ -21,23 +21,15 @@ pub(super) fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Json<'a>, (Re
         return Err((Reason::JsonEncoding, 0));
     }
     let text = simdutf8::compat::from_utf8(bytes).map_err(|error| (Reason::JsonEncoding, error.valid_up_to()))?;
-    let mut reader = Reader {
-        text,
-        bytes,
-        at: 0,
-        depth_left: limits.json_depth,
-        values_left: limits.json_values,
-        values: Vec::new(),
-        names: Vec::new(),
-    };
-    reader.value().map_err(|reason| (reason, reader.at))?;
+    let mut reader = Reader { text, bytes, at: 0, depth_left: limits.json_depth, values_left: limits.json_values };
+    let mut value = Json::Null;
+    reader.value(&mut value).map_err(|reason| (reason, reader.at))?;
     reader.skip_white_space();
-    if reader.at < bytes.len() {
-        return Err((Reason::JsonTrailingData, reader.at));
-    }
-    reader.values.pop().ok_or((Reason::JsonMalformed, reader.at))
+    if reader.at < bytes.len() { Err((Reason::JsonTrailingData, reader.at)) } else { Ok(value) }
 }
 
+/// Everything here puts a value where it belongs, rather than handing it over: one of a few words takes longer to be passed on
+/// than to be read.
 struct Reader<'a> {
     text: &'a str,
     /// The same.
@@ -45,11 +37,6 @@ struct Reader<'a> {
     at: usize,
     depth_left: usize,
     values_left: usize,
-    /// What was read of the lists and objects that have not ended: what a whole one holds moves once, to where there is just
-    /// room for it.
-    values: Vec<Json<'a>>,
-    /// The names of the members among them.
-    names: Vec<Cow<'a, str>>,
 }
 
 impl<'a> Reader<'a> {
@@ -79,90 +66,84 @@ impl<'a> Reader<'a> {
         is_next
     }
 
-    /// Reads a value and puts it behind the others. Everything here puts what it reads where it belongs, rather than handing it
-    /// over: a value of three words takes longer to be passed on than to be read.
-    fn value(&mut self) -> Result<(), Reason> {
+    fn value(&mut self, value: &mut Json<'a>) -> Result<(), Reason> {
         self.values_left = self.values_left.checked_sub(1).ok_or(Reason::JsonTooManyValues)?;
         match self.next_token()? {
             b'"' => {
                 let plain = self.plain_text();
                 let text = if self.takes_quote()? { Cow::Borrowed(plain) } else { Cow::Owned(self.escaped(plain)?) };
-                self.values.push(Json::String(text));
+                *value = Json::String(text);
             }
-            b'{' => self.nested(Self::object)?,
-            b'[' => self.nested(Self::array)?,
-            b't' => self.literal("rue", Json::Bool(true))?,
-            b'f' => self.literal("alse", Json::Bool(false))?,
-            b'n' => self.literal("ull", Json::Null)?,
-            b'-' | b'0'..=b'9' => self.number()?,
+            b'{' => {
+                self.deeper()?;
+                *value = Json::Object(self.object()?);
+                self.depth_left += 1;
+            }
+            b'[' => {
+                self.deeper()?;
+                *value = Json::Array(self.array()?);
+                self.depth_left += 1;
+            }
+            b't' => *value = self.literal("rue", Json::Bool(true))?,
+            b'f' => *value = self.literal("alse", Json::Bool(false))?,
+            b'n' => *value = self.literal("ull", Json::Null)?,
+            b'-' | b'0'..=b'9' => {
+                let start = self.at - 1;
+                self.at = start + number::length(self.bytes.get(start..).unwrap_or_default())?;
+                *value = Json::Number(self.slice(start));
+            }
             _ => return Err(Reason::JsonMalformed),
         }
         Ok(())
     }
 
-    fn nested(&mut self, read: fn(&mut Self) -> Result<(), Reason>) -> Result<(), Reason> {
+    fn deeper(&mut self) -> Result<(), Reason> {
         self.depth_left = self.depth_left.checked_sub(1).ok_or(Reason::JsonTooDeep)?;
-        read(self)?;
-        self.depth_left += 1;
         Ok(())
     }
 
-    fn literal(&mut self, rest: &str, value: Json<'a>) -> Result<(), Reason> {
+    fn literal(&mut self, rest: &str, value: Json<'a>) -> Result<Json<'a>, Reason> {
         let end = self.at + rest.len();
         if self.bytes.get(self.at..end) != Some(rest.as_bytes()) {
             return Err(Reason::JsonMalformed);
         }
         self.at = end;
-        self.values.push(value);
-        Ok(())
+        Ok(value)
     }
 
-    /// A number whose first byte was just consumed.
-    fn number(&mut self) -> Result<(), Reason> {
-        let start = self.at - 1;
-        self.at = start + number::length(self.bytes.get(start..).unwrap_or_default())?;
-        self.values.push(Json::Number(self.slice(start)));
-        Ok(())
-    }
-
-    fn array(&mut self) -> Result<(), Reason> {
-        let first = self.values.len();
-        if !self.takes(b']') {
-            loop {
-                self.value()?;
-                match self.next_token()? {
-                    b',' => {}
-                    b']' => break,
-                    _ => return Err(Reason::JsonMalformed),
-                }
+    fn array(&mut self) -> Result<Vec<Json<'a>>, Reason> {
+        let mut items = Vec::new();
+        if self.takes(b']') {
+            return Ok(items);
+        }
+        loop {
+            items.push(Json::Null);
+            items.last_mut().map_or(Err(Reason::JsonMalformed), |item| self.value(item))?;
+            match self.next_token()? {
+                b',' => {}
+                b']' => return Ok(items),
+                _ => return Err(Reason::JsonMalformed),
             }
         }
-        let items = self.values.drain(first..).collect();
-        self.values.push(Json::Array(items));
-        Ok(())
     }
 
-    fn object(&mut self) -> Result<(), Reason> {
-        let (first, first_name) = (self.values.len(), self.names.len());
-        if !self.takes(b'}') {
-            loop {
-                self.member()?;
-                match self.next_token()? {
-                    b',' => {}
-                    b'}' => break,
-                    _ => return Err(Reason::JsonMalformed),
-                }
+    fn object(&mut self) -> Result<Vec<Member<'a>>, Reason> {
+        let mut members = Vec::new();
+        if self.takes(b'}') {
+            return Ok(members);
+        }
+        loop {
+            self.member(&mut members)?;
+            match self.next_token()? {
+                b',' => {}
+                b'}' => break,
+                _ => return Err(Reason::JsonMalformed),
             }
         }
-        if has_duplicate(self.names.get(first_name..).unwrap_or_default()) {
-            return Err(Reason::JsonDuplicateKey);
-        }
-        let members = self.names.drain(first_name..).zip(self.values.drain(first..)).collect();
-        self.values.push(Json::Object(members));
-        Ok(())
+        if has_duplicate(&members) { Err(Reason::JsonDuplicateKey) } else { Ok(members) }
     }
 
-    fn member(&mut self) -> Result<(), Reason> {
+    fn member(&mut self, members: &mut Vec<Member<'a>>) -> Result<(), Reason> {
         if self.next_token()? != b'"' {
             return Err(Reason::JsonMalformed);
         }
@@ -173,17 +154,14 @@ impl<'a> Reader<'a> {
         if (!is_plain && name.chars().any(char::is_control)) || name == PROTOTYPE {
             return Err(Reason::JsonKeyLookalike);
         }
-        let is_constructor = name == "constructor";
-        self.names.push(name);
         if self.next_token()? != b':' {
             return Err(Reason::JsonMalformed);
         }
-        self.value()?;
+        members.push((name, Json::Null));
+        let Some((name, value)) = members.last_mut() else { return Err(Reason::JsonMalformed) };
+        self.value(value)?;
         // The other way to a prototype, by which merging one object into another leads.
-        if is_constructor && self.values.last().is_some_and(|value| value.get("prototype").is_some()) {
-            return Err(Reason::JsonKeyLookalike);
-        }
-        Ok(())
+        if name == "constructor" && value.get("prototype").is_some() { Err(Reason::JsonKeyLookalike) } else { Ok(()) }
     }
 
     /// What stands before the next quote, backslash or control character.
@@ -292,13 +270,18 @@ const fn stops(word: u64) -> u64 {
     (less(word, 0x20) | is(word, b'"') | is(word, b'\\')) & HIGHEST
 }
 
-/// Whether two names are the same. Quadratic only for objects of a handful of members.
-fn has_duplicate(names: &[Cow<'_, str>]) -> bool {
+type Member<'a> = (Cow<'a, str>, Json<'a>);
+
+/// Whether two members share a name. Quadratic only for objects of a handful of members.
+fn has_duplicate(members: &[Member<'_>]) -> bool {
     const FEW: usize = 16;
-    if names.len() <= FEW {
-        return names.iter().enumerate().any(|(at, name)| names.iter().skip(at + 1).any(|other| other == name));
+    if members.len() <= FEW {
+        return members
+            .iter()
+            .enumerate()
+            .any(|(at, (name, _))| members.iter().skip(at + 1).any(|(other, _)| other == name));
     }
-    let mut names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_ref()).collect();
     names.sort_unstable();
     names.windows(2).any(|pair| pair.first() == pair.last())
 }
