@@ -19,6 +19,7 @@ pub mod identity;
 pub mod limits;
 pub mod plain;
 pub mod policy;
+pub mod protobuf;
 pub mod reason;
 pub mod record;
 pub mod request;
@@ -32,6 +33,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use call::http::canonical_path;
+use call::json_rpc::Reply;
 use call::{Call, ProtocolFacts, Reading, Resource};
 use decision::{Decision, Denial, Evaluation, Permit, Verdict};
 use facts::Facts;
@@ -140,6 +142,7 @@ fn read_known<'a>(
     // The target is looked up first so that even a denial for identity is written in its protocol's words.
     let found = bundle.find_target(request);
     known.target = found.ok().flatten().map(|(target, _)| target.clone());
+    known.reply = known.target.as_deref().map(|target| call::reply(target, request.http.as_ref())).unwrap_or_default();
     let agent = match identity::identify(request, source, &settings.trust_domains) {
         Identity::Verified(agent) => agent,
         Identity::Absent => return Err(Reason::IdentityAbsent.into()),
@@ -172,7 +175,9 @@ fn read_known<'a>(
         return Err(Reason::HeaderOverride.into());
     }
     let reading = call::read(request, target, &settings.limits).map_err(|unreadable| {
-        known.reply = unreadable.reply;
+        if unreadable.reply != Reply::None {
+            known.reply = unreadable.reply;
+        }
         Denial { detail: unreadable.detail.map(Cow::into_owned), ..unreadable.reason.into() }
     })?;
     let sealer = Sealer { seal: &settings.seal, agent: caller.agent.clone(), target, now };
@@ -282,7 +287,8 @@ fn describe(call: &Call<'_>) -> Evaluation {
         },
         protocol_version: match &call.facts {
             ProtocolFacts::Mcp { protocol_version, .. } => protocol_version.clone(),
-            ProtocolFacts::None | ProtocolFacts::A2a { .. } => None,
+            ProtocolFacts::A2a(facts) => facts.generation.map(|generation| generation.as_str().to_owned()),
+            ProtocolFacts::None => None,
         },
         id: call.id.clone(),
         policies: Vec::new(),

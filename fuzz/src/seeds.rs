@@ -23,7 +23,7 @@ const MCP: &[&str] = &[
     "DELETE /mcp\nmcp-session-id: 1\n",
 ];
 const A2A: &[&str] = &[
-    "POST /a2a\ncontent-type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"SendMessage\",\"params\":{\"message\":{\"role\":\"ROLE_USER\",\"messageId\":\"1\",\"taskId\":\"t\",\"contextId\":\"c\",\"parts\":[{\"text\":\"hello\"}]}}}",
+    "POST /a2a\na2a-version: 1.0\ncontent-type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"SendMessage\",\"params\":{\"message\":{\"role\":\"ROLE_USER\",\"messageId\":\"1\",\"taskId\":\"t\",\"contextId\":\"c\",\"parts\":[{\"text\":\"hello\"}]}}}",
     "POST /a2a\ncontent-type: application/a2a+json\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tasks/get\",\"params\":{\"id\":\"t\"}}",
     "GET /.well-known/agent-card.json\n",
 ];

@@ -18,7 +18,7 @@ use super::limits::Limits;
 use super::reason::Reason;
 use super::request::{HttpRequest, Request};
 use super::step_up::Round;
-use super::target::{Protocol, Target};
+use super::target::{Binding, Protocol, Target};
 use json::Json;
 use json_rpc::Reply;
 
@@ -68,12 +68,7 @@ pub enum ProtocolFacts<'a> {
         uri: Option<Cow<'a, str>>,
     },
     /// `context.a2a`
-    A2a {
-        /// The task the message belongs to.
-        task: Option<Cow<'a, str>>,
-        /// The conversation context the message belongs to.
-        context: Option<Cow<'a, str>>,
-    },
+    A2a(Box<a2a::Facts<'a>>),
 }
 
 /// A request, read.
@@ -149,10 +144,26 @@ pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> R
         Protocol::Mcp => mcp::read(&place)?,
         Protocol::A2a => a2a::read(&place, &path)?,
         Protocol::Http => (vec![http::read(&http.method, path.clone())?], Reply::Http),
-        Protocol::Grpc => (vec![grpc::read(http, path.clone())?], Reply::Http),
+        Protocol::Grpc => (vec![grpc::read(http, path.clone())?], reply(target, Some(http))),
         Protocol::Opaque => return Err(Reason::InternalError.into()),
     };
     Ok(Reading { calls, reply, body, host, path })
+}
+
+/// How a denial is written for a target, before anything of the request was read.
+#[must_use]
+pub fn reply(target: &Target, http: Option<&HttpRequest<'_>>) -> Reply {
+    let waits_for_status = http.is_some_and(grpc::wants_status);
+    match target.protocol {
+        Protocol::Grpc if waits_for_status => Reply::Grpc,
+        Protocol::A2a if waits_for_status && target.speaks(Binding::Grpc) => Reply::Grpc,
+        Protocol::A2a => {
+            let path = http.and_then(|http| http::canonical_path(&http.path).ok());
+            a2a::reply_at(target, path.as_deref())
+        }
+        Protocol::Grpc => Reply::Http,
+        Protocol::Mcp | Protocol::Http | Protocol::Opaque => Reply::None,
+    }
 }
 
 /// Every action that a call to a target of this protocol can turn out to be, tools apart.

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::wire::{Fields, Malformed, once};
+use crate::authz::protobuf::{Fields, Malformed, once};
 use crate::authz::reason::Reason;
 use crate::authz::request::{Body, Headers, HttpRequest, Request, header_text};
 

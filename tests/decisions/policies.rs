@@ -156,6 +156,8 @@ fn pose(test: &PolicyTest) -> Option<Request<'_>> {
     let body = body(&action, context);
     let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     headers.extend(version.map(|version| ("mcp-protocol-version".to_owned(), version.to_owned())));
+    let version = context["a2a"]["protocol_version"].as_str();
+    headers.extend(version.map(|version| ("a2a-version".to_owned(), version.to_owned())));
     Some(Request {
         source_principal: id(&test.request.principal).into(),
         source_certificate: "".into(),
@@ -193,6 +195,7 @@ fn body(action: &str, context: &Value) -> Option<Value> {
         let params = match action {
             "SendMessage" | "SendStreamingMessage" => json!({"message": message}),
             "ListTasks" | "GetExtendedAgentCard" => json!({}),
+            "CreateTaskPushNotificationConfig" => json!({"taskId": task, "url": a2a["push_url"]}),
             name if name.contains("PushNotification") => json!({"taskId": task}),
             _ => json!({"id": task}),
         };
