@@ -4,6 +4,8 @@
 #![expect(clippy::string_slice, reason = "a test that panics has found something")]
 
 #[cfg(test)]
+mod a2a;
+#[cfg(test)]
 mod bundles;
 #[cfg(test)]
 mod cases;
