@@ -8,11 +8,11 @@ DEMO = env --block-signal=INT $(PYTHON) -m demo.run --base-port $(BASE_PORT) $(i
 CASES ?= 10000000
 SEED ?= 1
 
-.PHONY: help run test laws mesh-test tour release debug venv idp mcp spire prerequisites clean
+.PHONY: help run test laws mesh-test tour release debug venv a2a idp mcp spire prerequisites clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: venv release ## build, start the demo mesh, show the tour, stay up until Ctrl-C (BASE_PORT=18000 RECORD=DIR)
 	@$(DEMO)
@@ -20,18 +20,18 @@ run: venv release ## build, start the demo mesh, show the tour, stay up until Ct
 tour: venv release ## the same, but stop after the tour
 	@$(DEMO) --tour-only
 
-test: idp mcp spire venv debug ## everything that has to pass: Rust tests, then the mesh tests with real Envoy
+test: a2a idp mcp spire venv debug ## everything that has to pass: Rust tests, then the mesh tests with real Envoy
 	cargo test --locked
 	@$(PYTHON) -m pytest tests/mesh
 
 laws: ## the engine against Cedar's own authorizer, for long (CASES=10000000 SEED=1)
 	LAWS_CASES=$(CASES) LAWS_SEED=$(SEED) cargo test --locked --release --test decisions laws::worlds::the_engine -- --nocapture
 
-mesh-test: idp mcp spire venv debug ## the mesh tests alone (ARGS="-k reload -x")
+mesh-test: a2a idp mcp spire venv debug ## the mesh tests alone (ARGS="-k reload -x")
 	@$(PYTHON) -m pytest tests/mesh $(ARGS)
 
 # All of them before anything is built or downloaded.
-release debug venv idp mcp spire: prerequisites
+release debug venv a2a idp mcp spire: prerequisites
 
 prerequisites:
 	@demo/require.sh cargo cc python3
@@ -45,6 +45,9 @@ debug: ## target/debug/palisade
 venv: ## .venv with Envoy and the SDKs
 	@demo/bootstrap.sh
 
+a2a: ## the packages of the tests' A2A agent and clients, in tests/a2a
+	@tests/a2a/install.sh
+
 idp: ## the packages of the tests' identity provider, in tests/idp
 	@tests/idp/install.sh
 
@@ -55,4 +58,4 @@ spire: ## SPIRE for the tests, in .tools/spire (needs Go)
 	@tests/spire/install.sh
 
 clean: ## remove everything that was built
-	rm -rf target .venv tests/idp/node_modules tests/mcp/node_modules .tools/spire
+	rm -rf target .venv tests/a2a/node_modules tests/idp/node_modules tests/mcp/node_modules .tools/spire

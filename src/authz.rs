@@ -19,6 +19,7 @@ pub mod identity;
 pub mod limits;
 pub mod plain;
 pub mod policy;
+pub mod protobuf;
 pub mod reason;
 pub mod record;
 pub mod request;
@@ -32,6 +33,7 @@ pub mod traceparent;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use call::a2a::Generation;
 use call::http::canonical_path;
 use call::json_rpc::Reply;
 use call::{Call, ProtocolFacts, Reading, Resource, Unreadable};
@@ -49,7 +51,7 @@ use reason::{Challenge, Reason};
 use request::{HttpRequest, OWN_HEADERS, Request};
 use seal::Seal;
 use step_up::Sealer;
-use target::{ChainUse, Protocol, Target, TokenUse};
+use target::{ChainUse, Target, TokenUse};
 use token::challenge;
 use token::dpop::Expected;
 use token::holder::{Certificate, Peer};
@@ -143,11 +145,7 @@ fn read_known<'a>(
     // The target is looked up first so that even a denial for identity is written in its protocol's words.
     let found = bundle.find_target(request);
     known.target = found.ok().flatten().map(|(target, _)| target.clone());
-    let is_mcp = known.target.as_deref().is_some_and(|target| target.protocol == Protocol::Mcp);
-    if is_mcp && request.http.as_ref().is_some_and(|http| http.method != "POST") {
-        // A stream, or the end of a session: there is no message to answer.
-        known.reply = Reply::Http;
-    }
+    known.reply = known.target.as_deref().map(|target| call::reply(target, request.http.as_ref())).unwrap_or_default();
     let agent = match identity::identify(request, source, &settings.trust_domains) {
         Identity::Verified(agent) => agent,
         Identity::Absent => return Err(Reason::IdentityAbsent.into()),
@@ -285,7 +283,8 @@ fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Sa
 fn describe(call: &Call<'_>) -> Evaluation {
     let (version, session) = match &call.facts {
         ProtocolFacts::Mcp { protocol_version, session, .. } => (protocol_version.as_deref(), session.as_deref()),
-        ProtocolFacts::None | ProtocolFacts::A2a { .. } | ProtocolFacts::Opaque { .. } => (None, None),
+        ProtocolFacts::A2a(facts) => (facts.generation.map(Generation::as_str), None),
+        ProtocolFacts::None | ProtocolFacts::Opaque { .. } => (None, None),
     };
     Evaluation {
         action: bounded(&call.action, MAX_NAME_BYTES),

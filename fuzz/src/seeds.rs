@@ -30,9 +30,15 @@ const MCP: &[&str] = &[
     "DELETE /mcp\nmcp-session-id: 1\n",
 ];
 const A2A: &[&str] = &[
-    "POST /a2a\ncontent-type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"SendMessage\",\"params\":{\"message\":{\"role\":\"ROLE_USER\",\"messageId\":\"1\",\"taskId\":\"t\",\"contextId\":\"c\",\"parts\":[{\"text\":\"hello\"}]}}}",
+    "POST /a2a\na2a-version: 1.0\ncontent-type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"SendMessage\",\"params\":{\"message\":{\"role\":\"ROLE_USER\",\"messageId\":\"1\",\"taskId\":\"t\",\"contextId\":\"c\",\"parts\":[{\"text\":\"hello\"}]}}}",
     "POST /a2a\ncontent-type: application/a2a+json\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tasks/get\",\"params\":{\"id\":\"t\"}}",
     "GET /.well-known/agent-card.json\n",
+    "POST /acme/message:send?A2A-Version=1.0\ncontent-type: application/a2a+json\na2a-extensions: urn:x\n\n{\"message\":{\"role\":\"ROLE_USER\",\"referenceTaskIds\":[\"t\"]},\"configuration\":{\"taskPushNotificationConfig\":{\"url\":\"https://h/\"}}}",
+    "GET /v1/tasks/t?historyLength=1\n",
+    "GET /tasks?contextId=%63&pageSize=1\na2a-version: 1.0\n",
+    "POST /v1/tasks/t/pushNotificationConfigs\ncontent-type: application/json\n\n{\"name\":\"tasks/t/pushNotificationConfigs/\",\"push_notification_config\":{\"url\":\"https://h/\"}}",
+    "POST /lf.a2a.v1.A2AService/GetTask\ncontent-type: application/grpc\na2a-version: 1.0\n\n\0\0\0\0\u{3}\u{12}\u{1}t",
+    "POST /a2a.v1.A2AService/SendMessage\ncontent-type: application/grpc\n\n\0\0\0\0\u{4}\u{a}\u{2}\u{20}\u{1}",
 ];
 const HTTP: &[&str] = &[
     "GET /status/%20?x=%2e%2e\naccept: */*\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\n",

@@ -19,7 +19,7 @@ use super::limits::Limits;
 use super::reason::Reason;
 use super::request::{HttpRequest, Request};
 use super::step_up::Round;
-use super::target::{Protocol, Target};
+use super::target::{Binding, Protocol, Target};
 use super::traceparent::TraceParent;
 use content::Content;
 use json::Json;
@@ -75,12 +75,7 @@ pub enum ProtocolFacts<'a> {
         uri: Option<Cow<'a, str>>,
     },
     /// `context.a2a`
-    A2a {
-        /// The task the message belongs to.
-        task: Option<Cow<'a, str>>,
-        /// The conversation context the message belongs to.
-        context: Option<Cow<'a, str>>,
-    },
+    A2a(Box<a2a::Facts<'a>>),
     /// Of `context.connection` what is not in the request as it stands.
     Opaque {
         /// The name in the TLS handshake, in lower case.
@@ -156,7 +151,7 @@ pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> R
         Protocol::Mcp => mcp::read(&place, path)?,
         Protocol::A2a => a2a::read(&place, path)?,
         Protocol::Http => (vec![http::read(&http.method, path)?], Reply::Http),
-        Protocol::Grpc => (vec![grpc::read(http, path)?], Reply::Http),
+        Protocol::Grpc => (vec![grpc::read(http, path)?], reply(target, Some(http))),
         Protocol::Opaque => return Err(Reason::InternalError.into()),
     };
     Ok(Reading { calls, reply, body, host, path })
@@ -171,6 +166,24 @@ fn read_connection<'a>(request: &'a Request<'a>) -> Result<Reading<'a>, Unreadab
     let host = http.map_or_else(String::new, |http| http.host.clone().into_owned());
     let path = http.map_or("", |http| &http.path);
     Ok(Reading { calls: vec![call], reply: Reply::Http, body: Content::default(), host, path })
+}
+
+/// How a denial is written for a target, before anything of the request was read.
+#[must_use]
+pub fn reply(target: &Target, http: Option<&HttpRequest<'_>>) -> Reply {
+    let waits_for_status = http.is_some_and(grpc::wants_status);
+    match target.protocol {
+        Protocol::Grpc if waits_for_status => Reply::Grpc,
+        Protocol::A2a if waits_for_status && target.speaks(Binding::Grpc) => Reply::Grpc,
+        Protocol::A2a => {
+            let path = http.and_then(|http| http::canonical_path(&http.path).ok());
+            a2a::reply_at(target, path.as_deref())
+        }
+        Protocol::Grpc => Reply::Http,
+        // A stream, or the end of a session: there is no message to answer.
+        Protocol::Mcp if http.is_some_and(|http| http.method != "POST") => Reply::Http,
+        Protocol::Mcp | Protocol::Http | Protocol::Opaque => Reply::None,
+    }
 }
 
 /// Every action that a call to a target of this protocol can turn out to be, tools apart.

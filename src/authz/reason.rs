@@ -75,6 +75,8 @@ const INVALID_PARAMS: i64 = -32_602;
 const INTERNAL_ERROR: i64 = -32_603;
 /// MCP 2026-07-28, "HeaderMismatch".
 const MCP_HEADER_MISMATCH: i64 = -32_020;
+/// A2A 1.0, section 5.4, "VersionNotSupportedError".
+const A2A_UNSUPPORTED_VERSION: i64 = -32_009;
 /// MCP 2026-07-28, "UnsupportedProtocolVersion".
 const MCP_UNSUPPORTED_VERSION: i64 = -32_022;
 
@@ -225,6 +227,14 @@ reasons! {
     ToolUnregistered: "tool_unregistered", Caller, 403, PERMISSION_DENIED, DENIED, "the tool is not known";
     /// The arguments do not fit the types that the schema gives this tool.
     ArgumentsMismatch: "arguments_mismatch", Caller, 403, PERMISSION_DENIED, INVALID_PARAMS, "the arguments do not fit the tool";
+    /// `A2A-Version` names no version of the protocol that is known.
+    A2aVersionUnsupported: "a2a_version_unsupported", Caller, 400, PERMISSION_DENIED, A2A_UNSUPPORTED_VERSION, "the protocol version is not supported";
+    /// A request of A2A states one version and is called as another calls it, or states two.
+    A2aVersionMismatch: "a2a_version_mismatch", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the request is not of the protocol version that it states";
+    /// The body of a gRPC call is not one whole frame.
+    GrpcFrameMalformed: "grpc_frame_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the body is not one gRPC message";
+    /// A protobuf message is not what its definition says, or what no encoder writes.
+    ProtobufMalformed: "protobuf_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the message could not be read";
     /// The path of a gRPC call is not exactly `/package.Service/Method`.
     GrpcPathMalformed: "grpc_path_malformed", Caller, 403, PERMISSION_DENIED, INVALID_REQUEST, "the path is not a gRPC method";
 

@@ -180,10 +180,12 @@ fn has_comma(value: &str) -> bool {
 
 /// Headers that decide something, so that two of them are one too many.
 const SINGLE: &[&str] = &[
+    "a2a-version",
     "authorization",
     "content-encoding",
     "content-length",
     "content-type",
+    "grpc-encoding",
     "mcp-method",
     "mcp-name",
     "mcp-protocol-version",
@@ -216,6 +218,7 @@ fn is_lookalike(name: &str) -> bool {
     let name = name.replace('_', "-");
     name.starts_with(OWN_HEADERS)
         || name.starts_with("mcp-param-")
+        || name.ends_with("a2a-extensions")
         || SINGLE.contains(&name.as_str())
         || OVERRIDES.contains(&name.as_str())
 }

@@ -15,7 +15,7 @@ use super::request::Request;
 pub enum Protocol {
     /// Model Context Protocol over HTTP.
     Mcp,
-    /// Agent2Agent protocol, JSON-RPC binding.
+    /// Agent2Agent protocol, in the target's bindings.
     A2a,
     /// Plain HTTP.
     Http,
@@ -45,6 +45,32 @@ impl Protocol {
     #[must_use]
     pub const fn has_messages(self) -> bool {
         matches!(self, Self::Mcp | Self::A2a)
+    }
+}
+
+/// A binding of A2A, by the name that agent cards have for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Binding {
+    /// JSON-RPC 2.0 over HTTP.
+    #[serde(rename = "JSONRPC")]
+    JsonRpc,
+    /// HTTP and JSON, "REST".
+    #[serde(rename = "HTTP+JSON")]
+    HttpJson,
+    /// gRPC.
+    #[serde(rename = "GRPC")]
+    Grpc,
+}
+
+impl Binding {
+    /// The name that agent cards and policies have for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::JsonRpc => "JSONRPC",
+            Self::HttpJson => "HTTP+JSON",
+            Self::Grpc => "GRPC",
+        }
     }
 }
 
@@ -192,6 +218,12 @@ pub struct Target {
     /// see [`Target::streams_at`].
     #[serde(default)]
     pub stream_paths: Vec<String>,
+    /// In which bindings an A2A target takes calls; absent is JSON-RPC alone.
+    #[serde(default)]
+    pub bindings: Option<Vec<Binding>>,
+    /// What stands before the paths of the binding HTTP+JSON; absent is `match.path_prefix`, or nothing.
+    #[serde(default)]
+    pub rest_prefix: Option<String>,
     /// Which checks are for this target.
     #[serde(rename = "match")]
     pub matches: Match,
@@ -204,6 +236,19 @@ impl Target {
         self.resource_metadata.as_ref().is_some_and(|metadata| metadata.path() == path)
     }
 
+    /// Whether an A2A target takes calls in this binding.
+    #[must_use]
+    pub fn speaks(&self, binding: Binding) -> bool {
+        self.bindings.as_deref().unwrap_or(&[Binding::JsonRpc]).contains(&binding)
+    }
+
+    /// The rest of a canonical path behind the prefix of the binding HTTP+JSON, with its slash.
+    #[must_use]
+    pub fn below_rest_prefix<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let prefix = self.rest_prefix.as_deref().or(self.matches.path_prefix.as_deref()).unwrap_or_default();
+        path.strip_prefix(prefix.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
+    }
+
     /// Whether JSON-RPC messages are posted to this canonical path: one of `message_paths`; where none are given,
     /// `match.path_prefix` itself, or else `/mcp` for MCP and `/` for A2A.
     ///
@@ -211,11 +256,15 @@ impl Target {
     /// ignores the message that was decided on.
     #[must_use]
     pub fn takes_messages_at(&self, path: &str) -> bool {
-        if !self.message_paths.is_empty() {
-            return self.message_paths.iter().any(|known| known == path);
-        }
+        self.own_message_paths().any(|known| known == path)
+    }
+
+    /// The paths to which messages are posted, see [`Target::takes_messages_at`].
+    pub fn own_message_paths(&self) -> impl Iterator<Item = &str> {
         let usual = if self.protocol == Protocol::A2a { "/" } else { "/mcp" };
-        path == self.matches.path_prefix.as_deref().unwrap_or(usual)
+        let usual = self.matches.path_prefix.as_deref().unwrap_or(usual);
+        let is_usual = self.message_paths.is_empty();
+        self.message_paths.iter().map(String::as_str).chain(is_usual.then_some(usual))
     }
 
     /// Whether a GET of this canonical path opens the server's stream: one of `stream_paths`, or where none are given any

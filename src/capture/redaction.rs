@@ -18,6 +18,8 @@ const REDACTED: &str = "[redacted]";
 /// The same in a path, where brackets would be refused, and for a URI in its one spelling.
 const REDACTED_PATH: &str = "redacted";
 const REDACTED_URI: &str = "redacted:redacted";
+/// The same for a webhook.
+const REDACTED_URL: &str = "https://redacted/";
 /// The same for a header that mirrors a value of the body, and did not agree with it.
 const ANOTHER: &str = "[redacted: another]";
 
@@ -29,6 +31,8 @@ const MEDIA: &[&str] =
     &["*", "application", "audio", "font", "haptics", "image", "message", "model", "multipart", "text", "video"];
 /// What a `ref` of MCP refers to.
 const REFERENCES: &[&str] = &["ref/prompt", "ref/resource"];
+/// Paths behind which a body is what elsewhere the parameters of a message are: HTTP+JSON of A2A.
+const REST: &[&str] = &["/message:send", "/message:stream", "/pushNotificationConfigs"];
 const ROLES: &[&str] = &["agent", "user", "ROLE_AGENT", "ROLE_USER"];
 
 /// A request of which a capture is made.
@@ -49,7 +53,8 @@ impl<'r> Redaction<'r> {
     pub fn path(&self) -> String {
         let sent = self.http.path.as_ref();
         let kept = plain_path(sent);
-        if kept == sent {
+        let is_version = |query: &str| query.strip_prefix("A2A-Version=").is_some_and(is_a2a_version);
+        if kept == sent || sent.strip_prefix(kept).and_then(|query| query.strip_prefix('?')).is_some_and(is_version) {
             return sent.to_owned();
         }
         let end = parameters(sent).filter(|sign| sign.start == kept.len()).map_or(kept.len(), |sign| sign.end);
@@ -81,6 +86,8 @@ impl<'r> Redaction<'r> {
     /// The value of a header; `None` for one that would no longer be true.
     pub fn header(&self, name: &str, value: &str) -> Option<String> {
         let kept = match name {
+            "a2a-extensions" | "x-a2a-extensions" => return Some(self.extensions(value)),
+            "a2a-version" => value.is_empty() || is_a2a_version(value),
             "accept" => value.split(',').all(is_media_range),
             "connection" => !drops_headers(value),
             "content-encoding" | "grpc-encoding" => is_one_of(CODINGS, value),
@@ -115,6 +122,7 @@ impl<'r> Redaction<'r> {
             None if self.http.body.bytes().is_none_or(<[u8]>::is_empty) => String::new(),
             None => REDACTED.to_owned(),
             Some(Json::Array(items)) => batch(items).to_string(),
+            Some(json) if self.is_rest() => params(json, None).to_string(),
             Some(json) => message(json).to_string(),
         };
         // The sign by which text is not taken for the bytes that were sent.
@@ -122,6 +130,19 @@ impl<'r> Redaction<'r> {
             text.push('!');
         }
         text
+    }
+
+    fn is_rest(&self) -> bool {
+        let path = self.http.path.split('?').next().unwrap_or_default();
+        REST.iter().any(|end| path.ends_with(end))
+            && self.json.as_ref().is_some_and(|json| json.get("jsonrpc").is_none())
+    }
+
+    /// Those that are read stay such as are read.
+    fn extensions(&self, value: &str) -> String {
+        let is_read = value.split(',').all(|extension| uri::is_plain(extension.trim_matches([' ', '\t'])));
+        let redacted = if is_read { REDACTED_URI.to_owned() } else { self.marker(value) };
+        if value.is_empty() { String::new() } else { redacted }
     }
 
     /// Where the proxy joined headers, a comma may be the mark of a second one.
@@ -257,24 +278,25 @@ fn params(json: &Json<'_>, method: Option<&str>) -> Value {
     members(json, |name, value| match name {
         "name" if method.and_then(mcp::mirrored_member) == Some("name") => text(value, |_| true),
         "uri" => plain_uri(value, uri::is_plain),
-        // Any text there is refused, but for none.
-        "tenant" => text(value, str::is_empty),
-        "taskId" => text(value, |_| true),
+        "tenant" | "taskId" | "task_id" | "parent" => text(value, |_| true),
+        "name" if method.is_none() => text(value, |_| true),
+        "config" | "pushNotificationConfig" | "push_notification_config" => webhook(value),
+        "url" => webhook_url(value),
         "id" if method.is_some_and(a2a::names_task_by_id) => text(value, |_| true),
-        "message" => members(value, |name, value| match name {
-            "role" => text(value, |text| ROLES.contains(&text)),
-            "taskId" => text(value, |_| true),
+        "message" | "request" => members(value, |name, value| match (name, value) {
+            ("role", _) => text(value, |text| ROLES.contains(&text)),
+            ("taskId" | "task_id", _) => text(value, |_| true),
             // An empty one is none.
-            "contextId" => text(value, str::is_empty),
+            ("contextId" | "context_id", _) => text(value, str::is_empty),
+            ("extensions", Json::Array(items)) => items.iter().map(|item| plain_uri(item, uri::is_plain)).collect(),
+            ("referenceTaskIds", Json::Array(items)) => items.iter().map(|item| text(item, str::is_empty)).collect(),
             _ => blank(value),
         }),
         "contextId" => text(value, str::is_empty),
         "configuration" => members(value, |name, value| match name {
-            "pushNotificationConfig" | "taskPushNotificationConfig" => members(value, |name, value| match name {
-                "taskId" => text(value, |_| true),
-                "tenant" => text(value, str::is_empty),
-                _ => blank(value),
-            }),
+            "pushNotificationConfig" | "taskPushNotificationConfig" | "pushNotification" | "push_notification" => {
+                webhook(value)
+            }
             _ => blank(value),
         }),
         "ref" if method == Some("completion/complete") => members(value, |name, value| match name {
@@ -297,6 +319,21 @@ fn params(json: &Json<'_>, method: Option<&str>) -> Value {
         }),
         _ => blank(value),
     })
+}
+
+/// A webhook, or what has one.
+fn webhook(json: &Json<'_>) -> Value {
+    members(json, |name, value| match name {
+        "taskId" | "task_id" | "tenant" | "name" => text(value, |_| true),
+        "pushNotificationConfig" | "push_notification_config" => webhook(value),
+        "url" => webhook_url(value),
+        _ => blank(value),
+    })
+}
+
+fn webhook_url(json: &Json<'_>) -> Value {
+    let is_read = json.as_str().is_some_and(|url| url.starts_with("http") && uri::is_plain(url));
+    if is_read { Value::from(REDACTED_URL) } else { text(json, str::is_empty) }
 }
 
 /// One that was read is replaced by one that is read.
@@ -352,6 +389,11 @@ fn is_member(name: &str) -> bool {
 /// A revision of MCP: a date.
 fn is_revision(text: &str) -> bool {
     has_form(text, "dddd-dd-dd")
+}
+
+/// A version of A2A: two numbers.
+fn is_a2a_version(text: &str) -> bool {
+    has_form(text, "d.d")
 }
 
 /// W3C Trace Context, version 00 and those that look like it.

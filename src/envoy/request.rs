@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
-use super::wire::{Fields, Malformed, once};
+use crate::authz::protobuf::{Fields, Malformed, once};
 use crate::authz::reason::Reason;
 use crate::authz::request::{Body, Connection, Headers, HttpRequest, Request, header_text};
 

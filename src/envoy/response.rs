@@ -14,6 +14,7 @@ use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use prost::Message as _;
 use serde_json::{Value, json};
 
+use crate::authz::call::a2a::Generation;
 use crate::authz::call::json_rpc::Reply;
 use crate::authz::call::mcp;
 use crate::authz::decision::{Decision, Denial, Permit, Verdict};
@@ -118,6 +119,10 @@ fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
         put_message(denied, 1, |status| put_number(status, 1, rendered.http.into()));
         put_header(denied, 2, DECISION_ID, decision_id);
         put_header(denied, 2, "content-type", rendered.content_type);
+        if rendered.is_grpc {
+            // Of HTTP's status Envoy would make one that says less: of 400 INTERNAL.
+            put_header(denied, 2, "grpc-status", &wire.grpc.to_string());
+        }
         if wire.blame == Blame::Us {
             put_header(denied, 2, "retry-after", RETRY_AFTER_SECONDS);
         }
@@ -224,7 +229,7 @@ fn asked_inside(denial: &Denial, decision: &Decision, decision_id: &str) -> Opti
     });
     let result = json!({"resultType": "input_required", "inputRequests": {state: request}});
     let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
-    Some(Rendered { http: 200, content_type: "application/json", body })
+    Some(Rendered { http: 200, content_type: "application/json", body, is_grpc: false })
 }
 
 /// A value of a query (RFC 3986, section 3.4).
@@ -251,6 +256,8 @@ struct Rendered {
     http: u16,
     content_type: &'static str,
     body: String,
+    /// To a gRPC client: it has a status of its own.
+    is_grpc: bool,
 }
 
 /// Writes a denial in the words of the target's protocol. A caller learns the decision id, a stable code
@@ -259,10 +266,6 @@ fn render(denial: &Denial, wire: &Wire, decision: &Decision, decision_id: &str) 
     let message = denial.message.as_deref().unwrap_or(wire.title);
     let target = decision.target.as_deref();
     let speaks_json_rpc = target.is_some_and(|target| matches!(target.protocol, Protocol::Mcp | Protocol::A2a));
-    if !speaks_json_rpc || decision.reply == Reply::Http {
-        let body = json!({"status": wire.http, "code": wire.code, "title": message, "decision_id": decision_id});
-        return Rendered { http: wire.http, content_type: "application/problem+json", body: body.to_string() };
-    }
     let one = |id: &str| {
         if is_tool_error(target, wire, decision) {
             tool_error(id, message, wire.code, decision_id)
@@ -270,12 +273,60 @@ fn render(denial: &Denial, wire: &Wire, decision: &Decision, decision_id: &str) 
             json_rpc_error(id, message, denial, wire, decision_id)
         }
     };
-    let body = match &decision.reply {
-        Reply::None | Reply::Http => json_rpc_error("null", message, denial, wire, decision_id),
-        Reply::One(id) => one(id),
-        Reply::Batch(ids) => format!("[{}]", ids.iter().map(|id| one(id)).collect::<Vec<_>>().join(",")),
+    let (content_type, body) = match &decision.reply {
+        // Envoy makes it the status message, and the content type gRPC's own.
+        Reply::Grpc => {
+            let body = format!("{message} ({}, decision {decision_id})", wire.code);
+            return Rendered { http: wire.http, content_type: "text/plain", body, is_grpc: true };
+        }
+        Reply::Rest(generation) => {
+            let (content_type, body) = rest_error(*generation, message, wire, decision_id);
+            return Rendered { http: wire.http, content_type, body, is_grpc: false };
+        }
+        reply if !speaks_json_rpc || *reply == Reply::Http => {
+            let body = json!({"status": wire.http, "code": wire.code, "title": message, "decision_id": decision_id});
+            let content_type = "application/problem+json";
+            return Rendered { http: wire.http, content_type, body: body.to_string(), is_grpc: false };
+        }
+        Reply::None | Reply::Http => ("application/json", json_rpc_error("null", message, denial, wire, decision_id)),
+        Reply::One(id) => ("application/json", one(id)),
+        Reply::Batch(ids) => {
+            ("application/json", format!("[{}]", ids.iter().map(|id| one(id)).collect::<Vec<_>>().join(",")))
+        }
     };
-    Rendered { http: http_status(target, wire, decision), content_type: "application/json", body }
+    Rendered { http: http_status(target, wire, decision), content_type, body, is_grpc: false }
+}
+
+/// The error of A2A's binding HTTP+JSON: in 1.0 (section 11.6) a `google.rpc.Status`; in 0.3, which leaves it open, the error
+/// of JSON-RPC without its envelope, as its SDKs have it.
+fn rest_error(generation: Generation, message: &str, wire: &Wire, decision_id: &str) -> (&'static str, String) {
+    let data = json!({"code": wire.code, "decision_id": decision_id});
+    match generation {
+        Generation::V0_3 => {
+            ("application/json", json!({"code": wire.json_rpc, "message": message, "data": data}).to_string())
+        }
+        Generation::V1_0 => {
+            let details = json!([{
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": wire.code.to_ascii_uppercase(),
+                "domain": "palisade",
+                "metadata": data,
+            }]);
+            let status = grpc_name(wire.grpc);
+            let error = json!({"code": wire.http, "status": status, "message": message, "details": details});
+            ("application/a2a+json", json!({"error": error}).to_string())
+        }
+    }
+}
+
+/// The name of a `google.rpc.Code` that denials have.
+const fn grpc_name(code: u32) -> &'static str {
+    match code {
+        8 => "RESOURCE_EXHAUSTED",
+        14 => "UNAVAILABLE",
+        16 => "UNAUTHENTICATED",
+        _ => "PERMISSION_DENIED",
+    }
 }
 
 /// Whether another token would do: clients look for that in the status and the headers alone.

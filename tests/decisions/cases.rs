@@ -102,6 +102,8 @@ struct Expect {
     actions: Option<Vec<String>>,
     http: Option<i32>,
     json_rpc: Option<i64>,
+    /// The status of a gRPC client.
+    grpc: Option<u32>,
     id: Option<Value>,
     /// Ids of a batch, in order.
     ids: Option<Vec<Value>>,
@@ -271,9 +273,9 @@ fn what_cannot_be_read_cannot_be_read_redacted() {
             continue;
         };
         let after = decide(&redaction::reread(&redaction::redacted(&request)));
-        // JSON that is ambiguous is replaced as a whole.
+        // JSON that is ambiguous is replaced as a whole, and so is what is no JSON.
         let is_json = before.code().starts_with("json_") && after == Some(Reason::JsonMalformed);
-        if after != Some(before) && !is_json {
+        if after != Some(before) && !is_json && after != Some(Reason::GrpcFrameMalformed) {
             wrong.push(format!("{name}: {before:?}, redacted {after:?}"));
         }
     }
@@ -400,6 +402,15 @@ fn check_body(findings: &mut Findings, expect: &Expect, decision: &Decision, ans
     for policy in support::policies(decision) {
         findings.holds(&format!("the body keeps policy `{policy}` to itself"), !text.contains(&policy));
     }
+    let said = decision.reason().map(|reason| reason.wire().grpc.to_string());
+    let grpc_status = support::header(answer, "grpc-status");
+    findings.same("a gRPC status", &grpc_status.is_some(), &expect.grpc.is_some());
+    if let Some(grpc) = expect.grpc {
+        findings.same("gRPC status", &grpc_status, &Some(grpc.to_string()));
+        findings.same("gRPC status by the table", &said, &grpc_status);
+        let code = decision.reason().map(Reason::code).unwrap_or_default();
+        return findings.holds("the message has the code", text.contains(code));
+    }
     let Ok(json) = serde_json::from_str::<Value>(text) else {
         return findings.holds(&format!("the body is JSON: {text}"), false);
     };
@@ -419,7 +430,7 @@ fn check_body(findings: &mut Findings, expect: &Expect, decision: &Decision, ans
         findings.same("ids of the batch", &got, ids);
     }
     if let Some(message) = &expect.message {
-        let said = [&one["error"]["message"], &one["title"], &one["result"]["content"][0]["text"]];
+        let said = [&one["error"]["message"], &one["message"], &one["title"], &one["result"]["content"][0]["text"]];
         findings.holds(
             &format!("the caller is told `{message}`: {text}"),
             said.iter().any(|said| said.as_str().is_some_and(|said| said.starts_with(message.as_str()))),

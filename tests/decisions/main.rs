@@ -4,6 +4,7 @@
 #![expect(clippy::string_slice, reason = "a test that panics has found something")]
 
 #[cfg(test)]
+mod a2a;
 mod bodies;
 #[cfg(test)]
 mod bundles;

@@ -109,8 +109,9 @@ fn mcp(title: impl Into<String>, body: &Value) -> Row {
     Row { title: title.into(), request: request(CRM, "POST", "/mcp", JSON, Some(body)) }
 }
 
-fn a2a(title: impl Into<String>, body: &Value) -> Row {
-    Row { title: title.into(), request: request(RESEARCHER, "POST", "/a2a", JSON, Some(body)) }
+fn a2a(title: impl Into<String>, version: &str, body: &Value) -> Row {
+    let headers = [("content-type", "application/json"), ("a2a-version", version)];
+    Row { title: title.into(), request: request(RESEARCHER, "POST", "/a2a", &headers, Some(body)) }
 }
 
 /// The names of the registered tools, from the registry itself.
@@ -194,7 +195,10 @@ fn a2a_rows() -> Vec<Row> {
         "SendMessage" | "SendStreamingMessage" => message.clone(),
         "message/send" | "message/stream" => old_message.clone(),
         "ListTasks" | "tasks/list" | "GetExtendedAgentCard" | "agent/getAuthenticatedExtendedCard" => json!({}),
-        "tasks/pushNotificationConfig/set" => json!({"taskId": "t"}),
+        "CreateTaskPushNotificationConfig" => json!({"taskId": "t", "url": "https://hooks.example.org/"}),
+        "tasks/pushNotificationConfig/set" => {
+            json!({"taskId": "t", "pushNotificationConfig": {"url": "https://hooks.example.org/"}})
+        }
         name if name.contains("TaskPushNotificationConfig") => json!({"taskId": "t"}),
         _ => json!({"id": "t"}),
     };
@@ -212,9 +216,9 @@ fn a2a_rows() -> Vec<Row> {
         ("DeleteTaskPushNotificationConfig", "tasks/pushNotificationConfig/delete"),
         ("GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"),
     ] {
-        for method in [new, old] {
+        for (method, version) in [(new, "1.0"), (old, "0.3")] {
             let params = params(method);
-            rows.push(a2a(method, &json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})));
+            rows.push(a2a(method, version, &json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})));
         }
     }
     let get = |path: &str| Row { title: format!("GET {path}"), request: request(RESEARCHER, "GET", path, &[], None) };

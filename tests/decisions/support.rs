@@ -290,6 +290,13 @@ pub fn transcript(decision: &Decision, answer: &CheckResponse) -> String {
     format!("{decision:?}\n{:?}\n{:?}", answer.status, answer.http_response)
 }
 
+/// A header of a denial.
+pub fn header(answer: &CheckResponse, name: &str) -> Option<String> {
+    let Some(HttpResponse::DeniedResponse(denied)) = answer.http_response.as_ref() else { return None };
+    let mut headers = denied.headers.iter().filter_map(|option| option.header.as_ref());
+    headers.find(|header| header.key == name).map(|header| header.value.clone())
+}
+
 /// The HTTP status and the body of a denial.
 pub fn denied(answer: &CheckResponse) -> Option<(i32, &str)> {
     match answer.http_response.as_ref()? {

@@ -33,6 +33,11 @@ fn read(input: &[u8], protocol: Protocol) {
         if let ProtocolFacts::Mcp { uri: Some(text), .. } = &call.facts {
             assert!(uri::is_plain(text), "{text}");
         }
+        if let ProtocolFacts::A2a(facts) = &call.facts {
+            let webhook = facts.parameters.webhook.as_deref();
+            assert!(facts.extensions.iter().map(AsRef::as_ref).chain(webhook).all(uri::is_plain));
+            assert!(webhook.is_none_or(|url| uri::host(url).is_some_and(|host| !host.is_empty())));
+        }
         let id = call.id.as_deref().unwrap_or("0");
         serde_json::from_str::<serde_json::Value>(id).expect("an id that is no JSON would break the answer");
     }
@@ -106,7 +111,7 @@ pub fn request(input: &[u8]) -> Option<Request<'_>> {
 fn target(protocol: Protocol) -> Target {
     let more = match protocol {
         Protocol::Mcp => "batches = 'all_or_nothing'\nmessage_paths = ['/mcp']\nstream_paths = ['/mcp', '/sse']",
-        Protocol::A2a => "message_paths = ['/a2a']",
+        Protocol::A2a => "message_paths = ['/a2a']\nbindings = ['JSONRPC', 'HTTP+JSON', 'GRPC']",
         _ => "",
     };
     let text = format!("name = 'server'\nprotocol = '{}'\n{more}\n[match]\npath_prefix = '/'", protocol.as_str());

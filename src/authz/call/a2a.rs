@@ -1,103 +1,175 @@
-//! Agent2Agent protocol, JSON-RPC binding, 0.3 and 1.0: both generations of names are one action each,
-//! the 1.0 name. The other agent is the resource.
+//! Agent2Agent protocol, 0.3 and 1.0, over JSON-RPC, HTTP+JSON and gRPC: an operation is one action, whatever it is called
+//! and however it is sent. The other agent is the resource.
+//!
+//! Which binding a request is in its path says, within what the target is configured to have. Each reader comes to the
+//! same form ([`Asked`]), and the rules are about that.
+
+mod grpc;
+mod messages;
+mod operations;
+mod parameters;
+mod query;
+mod rest;
+mod service;
 
 use std::borrow::Cow;
 
-use super::json::{Json, refuse_lookalikes};
+use super::json::Json;
 use super::json_rpc::{self, Message, Reply};
 use super::{Call, Place, ProtocolFacts, Resource, Unreadable};
+use crate::authz::call::http::segment_prefix;
 use crate::authz::reason::Reason;
+use crate::authz::request::HttpRequest;
+use crate::authz::target::{Binding, Protocol, Target};
+use operations::{OPERATIONS, Operation, Subject, by_json_rpc};
+use parameters::Named;
 
-/// Where the parameters of a method name its task or its conversation.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Names {
-    /// Nowhere.
-    Nothing,
-    /// `message.taskId` and `message.contextId`; without them the message begins something new.
-    InMessage,
-    /// `contextId`; without it all conversations are meant.
-    ContextId,
-    /// `id`, which is required.
-    Id,
-    /// `taskId`, which is required; an `id` beside it names something else.
-    TaskId,
-}
-
-use Names::{ContextId, Id, InMessage, Nothing, TaskId};
-
-impl Names {
-    /// The members of [`DECIDING`] that these parameters have.
-    const fn members(self) -> &'static [&'static str] {
-        match self {
-            Nothing => &[],
-            InMessage => &["configuration", "message"],
-            ContextId => &["contextId"],
-            Id => &["id"],
-            TaskId => &["id", "taskId"],
-        }
-    }
-}
-
-/// JSON-RPC method (either generation), the action it is, and what its parameters name.
-const METHODS: &[(&str, &str, Names)] = &[
-    ("SendMessage", "SendMessage", InMessage),
-    ("message/send", "SendMessage", InMessage),
-    ("SendStreamingMessage", "SendStreamingMessage", InMessage),
-    ("message/stream", "SendStreamingMessage", InMessage),
-    ("GetTask", "GetTask", Id),
-    ("tasks/get", "GetTask", Id),
-    ("ListTasks", "ListTasks", ContextId),
-    ("tasks/list", "ListTasks", ContextId),
-    ("CancelTask", "CancelTask", Id),
-    ("tasks/cancel", "CancelTask", Id),
-    ("SubscribeToTask", "SubscribeToTask", Id),
-    ("tasks/resubscribe", "SubscribeToTask", Id),
-    ("CreateTaskPushNotificationConfig", "CreateTaskPushNotificationConfig", TaskId),
-    ("tasks/pushNotificationConfig/set", "CreateTaskPushNotificationConfig", TaskId),
-    ("GetTaskPushNotificationConfig", "GetTaskPushNotificationConfig", TaskId),
-    ("tasks/pushNotificationConfig/get", "GetTaskPushNotificationConfig", Id),
-    ("ListTaskPushNotificationConfigs", "ListTaskPushNotificationConfigs", TaskId),
-    ("tasks/pushNotificationConfig/list", "ListTaskPushNotificationConfigs", Id),
-    ("DeleteTaskPushNotificationConfig", "DeleteTaskPushNotificationConfig", TaskId),
-    ("tasks/pushNotificationConfig/delete", "DeleteTaskPushNotificationConfig", Id),
-    ("GetExtendedAgentCard", "GetExtendedAgentCard", Nothing),
-    ("agent/getAuthenticatedExtendedCard", "GetExtendedAgentCard", Nothing),
-];
+pub use operations::Generation;
+pub use parameters::Parameters;
 
 /// Where an agent's card is published: 0.3 and later, and 0.2.
 const CARD_PATHS: &[&str] = &["/.well-known/agent-card.json", "/.well-known/agent.json"];
+const CARD: &str = "a2a:card";
+const REGISTERS_WEBHOOK: &str = "CreateTaskPushNotificationConfig";
 
-const PARAMS: &[&str] = &["configuration", "contextId", "id", "message", "metadata", "taskId", "tenant"];
-/// Those that say what a call is about. A method has its own; a server may read others all the same, and one
-/// task must not hide beside another.
-const DECIDING: &[&str] = &["configuration", "contextId", "id", "message", "taskId"];
-const MESSAGE: &[&str] = &["contextId", "messageId", "parts", "referenceTaskIds", "role", "taskId"];
+const MEDIA_TYPES: &[&str] = &["application/json", "application/a2a+json"];
 
-const CONFIGURATION: &[&str] =
-    &["acceptedOutputModes", "historyLength", "pushNotificationConfig", "taskPushNotificationConfig"];
-/// Members of a message's `configuration` that register a webhook: 0.3 and 1.0.
-const INLINE_PUSH: &[&str] = &["pushNotificationConfig", "taskPushNotificationConfig"];
-/// Members of such a webhook.
-const PUSH: &[&str] = &["authentication", "id", "taskId", "tenant", "token", "url"];
-const REGISTERS_PUSH: &str = "CreateTaskPushNotificationConfig";
+/// An operation that is asked for, as every binding comes to it.
+struct Asked<'a> {
+    operation: &'static Operation,
+    generation: Generation,
+    /// The parameters, under the names of the generation's JSON.
+    params: Json<'a>,
+    /// What the path says.
+    named: Named<'a>,
+}
 
-/// Reads an A2A request: a JSON-RPC POST, or a GET of the agent card.
+/// What a request says, for `context.a2a`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts<'a> {
+    /// How it was sent.
+    pub binding: Binding,
+    /// The generation; of the public card, where the request states one.
+    pub generation: Option<Generation>,
+    /// The parameters.
+    pub parameters: Parameters<'a>,
+    /// Extensions that headers or message name.
+    pub extensions: Vec<Cow<'a, str>>,
+    /// Which card is asked for, if one is.
+    pub card: Option<&'static str>,
+}
+
+/// Checks that a target's bindings can be told apart by their paths.
 ///
 /// # Errors
-/// [`Unreadable`], addressed to the message's id where there is one.
-pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
-    match &*place.http.method {
-        "POST" if place.target.takes_messages_at(path) => {}
-        "POST" => return Err(Reason::PathUnexpected.into()),
-        "GET" if CARD_PATHS.contains(&path) => {
-            if place.body.is_some() {
-                return Err(Reason::BodyUnexpected.into());
-            }
-            return Ok((vec![Call::plain("a2a:card", Resource::Server)], Reply::Http));
-        }
-        _ => return Err(Reason::MethodUnsupported.into()),
+/// One sentence: a binding twice, none, one that no request could reach, or a path that two of them have.
+pub fn check(target: &Target) -> Result<(), String> {
+    let bindings = target.bindings.as_deref().unwrap_or(&[Binding::JsonRpc]);
+    if target.protocol != Protocol::A2a {
+        let is_given = target.bindings.is_some() || target.rest_prefix.is_some();
+        return if is_given {
+            Err("`bindings` and `rest_prefix` are for targets that speak a2a".into())
+        } else {
+            Ok(())
+        };
     }
-    let json = json_rpc::body(place, &["application/json", "application/a2a+json"])?;
+    let is_again = |(at, binding): (usize, &Binding)| bindings.iter().skip(at + 1).any(|other| other == binding);
+    if bindings.is_empty() || bindings.iter().enumerate().any(is_again) {
+        return Err("`bindings` names at least one binding, and none twice".into());
+    }
+    if target.rest_prefix.is_some() && !target.speaks(Binding::HttpJson) {
+        return Err("`rest_prefix` is for the binding HTTP+JSON, which is not among `bindings`".into());
+    }
+    if !target.message_paths.is_empty() && !target.speaks(Binding::JsonRpc) {
+        return Err("`message_paths` are for the binding JSONRPC, which is not among `bindings`".into());
+    }
+    let is_below = |path: &str| target.matches.path_prefix.as_deref().is_none_or(|prefix| segment_prefix(prefix, path));
+    if target.speaks(Binding::Grpc) && !Generation::ALL.iter().any(|generation| is_below(generation.service())) {
+        return Err("the binding GRPC has paths of its own, and none is below `match.path_prefix`".into());
+    }
+    if target.rest_prefix.as_deref().is_some_and(|prefix| !is_below(prefix)) {
+        return Err("`rest_prefix` is not below `match.path_prefix`".into());
+    }
+    let is_another = |path: &str| {
+        let below = target.below_rest_prefix(path).filter(|_| target.speaks(Binding::HttpJson));
+        CARD_PATHS.contains(&path)
+            || below.is_some_and(|path| rest::generation_at(path).is_some())
+            || (target.speaks(Binding::Grpc) && grpc::generation_at(path).is_some())
+    };
+    match target.own_message_paths().find(|path| target.speaks(Binding::JsonRpc) && is_another(path)) {
+        Some(path) => {
+            Err(format!("messages are posted to `{path}`, which is a path of another binding, or of the card"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The binding of a canonical path at a target.
+#[must_use]
+pub fn binding_at(target: &Target, path: &str) -> Option<Binding> {
+    let speaks = |binding| target.speaks(binding);
+    if speaks(Binding::JsonRpc) && target.takes_messages_at(path) {
+        Some(Binding::JsonRpc)
+    } else if speaks(Binding::Grpc) && grpc::generation_at(path).is_some() {
+        Some(Binding::Grpc)
+    } else {
+        let below = target.below_rest_prefix(path).filter(|_| speaks(Binding::HttpJson));
+        below.and_then(rest::generation_at).map(|_| Binding::HttpJson)
+    }
+}
+
+/// How a denial is written at a path of a target, before anything of the request was read.
+#[must_use]
+pub fn reply_at(target: &Target, path: Option<&str>) -> Reply {
+    match path.and_then(|path| binding_at(target, path)) {
+        Some(Binding::JsonRpc) => Reply::None,
+        // Whoever waits for a gRPC status sends what gRPC is sent as.
+        Some(Binding::Grpc) => Reply::Http,
+        Some(Binding::HttpJson) => {
+            let generation = path.and_then(|path| target.below_rest_prefix(path)).and_then(rest::generation_at);
+            Reply::Rest(generation.unwrap_or(Generation::V1_0))
+        }
+        None if target.speaks(Binding::JsonRpc) => Reply::None,
+        None if target.speaks(Binding::HttpJson) => Reply::Rest(Generation::V1_0),
+        None => Reply::Http,
+    }
+}
+
+/// Reads an A2A request: an operation, or a GET of the agent card. `path` is canonical.
+///
+/// # Errors
+/// [`Unreadable`], addressed as far as that is known.
+pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
+    let reply = super::reply(place.target, Some(place.http));
+    match (binding_at(place.target, path), &*place.http.method) {
+        (Some(Binding::JsonRpc), "POST") => return read_json_rpc(place),
+        (Some(Binding::JsonRpc), _) => return Err(Reason::MethodUnsupported.into()),
+        (Some(Binding::Grpc), _) => grpc::generation_at(path)
+            .ok_or(Unreadable::from(Reason::PathUnexpected))
+            .and_then(|generation| grpc::read(place, generation))
+            .and_then(|asked| calls(place, Binding::Grpc, asked)),
+        (Some(Binding::HttpJson), _) => path_as_sent(place, path)
+            .and_then(|path| rest::read(place, path))
+            .and_then(|asked| calls(place, Binding::HttpJson, asked)),
+        (None, "GET") if CARD_PATHS.contains(&path) => return Ok((vec![read_card(place)?], Reply::Http)),
+        (None, method) if method == "POST" || place.target.speaks(Binding::HttpJson) => {
+            Err(Reason::PathUnexpected.into())
+        }
+        (None, _) => Err(Reason::MethodUnsupported.into()),
+    }
+    .map(|calls| (calls, reply.clone()))
+    .map_err(|unreadable| unreadable.to(reply))
+}
+
+/// The path below the prefix of HTTP+JSON, if it was sent in its canonical form: what is named in it is compared as it is.
+fn path_as_sent<'a>(place: &Place<'a, '_>, canonical: &str) -> Result<&'a str, Unreadable> {
+    let http: &'a HttpRequest<'a> = place.http;
+    let sent = http.path.split('?').next().filter(|sent| *sent == canonical);
+    Ok(sent.and_then(|path| place.target.below_rest_prefix(path)).ok_or(Reason::PathAmbiguous)?)
+}
+
+fn read_json_rpc<'a>(place: &Place<'a, '_>) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
+    let json = json_rpc::body(place, MEDIA_TYPES)?;
     if matches!(json, Json::Array(_)) {
         return Err(Reason::BatchRefused.into());
     }
@@ -106,117 +178,69 @@ pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Rep
         return Err(Unreadable::because(Reason::JsonRpcMalformed, "expected a request"));
     };
     let reply = Reply::One(id.clone());
-    match read_method(method, params) {
+    let asked = by_json_rpc(&method).ok_or(Unreadable::from(Reason::ProtocolMethodUnknown));
+    let read = asked.and_then(|(operation, generation)| {
+        let query = query::read(&place.http.path, &[service::VERSION])?;
+        service::agree(service::version(place.http, &query)?, generation)?;
+        let params = params.unwrap_or(Json::Object(Vec::new()));
+        calls(place, Binding::JsonRpc, Asked { operation, generation, params, named: Named::default() })
+    });
+    match read {
         Ok(calls) => Ok((calls.into_iter().map(|call| Call { id: Some(id.clone()), ..call }).collect(), reply)),
         Err(unreadable) => Err(unreadable.to(reply)),
     }
 }
 
+/// The calls that an operation is. A message that registers a webhook along the way is two, and both have to be permitted:
+/// whoever may not send results to an address of the caller's choice may not do it inside another method either.
+fn calls<'a>(place: &Place<'a, '_>, binding: Binding, asked: Asked<'a>) -> Result<Vec<Call<'a>>, Unreadable> {
+    let Asked { operation, generation, params, named } = asked;
+    let http: &'a HttpRequest<'a> = place.http;
+    let mut extensions = service::extensions(http)?;
+    let parameters = parameters::read(operation, generation, &params, named)?;
+    extensions.extend(parameters.extensions.iter().cloned());
+    let card = (operation.subject == Subject::Card).then_some("extended");
+    let call = |action: &'static str, parameters| {
+        let facts = Facts { binding, generation: Some(generation), parameters, extensions: extensions.clone(), card };
+        called(action, facts)
+    };
+    if operation.subject == Subject::Message && parameters.webhook.is_some() {
+        let message = Parameters { webhook: None, ..parameters.clone() };
+        return Ok(vec![call(operation.action, message), call(REGISTERS_WEBHOOK, parameters)]);
+    }
+    Ok(vec![call(operation.action, parameters)])
+}
+
+fn read_card<'a>(place: &Place<'a, '_>) -> Result<Call<'a>, Unreadable> {
+    if place.body.is_some() {
+        return Err(Reason::BodyUnexpected.into());
+    }
+    let query = query::read(&place.http.path, &[service::VERSION])?;
+    let facts = Facts {
+        binding: Binding::HttpJson,
+        generation: service::version(place.http, &query)?,
+        parameters: Parameters::default(),
+        extensions: service::extensions(place.http)?,
+        card: Some("public"),
+    };
+    Ok(called(CARD, facts))
+}
+
+fn called<'a>(action: &'static str, facts: Facts<'a>) -> Call<'a> {
+    Call {
+        method: Some(Cow::Borrowed(action)),
+        facts: ProtocolFacts::A2a(Box::new(facts)),
+        ..Call::plain(action, Resource::Server)
+    }
+}
+
 /// Every action of this protocol.
 pub fn actions() -> impl Iterator<Item = &'static str> {
-    METHODS.iter().map(|(_, action, _)| *action).chain(["a2a:card"])
+    OPERATIONS.iter().map(|operation| operation.action).chain([CARD])
 }
 
 /// Whether `params.id` of this method is a task; elsewhere it names something else, or nothing.
 #[must_use]
 pub fn names_task_by_id(method: &str) -> bool {
-    METHODS.iter().any(|(name, _, names)| *name == method && *names == Id)
-}
-
-fn malformed(detail: impl Into<Cow<'static, str>>) -> Unreadable {
-    Unreadable::because(Reason::ProtocolParamsMalformed, detail)
-}
-
-fn lookalike(detail: &'static str) -> impl FnOnce(Reason) -> Unreadable {
-    move |reason| Unreadable::because(reason, detail)
-}
-
-/// The text of a member, if it is there.
-fn text<'a>(object: &Json<'a>, name: &str, detail: &'static str) -> Result<Option<Cow<'a, str>>, Unreadable> {
-    match object.get(name) {
-        None => Ok(None),
-        Some(Json::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(malformed(detail)),
-    }
-}
-
-/// The same of a name that may be missing. An empty one is as good as none: servers after protobuf cannot tell them apart.
-fn named<'a>(object: &Json<'a>, name: &str, detail: &'static str) -> Result<Option<Cow<'a, str>>, Unreadable> {
-    Ok(text(object, name, detail)?.filter(|name| !name.is_empty()))
-}
-
-/// A message that registers a webhook along the way is two calls, and both have to be permitted: whoever
-/// may not send results to an address of the caller's choice may not do it inside another method either.
-fn read_method<'a>(method: Cow<'a, str>, params: Option<Json<'a>>) -> Result<Vec<Call<'a>>, Unreadable> {
-    let (_, action, names) = METHODS.iter().find(|(name, ..)| *name == method).ok_or(Reason::ProtocolMethodUnknown)?;
-    let params = params.unwrap_or(Json::Object(Vec::new()));
-    // ProtoJSON readers take `task_id` for `taskId`.
-    refuse_lookalikes(&params, PARAMS, true).map_err(lookalike("`params`: a member looks like another one"))?;
-    if let Some(stray) = DECIDING.iter().find(|name| !names.members().contains(name) && params.get(name).is_some()) {
-        return Err(malformed(format!("`params.{stray}`: not of this method")));
-    }
-    // Policies do not see which tenant of the server is meant, so no permit can be about one.
-    if text(&params, "tenant", "`params.tenant`: expected a text")?.is_some_and(|tenant| !tenant.is_empty()) {
-        return Err(malformed("`params.tenant`: tenants are not taken"));
-    }
-    let (task, context) = match names {
-        Nothing => (None, None),
-        ContextId => (None, named(&params, "contextId", "`params.contextId`: expected a text")?),
-        InMessage => read_message(params.get("message"))?,
-        Id => (text(&params, "id", "`params.id`: expected a text")?, None),
-        TaskId => (text(&params, "taskId", "`params.taskId`: expected a text")?, None),
-    };
-    if matches!(names, Id | TaskId) && task.as_deref().is_none_or(str::is_empty) {
-        return Err(malformed("`params`: no task is named"));
-    }
-    let configuration = params.get("configuration").unwrap_or(&Json::Null);
-    refuse_lookalikes(configuration, CONFIGURATION, true)
-        .map_err(lookalike("`params.configuration`: a member looks like another one"))?;
-    let pushes: Vec<_> = INLINE_PUSH.iter().filter_map(|name| configuration.get(name)).collect();
-    for push in &pushes {
-        check_push(push, task.as_deref())?;
-    }
-    let registers_push = !pushes.is_empty();
-    let call = |action: &'static str| Call {
-        method: Some(Cow::Borrowed(action)),
-        facts: ProtocolFacts::A2a { task: task.clone(), context: context.clone() },
-        ..Call::plain(action, Resource::Server)
-    };
-    let actions = [Some(*action), registers_push.then_some(REGISTERS_PUSH)];
-    Ok(actions.into_iter().flatten().map(call).collect())
-}
-
-/// A webhook inside a message is one for the message's task, at the tenant that the message is for.
-fn check_push(push: &Json<'_>, task: Option<&str>) -> Result<(), Unreadable> {
-    refuse_lookalikes(push, PUSH, true)
-        .map_err(lookalike("`params.configuration`: a member of the webhook looks like another one"))?;
-    if named(push, "tenant", "`params.configuration`: the webhook's `tenant` is no text")?.is_some() {
-        return Err(malformed("`params.configuration`: the webhook names a tenant, and tenants are not taken"));
-    }
-    let of = named(push, "taskId", "`params.configuration`: the webhook's `taskId` is no text")?;
-    if of.is_some() && of.as_deref() != task {
-        return Err(malformed("`params.configuration`: the webhook is not for the task of the message"));
-    }
-    Ok(())
-}
-
-type TaskAndContext<'a> = (Option<Cow<'a, str>>, Option<Cow<'a, str>>);
-
-/// Task and conversation of a message that a client may send.
-fn read_message<'a>(message: Option<&Json<'a>>) -> Result<TaskAndContext<'a>, Unreadable> {
-    let message = message.ok_or_else(|| malformed("`params.message`: missing"))?;
-    refuse_lookalikes(message, MESSAGE, true)
-        .map_err(lookalike("`params.message`: a member looks like another one"))?;
-    // A client speaks as the user, never as the agent it talks to.
-    if !matches!(message.get("role").and_then(Json::as_str), Some("user" | "ROLE_USER")) {
-        return Err(malformed("`params.message.role`: expected the user's"));
-    }
-    // Policies do not see the tasks that a message refers to, and the agent may read from them.
-    match message.get("referenceTaskIds") {
-        None => {}
-        Some(Json::Array(tasks)) if tasks.is_empty() => {}
-        Some(_) => return Err(malformed("`params.message.referenceTaskIds`: references to tasks are not taken")),
-    }
-    let task = named(message, "taskId", "`params.message.taskId`: expected a text")?;
-    Ok((task, named(message, "contextId", "`params.message.contextId`: expected a text")?))
+    by_json_rpc(method).is_some_and(|(operation, generation)| parameters::is_task(operation.subject, generation))
 }

@@ -6,28 +6,53 @@ use super::{Call, Resource};
 use crate::authz::reason::Reason;
 use crate::authz::request::HttpRequest;
 
+/// How messages are encoded, by the content type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// As protobuf, which is also what is not said.
+    Protobuf,
+    /// Otherwise, as both sides know.
+    Other,
+}
+
 /// Reads a gRPC call; the message itself is not looked at.
 ///
 /// # Errors
-/// [`Reason::MethodUnsupported`], [`Reason::ContentTypeUnsupported`] or [`Reason::GrpcPathMalformed`].
+/// As [`check`].
 pub fn read<'a>(http: &'a HttpRequest<'a>, path: &'a str) -> Result<Call<'a>, Reason> {
-    if http.method != "POST" {
-        return Err(Reason::MethodUnsupported);
-    }
-    let content_type = http.headers.single("content-type").map_err(|_| Reason::HeaderDuplicate)?;
-    let is_grpc = content_type.is_some_and(|text| {
-        text.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
-    });
-    if !is_grpc {
-        return Err(Reason::ContentTypeUnsupported);
-    }
-    if !is_grpc_path(&http.path) {
-        return Err(Reason::GrpcPathMalformed);
-    }
+    check(http)?;
     Ok(Call {
         method: Some(Cow::Borrowed(&http.path)),
         ..Call::plain("grpc:invoke", Resource::Endpoint(Cow::Borrowed(path)))
     })
+}
+
+/// Whether whoever sent a request waits for a gRPC status: so does Envoy take it.
+#[must_use]
+pub fn wants_status(http: &HttpRequest<'_>) -> bool {
+    let content_type = http.headers.single("content-type").ok().flatten();
+    http.method == "POST" && content_type.and_then(codec).is_some()
+}
+
+fn codec(content_type: &str) -> Option<Codec> {
+    match content_type.strip_prefix("application/grpc")? {
+        "" | "+proto" => Some(Codec::Protobuf),
+        rest if rest.starts_with(['+', ';']) => Some(Codec::Other),
+        _ => None,
+    }
+}
+
+/// Whether a request is a gRPC call at all, and how its messages are encoded.
+///
+/// # Errors
+/// [`Reason::MethodUnsupported`], [`Reason::ContentTypeUnsupported`] or [`Reason::GrpcPathMalformed`].
+pub fn check(http: &HttpRequest<'_>) -> Result<Codec, Reason> {
+    if http.method != "POST" {
+        return Err(Reason::MethodUnsupported);
+    }
+    let content_type = http.headers.single("content-type").map_err(|_| Reason::HeaderDuplicate)?;
+    let codec = content_type.and_then(codec).ok_or(Reason::ContentTypeUnsupported)?;
+    if is_grpc_path(&http.path) { Ok(codec) } else { Err(Reason::GrpcPathMalformed) }
 }
 
 fn is_grpc_path(path: &str) -> bool {

@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 
+use super::a2a::Generation;
 use super::json::{Json, refuse_lookalikes};
 use super::{Place, Unreadable};
 use crate::authz::reason::Reason;
 
-/// How an answer to a JSON-RPC request has to be addressed.
+/// How an answer has to be addressed and written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Reply {
     /// There is no JSON-RPC id: a notification, or an id that could not be read.
@@ -19,6 +20,10 @@ pub enum Reply {
     One(String),
     /// The ids of a batch, as JSON text, without those of notifications.
     Batch(Vec<String>),
+    /// In the HTTP+JSON binding of A2A.
+    Rest(Generation),
+    /// As a gRPC status.
+    Grpc,
 }
 
 /// One JSON-RPC message.

@@ -48,7 +48,16 @@ pub fn is_plain(uri: &str) -> bool {
     scheme_is_fine && hierarchy_is_fine && query.is_none_or(is_query)
 }
 
-/// The same for a URI template (RFC 6570), which is compared as the text that it is. Its braces are not encoded, and
+/// The host of a plain URI with an authority, without its port.
+#[must_use]
+pub fn host(uri: &str) -> Option<&str> {
+    let (_, hierarchy) = uri.split_once("://")?;
+    let authority = hierarchy.split(['/', '?']).next()?;
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
+    split_port(authority).map(|(host, _)| host)
+}
+
+/// [`is_plain`] for a URI template (RFC 6570), which is compared as the text that it is. Its braces are not encoded, and
 /// whatever an expression stands for, the rest is a plain URI.
 #[must_use]
 pub fn is_plain_template(template: &str) -> bool {

@@ -1,5 +1,6 @@
 //! The context of a query: which attributes there are, and how they are made.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use super::needs::Needs;
 use super::parts::Parts;
 use super::shape::Shape;
 use super::testimony::Testimony;
-use crate::authz::call::{Call, ProtocolFacts};
+use crate::authz::call::a2a::{self, Generation, Parameters};
+use crate::authz::call::{Call, ProtocolFacts, uri};
 use crate::authz::facts::Facts;
 use crate::authz::hex;
 use crate::authz::identity::spiffe::SpiffeId;
@@ -124,7 +126,12 @@ const fn supplied(attribute: Attribute, is_opaque: bool) -> (&'static str, bool)
         Attribute::Mcp => {
             ("{method: String, name?: String, protocol_version?: String, session?: String, uri?: String}", false)
         }
-        Attribute::A2a => ("{context?: String, method: String, task?: String}", false),
+        Attribute::A2a => (
+            "{binding: String, card?: String, context?: String, extensions: Set<String>, loop?: Bool, method: String, \
+             protocol_version?: String, push_host?: String, push_url?: String, references: Set<String>, task?: String, \
+             tenant?: String}",
+            false,
+        ),
         Attribute::User => ("User", false),
         Attribute::Delegation => ("{actor: String, agents: Set<String>, depth: Long, unbroken: Bool}", false),
         Attribute::Scopes => ("Set<String>", false),
@@ -171,11 +178,12 @@ fn members<'t, N: Display + 't>(attributes: impl Iterator<Item = (&'t N, &'t Att
 #[must_use]
 pub fn build(
     needs: Needs,
-    Parts { request, reading, facts, .. }: &Parts<'_>,
+    parts: &Parts<'_>,
     call: &Call<'_>,
     input: Option<Value>,
     testimony: Option<&Testimony>,
 ) -> Context {
+    let Parts { request, reading, facts, .. } = parts;
     if let Some(testimony) = testimony.filter(|_| needs.is_of_tokens_alone()) {
         return testimony.context(needs);
     }
@@ -214,12 +222,7 @@ pub fn build(
             members.extend(uri.as_deref().map(|uri| ("uri", text(uri))));
             pairs.push(("mcp", record(members)));
         }
-        ProtocolFacts::A2a { task, context } if needs.has(Attribute::A2a) => {
-            let mut members = vec![("method", text(call.method.as_deref().unwrap_or_default()))];
-            members.extend(task.as_deref().map(|task| ("task", text(task))));
-            members.extend(context.as_deref().map(|context| ("context", text(context))));
-            pairs.push(("a2a", record(members)));
-        }
+        ProtocolFacts::A2a(facts) if needs.has(Attribute::A2a) => pairs.push(("a2a", a2a(facts, call, parts))),
         ProtocolFacts::Opaque { sni } if needs.has(Attribute::Connection) => {
             pairs.push(("connection", connection(request, sni.as_deref())));
         }
@@ -246,6 +249,32 @@ fn connection(request: &Request<'_>, sni: Option<&str>) -> Value {
         sni.map(|sni| ("sni", text(sni))),
     ];
     record(members.into_iter().flatten())
+}
+
+/// What an A2A request says, and whether the agent that it goes to had the work before.
+fn a2a(facts: &a2a::Facts<'_>, call: &Call<'_>, parts: &Parts<'_>) -> Value {
+    let Parameters { tenant, task, context, references, webhook, .. } = &facts.parameters;
+    let set = |all: &[Cow<'_, str>]| Value::set(all.iter().map(|one| text(one)), None);
+    let mut members = vec![
+        ("method", text(call.method.as_deref().unwrap_or_default())),
+        ("binding", text(facts.binding.as_str())),
+        ("references", set(references)),
+        ("extensions", set(&facts.extensions)),
+    ];
+    let optional = [
+        ("protocol_version", facts.generation.map(Generation::as_str)),
+        ("tenant", tenant.as_deref()),
+        ("task", task.as_deref()),
+        ("context", context.as_deref()),
+        ("push_url", webhook.as_deref()),
+        ("push_host", webhook.as_deref().and_then(uri::host)),
+        ("card", facts.card),
+    ];
+    members.extend(optional.into_iter().filter_map(|(name, value)| Some((name, text(value?)))));
+    let user = parts.caller.proved.user.as_ref();
+    let comes_back = user.and_then(|held| held.comes_back_to(&parts.request.destination_principal, parts.rules));
+    members.extend(comes_back.map(|comes_back| ("loop", Value::from(comes_back))));
+    record(members)
 }
 
 pub(super) type Pairs = Vec<(&'static str, Value)>;

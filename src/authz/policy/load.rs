@@ -14,7 +14,7 @@ use super::expansion;
 use super::nesting;
 use super::registry::Registry;
 use super::source::{BundleError, Chain, Kind, SourceFile, place_of, quoted};
-use crate::authz::call::http;
+use crate::authz::call::{a2a, http};
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::request::Connection;
 use crate::authz::target::{Protocol, Target, TokenUse};
@@ -267,6 +267,10 @@ fn check_target(target: &Target) -> Result<(), String> {
             return Err(format!("`{key}` have to be paths as requests have them: no query, no dot segments"));
         }
     }
+    if target.rest_prefix.as_ref().is_some_and(|prefix| !is_path(prefix) || prefix.ends_with('/')) {
+        return Err("`rest_prefix` has to be a path as requests have it, without a slash at its end".into());
+    }
+    a2a::check(target)?;
     if !target.message_paths.is_empty() && !matches!(protocol, Protocol::Mcp | Protocol::A2a) {
         return Err("`message_paths` are for targets that speak mcp or a2a".into());
     }

@@ -179,6 +179,30 @@ impl HeldToken {
         self.depth > 0 && self.has_user(rules)
     }
 
+    /// Whether authority that came by this chain comes back: `called` is in it, or an agent is in it twice. What agents
+    /// before the caller are said to be is enough for that, and not for the opposite.
+    ///
+    /// `None` if no user handed authority to the caller, or nothing shows it and the chain is not proved as a whole.
+    #[must_use]
+    pub fn comes_back_to(&self, called: &str, rules: &Rules) -> Option<bool> {
+        let Authority::Issuer(at) = self.token.authority else { return None };
+        let issuer = rules.issuers.get(at).filter(|_| self.delegates(rules))?;
+        let claims = &self.token.claims;
+        let names = claims.actors.iter().map(|actor| actor.subject.as_str());
+        // The caller is the first actor, or the client of a token that names none.
+        let names = names.chain(claims.client.as_deref().filter(|_| claims.actors.is_empty()));
+        let said: Vec<&str> = names.map(|name| workload_of(name, issuer).unwrap_or(name)).collect();
+        let proved: Vec<&str> = self.before.iter().map(String::as_str).chain(said.first().copied()).collect();
+        let comes_back = |agents: &[&str]| {
+            let is_again = |(at, agent): (usize, &&str)| agents.iter().skip(at + 1).any(|other| other == agent);
+            agents.contains(&called) || agents.iter().enumerate().any(is_again)
+        };
+        if comes_back(&said) || comes_back(&proved) {
+            return Some(true);
+        }
+        (self.is_unbroken() && !called.is_empty()).then_some(false)
+    }
+
     /// Whether the token is about a user. The token of a client that acts for itself is not (RFC 9068, section 2.2), nor one
     /// about a workload, nor one that says by whom it may be used in no way.
     #[must_use]

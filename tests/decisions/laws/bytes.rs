@@ -19,7 +19,7 @@ fn permitted() -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
     const BOT: &str = "spiffe://example.org/ns/agents/sa/support-bot";
     const CRM: &str = "spiffe://example.org/ns/tools/sa/crm";
     let call = message("tools/call", &json!({"name": "query_customers", "arguments": {"limit": 20, "segment": "a"}}));
-    let task = message("GetTask", &json!({"id": "mine"}));
+    let task = message("tasks/get", &json!({"id": "mine"}));
     let caller = "spiffe://example.org/ns/agents/sa/caller";
     let encode = |request: &Request, form| support::encode(request, form, BodyForm::Raw);
     vec![

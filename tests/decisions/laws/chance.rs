@@ -85,9 +85,9 @@ pub fn default_request() -> impl Strategy<Value = Request<'static>> {
     });
     let other = select(vec!["ping", "tools/list", "resources/list", "tasks/list"])
         .prop_map(|method| message(method, &json!({})));
-    let peer = (select(vec!["GetTask", "tasks/list", "message/send"]), "[a-z]{1,3}").prop_map(|(method, id)| {
+    let peer = (select(vec!["tasks/get", "tasks/list", "message/send"]), "[a-z]{1,3}").prop_map(|(method, id)| {
         let params = match method {
-            "GetTask" => json!({"id": id}),
+            "tasks/get" => json!({"id": id}),
             "tasks/list" => json!({"contextId": id}),
             _ => json!({"message": {"role": "user", "contextId": id, "parts": []}}),
         };

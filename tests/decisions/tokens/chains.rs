@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use palisade::authz::identity::spiffe::SpiffeId;
 use palisade::authz::reason::Reason;
 use palisade::authz::request::Headers;
+use palisade::authz::token::dpop::Expected;
+use palisade::authz::token::holder::{Certificate, Peer};
 use palisade::authz::token::issuer::Unbound;
 use palisade::authz::token::presented::{Place, Presented, Role, Scheme, find};
 use palisade::authz::token::verified::Rules;
-use palisade::authz::token::{Believed, Refused, Tokens, verify};
+use palisade::authz::token::{Believed, Refused, Tokens, hold, verify};
 use palisade::envoy::response;
 use serde_json::{Value, json};
 
@@ -89,6 +92,38 @@ fn a_chain_whose_steps_are_proved_is_unbroken() {
         assert!(asked(&[of(&[FIRST], "", json!({ "aud": audience }))], &two).is_ok(), "{audience}");
     }
     assert!(asked(&[of(&[FIRST], "bot", none.clone())], &own(&["bot", FIRST], none)).is_ok());
+}
+
+/// Whether a call comes back to an agent that had the work before.
+fn comes_back(before: &[Value], own: &Value, called: &str) -> Option<bool> {
+    let (rules, agent) = (own_rules(Unbound::Deny), SpiffeId::parse(BOT).unwrap());
+    let expected = Expected { http: None, origins: &[], now: T0 };
+    let peer = Peer { agent: &agent, certificate: Certificate::Pem(""), expected };
+    let proved = hold(&tokens(before, own).unwrap(), &rules, &peer).unwrap();
+    proved.user.unwrap().comes_back_to(called, &rules)
+}
+
+#[test]
+fn a_loop_is_seen_by_what_is_said_and_denied_by_what_is_proved() {
+    const CALLED: &str = "spiffe://example.org/ns/agents/sa/called";
+    let none = json!({});
+    let two = own(&[BOT, FIRST], none.clone());
+    let proved = [of(&[FIRST], BOT, none.clone())];
+    for (before, own, called, expected, why) in [
+        (&[][..], &own(&[BOT], none.clone()), CALLED, Some(false), "a whole chain of one"),
+        (&[], &own(&[BOT], none.clone()), BOT, Some(true), "an agent that calls itself"),
+        (&proved, &two, CALLED, Some(false), "a whole chain of two"),
+        (&proved, &two, FIRST, Some(true), "an agent that is proved to have been before"),
+        (&[], &two, FIRST, Some(true), "an agent that is said to have been before"),
+        (&[], &two, CALLED, None, "a chain of which not all is proved"),
+        (&[], &own(&[BOT, CALLED, FIRST], none.clone()), CALLED, Some(true), "an agent deep in what is said"),
+        (&[], &own(&[BOT, FIRST, BOT], none.clone()), CALLED, Some(true), "the caller twice"),
+        (&[], &own(&[BOT, FIRST, SECOND, FIRST], none.clone()), CALLED, Some(true), "another one twice"),
+        (&[], &own(&["bot", FIRST], none.clone()), BOT, Some(true), "an agent by its issuer's name for it"),
+        (&[], &own(&[BOT], none.clone()), "", None, "an agent that nobody knows"),
+    ] {
+        assert_eq!(comes_back(before, own, called), expected, "{why}");
+    }
 }
 
 #[test]

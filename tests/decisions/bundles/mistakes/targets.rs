@@ -30,6 +30,97 @@ pub const MISTAKES: &[Mistake] = &[
         message: "targets.toml: target `researcher`: `stream_paths` are for targets that speak mcp",
     },
     Mistake {
+        name: "a binding that is there twice",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "message_paths = [\"/a2a\"]",
+                "message_paths = [\"/a2a\"]\nbindings = [\"JSONRPC\", \"JSONRPC\"]",
+            )
+        },
+        message: "targets.toml: target `researcher`: `bindings` names at least one binding, and none twice",
+    },
+    Mistake {
+        name: "no binding at all",
+        edit: |edit| {
+            edit.replace("targets.toml", "message_paths = [\"/a2a\"]", "message_paths = [\"/a2a\"]\nbindings = []")
+        },
+        message: "targets.toml: target `researcher`: `bindings` names at least one binding, and none twice",
+    },
+    Mistake {
+        name: "bindings of what is no agent",
+        edit: |edit| {
+            edit.replace("targets.toml", "name = \"crm-status\"", "name = \"crm-status\"\nbindings = [\"JSONRPC\"]")
+        },
+        message: "targets.toml: target `crm-status`: `bindings` and `rest_prefix` are for targets that speak a2a",
+    },
+    Mistake {
+        name: "a prefix without its binding",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "message_paths = [\"/a2a\"]",
+                "message_paths = [\"/a2a\"]\nrest_prefix = \"/rest\"",
+            )
+        },
+        message: "targets.toml: target `researcher`: `rest_prefix` is for the binding HTTP+JSON, which is not among `bindings`",
+    },
+    Mistake {
+        name: "a prefix that no request has",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "message_paths = [\"/a2a\"]",
+                "message_paths = [\"/a2a\"]\nbindings = [\"HTTP+JSON\"]\nrest_prefix = \"/rest/\"",
+            )
+        },
+        message: "targets.toml: target `researcher`: `rest_prefix` has to be a path as requests have it, without a slash at its end",
+    },
+    Mistake {
+        name: "paths of messages without their binding",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "message_paths = [\"/a2a\"]",
+                "message_paths = [\"/a2a\"]\nbindings = [\"GRPC\"]",
+            )
+        },
+        message: "targets.toml: target `researcher`: `message_paths` are for the binding JSONRPC, which is not among `bindings`",
+    },
+    Mistake {
+        name: "messages at a path of HTTP+JSON",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "message_paths = [\"/a2a\"]",
+                "message_paths = [\"/acme/message:send\"]\nbindings = [\"JSONRPC\", \"HTTP+JSON\"]",
+            )
+        },
+        message: "targets.toml: target `researcher`: messages are posted to `/acme/message:send`, which is a path of another binding, or of the card",
+    },
+    Mistake {
+        name: "messages at a path of gRPC",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "message_paths = [\"/a2a\"]",
+                "message_paths = [\"/a2a.v1.A2AService/SendMessage\"]\nbindings = [\"JSONRPC\", \"GRPC\"]",
+            )
+        },
+        message: "targets.toml: target `researcher`: messages are posted to `/a2a.v1.A2AService/SendMessage`, which is a path of another binding, or of the card",
+    },
+    Mistake {
+        name: "messages at the path of the card",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "message_paths = [\"/a2a\"]",
+                "message_paths = [\"/.well-known/agent-card.json\"]",
+            )
+        },
+        message: "targets.toml: target `researcher`: messages are posted to `/.well-known/agent-card.json`, which is a path of another binding, or of the card",
+    },
+    Mistake {
         name: "an origin with a path",
         edit: |edit| edit.replace("targets.toml", "\"https://crm.example.org\"", "\"https://crm.example.org/mcp\""),
         message: "targets.toml:14: `https://crm.example.org/mcp` is no origin such as `https://crm.example.org`: in lower case, without path and usual port",
@@ -47,7 +138,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "an unknown key of a target",
         edit: |edit| edit.replace("targets.toml", "classification = \"internal\"", "clasification = \"internal\""),
-        message: "targets.toml:25: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `tokens`, `chain`, `audiences`, `step_up_url`, `resource_metadata`, `origins`, `message_paths`, `stream_paths`, `match`",
+        message: "targets.toml:25: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `tokens`, `chain`, `audiences`, `step_up_url`, `resource_metadata`, `origins`, `message_paths`, `stream_paths`, `bindings`, `rest_prefix`, `match`",
     },
     Mistake {
         name: "an unknown protocol",
