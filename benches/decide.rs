@@ -54,6 +54,7 @@ fn main() {
         zone: TimeZone::UTC,
         body_sha256: Some([0; 32]),
         tokens: Tokens::Absent,
+        live_tools: Arc::default(),
     };
     let decide = |request: &Request| authorize(&active, &settings, IdentitySource::SourcePrincipal, request, &facts);
 

@@ -120,6 +120,7 @@ fn decide(verifier: &Verifier, rules: &Arc<Rules>, calls: [(&str, &Request<'stat
                 zone: TimeZone::UTC,
                 body_sha256: Some([0; 32]),
                 tokens: verifier.of(call, NOW),
+                live_tools: Arc::default(),
             };
             authorize(&active, &settings, IdentitySource::SourcePrincipal, call, &facts)
         };

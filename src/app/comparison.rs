@@ -20,7 +20,7 @@ use super::{STACK_BYTES, priority};
 use crate::authz::comparison::{self, Asked, Difference};
 use crate::authz::decision::Decision;
 use crate::authz::digest::sha256;
-use crate::authz::facts::Facts;
+use crate::authz::facts::{Facts, LiveTools};
 use crate::authz::identity::IdentitySource;
 use crate::authz::record::MAX_POLICIES;
 use crate::authz::token::Tokens;
@@ -45,6 +45,8 @@ pub struct Decided {
     pub now: Timestamp,
     /// What became of its tokens.
     pub tokens: Tokens,
+    /// What was known of the definitions of tools.
+    pub live_tools: Arc<LiveTools>,
     /// What the policies decided, before anything of Palisade's own overruled it.
     pub decision: Decision,
     /// The decision's id.
@@ -138,7 +140,13 @@ fn compare(settings: &Settings, zone: &TimeZone, decided: &Decided) -> Result<()
         return Err(Difference::unasked(0, "no longer readable"));
     };
     let body_sha256 = request.http.as_ref().and_then(|http| http.body.bytes()).map(sha256);
-    let facts = Facts { now: decided.now, zone: zone.clone(), body_sha256, tokens: decided.tokens.clone() };
+    let facts = Facts {
+        now: decided.now,
+        zone: zone.clone(),
+        body_sha256,
+        tokens: decided.tokens.clone(),
+        live_tools: decided.live_tools.clone(),
+    };
     let asked = Asked { bundle, settings, source: decided.identity, request: &request, facts: &facts };
     comparison::check(reference, &asked, &decided.decision)
 }
@@ -222,6 +230,7 @@ mod tests {
             identity: IdentitySource::default(),
             now: Timestamp::UNIX_EPOCH,
             tokens: Tokens::Absent,
+            live_tools: Arc::default(),
             decision: Decision::deny(Reason::NoPolicyPermits),
             decision_id: "id".into(),
             bundle: Arc::default(),
@@ -336,8 +345,13 @@ mod tests {
             }),
         };
         let message = Bytes::from(check.encode_to_vec());
-        let facts =
-            Facts { now: Timestamp::UNIX_EPOCH, zone: TimeZone::UTC, body_sha256: None, tokens: Tokens::Absent };
+        let facts = Facts {
+            now: Timestamp::UNIX_EPOCH,
+            zone: TimeZone::UTC,
+            body_sha256: None,
+            tokens: Tokens::Absent,
+            live_tools: Arc::default(),
+        };
         let request = request::decode(&message).unwrap();
         let decision = authorize(&bundle.active, settings, IdentitySource::default(), &request, &facts);
         Decided { decision, bundle: bundle.clone(), message: message.clone(), ..decided(0) }

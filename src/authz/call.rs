@@ -21,6 +21,7 @@ use super::step_up::Round;
 use super::target::{Protocol, Target};
 use json::Json;
 use json_rpc::Reply;
+use mcp::Mirror;
 
 /// One thing to be decided. A request is one call, but for a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,11 +122,19 @@ impl From<Reason> for Unreadable {
     }
 }
 
-/// Reads `request` as the target's protocol says.
+/// Which arguments of a tool headers mirror, by the tool's name; `None` if nobody said.
+pub type Mirroring<'c> = dyn Fn(&str) -> Option<&'c [Mirror]> + 'c;
+
+/// Reads `request` as the target's protocol says. `mirrors` is what is registered of its tools.
 ///
 /// # Errors
 /// [`Unreadable`] with the first rule that the request breaks.
-pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> Result<Reading<'a>, Unreadable> {
+pub fn read<'a, 'c>(
+    request: &'a Request<'a>,
+    target: &'c Target,
+    limits: &'c Limits,
+    mirrors: &'c Mirroring<'c>,
+) -> Result<Reading<'a>, Unreadable> {
     let Some(http) = &request.http else {
         return if target.protocol == Protocol::Opaque {
             Ok(Reading::of(Call::plain("opaque:connect", Resource::Server), None, String::new(), Cow::Borrowed("")))
@@ -142,7 +151,7 @@ pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> R
     let host = http::canonical_host(&http.host).ok_or(Reason::HostMalformed)?;
     let path = http::canonical_path(&http.path)?;
     let body = body(http, target, limits)?;
-    let place = Place { http, body, limits, target };
+    let place = Place { http, body, limits, target, mirrors };
     let (calls, reply) = match target.protocol {
         _ if target.has_metadata_at(&path) => (vec![http::read_metadata(http, path.clone())?], Reply::Http),
         Protocol::Mcp if !target.takes_messages_at(&path) => return Err(Reason::PathUnexpected.into()),
@@ -177,6 +186,8 @@ pub struct Place<'a, 'c> {
     pub limits: &'c Limits,
     /// The target.
     pub target: &'c Target,
+    /// What its tools ask to be mirrored.
+    pub mirrors: &'c Mirroring<'c>,
 }
 
 impl<'a> Reading<'a> {

@@ -34,4 +34,6 @@ mod tidy;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
+mod tools;
+#[cfg(test)]
 mod wire;

@@ -175,6 +175,7 @@ pub fn facts(now: &str, request: Option<&Request>) -> Facts {
         zone: TimeZone::UTC,
         body_sha256: body,
         tokens: Tokens::Absent,
+        live_tools: Arc::default(),
     }
 }
 

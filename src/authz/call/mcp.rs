@@ -16,7 +16,7 @@ use crate::authz::step_up::Round;
 use crate::authz::target::Batches;
 use mirrors::{Mirrored, Mirrors, single};
 
-pub use mirrors::{PARAM, argument, decode_sentinel, says};
+pub use mirrors::{Mirror, PARAM, argument, decode_sentinel, says};
 
 /// Published revisions, oldest first.
 const REVISIONS: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
@@ -116,7 +116,7 @@ pub fn read<'a>(place: &Place<'a, '_>) -> Result<(Vec<Call<'a>>, Reply), Unreada
 /// Every action of this protocol but those of the tools.
 pub fn actions() -> impl Iterator<Item = &'static str> {
     let requests = REQUESTS.iter().copied().filter(|method| *method != "tools/call");
-    requests.chain(NOTIFICATIONS.iter().copied()).chain(["mcp:stream", "mcp:end", "mcp:respond"])
+    requests.chain(NOTIFICATIONS.iter().copied()).chain(["mcp:stream", "mcp:end", "mcp:respond", "mcp:unregistered"])
 }
 
 fn peek_reply(place: &Place<'_, '_>) -> Reply {
@@ -215,6 +215,7 @@ fn read_method<'a>(
         name: name.as_deref(),
         uri: uri.as_deref(),
         arguments: params.get("arguments"),
+        mirrors: name.as_deref().filter(|_| action == "tools/call").and_then(place.mirrors),
         meta_version: meta_version(&params)?,
         version,
     })?;
