@@ -242,10 +242,7 @@ impl Metrics {
                 "palisade_record_write_errors_total",
                 "Attempts to write records that failed; each is repeated.",
             )?,
-            spans_dropped: counter(
-                "palisade_spans_dropped_total",
-                "Spans dropped because too many waited for export.",
-            )?,
+            spans_dropped: counter("palisade_spans_dropped_total", "Spans dropped: too many waited for export.")?,
             span_export_failures: counter(
                 "palisade_span_export_failures_total",
                 "Exports of spans that failed; their spans are gone.",

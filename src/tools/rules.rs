@@ -32,21 +32,24 @@ struct Rule {
 
 /// The hints that MCP knows (`ToolAnnotations`): what a server says of its own tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
 enum Hint {
-    ReadOnlyHint,
-    DestructiveHint,
-    IdempotentHint,
-    OpenWorldHint,
+    #[serde(rename = "readOnlyHint")]
+    ReadOnly,
+    #[serde(rename = "destructiveHint")]
+    Destructive,
+    #[serde(rename = "idempotentHint")]
+    Idempotent,
+    #[serde(rename = "openWorldHint")]
+    OpenWorld,
 }
 
 impl Hint {
     const fn name(self) -> &'static str {
         match self {
-            Self::ReadOnlyHint => "readOnlyHint",
-            Self::DestructiveHint => "destructiveHint",
-            Self::IdempotentHint => "idempotentHint",
-            Self::OpenWorldHint => "openWorldHint",
+            Self::ReadOnly => "readOnlyHint",
+            Self::Destructive => "destructiveHint",
+            Self::Idempotent => "idempotentHint",
+            Self::OpenWorld => "openWorldHint",
         }
     }
 }

@@ -6,12 +6,17 @@ use serde_json::{Value, json};
 
 use crate::support::ask::Ask;
 use crate::support::process::{palisade, stderr, stdout};
-use crate::support::tool_server::{Said, ToolServer};
+use crate::support::tool_server::{Asked, Said, Script, ToolServer};
 use crate::support::{App, Setup, eventually};
 
 /// The tools of the demo's CRM, with the arguments that the default bundle's policies read.
 fn crm() -> Value {
-    let tool = |name: &str, properties: Value| json!({ "name": name, "description": format!("Does {name}."), "inputSchema": { "type": "object", "properties": properties } });
+    let tool = |name: &str, properties: Value| {
+        let first = properties.as_object().unwrap().keys().next().unwrap().clone();
+        let required = if name == "query_customers" { json!([]) } else { json!([first]) };
+        let schema = json!({ "type": "object", "properties": properties, "required": required });
+        json!({ "name": name, "description": format!("Does {name}."), "inputSchema": schema })
+    };
     json!([
         tool("query_customers", json!({ "segment": { "type": "string" }, "limit": { "type": "integer" } })),
         tool("get_customer", json!({ "customer_id": { "type": "integer" } })),
@@ -217,11 +222,9 @@ fn what_a_hostile_server_says_is_refused() {
     let server = ToolServer::listing(&crm());
     imported(&setup, &server);
     let list = |text: &'static str| {
-        move |asked: &crate::support::tool_server::Asked| {
-            Said::new(200, "application/json", &text.replace("ID", &asked.body["id"].to_string()))
-        }
+        move |asked: &Asked| Said::new(200, "application/json", &text.replace("ID", &asked.body["id"].to_string()))
     };
-    let cases: Vec<(&str, Box<dyn Fn(&crate::support::tool_server::Asked) -> Said + Send>, &str)> = vec![
+    let cases: Vec<(&str, Script, &str)> = vec![
         (
             "a redirect",
             Box::new(|_| Said::new(307, "text/plain", "").header("location", "http://169.254.169.254/")),
@@ -277,7 +280,14 @@ fn what_a_hostile_server_says_is_refused() {
             stderr(&refused)
         );
     }
-    // Pages without an end are cut short by their number, and an answer without one by the time.
+}
+
+/// Pages without an end are cut short by their number, and an answer without one by the time.
+#[test]
+fn a_server_that_does_not_end_is_left() {
+    let setup = Setup::new();
+    let server = ToolServer::listing(&crm());
+    imported(&setup, &server);
     server.says(|asked| {
         let id = asked.body["id"].as_u64().unwrap();
         asked.answer(&json!({ "tools": [], "nextCursor": format!("after {id}") }))

@@ -44,8 +44,13 @@ pub fn decide(request: &Request<'_>, source: IdentitySource) {
     });
     // A Wednesday morning, when customers may be changed.
     let now = Timestamp::from_second(1_772_619_300).expect("a moment");
-    let facts =
-        Facts { now, zone: TimeZone::UTC, body_sha256: Some([7; 32]), tokens: palisade::authz::token::Tokens::Absent, live_tools: Default::default() };
+    let facts = Facts {
+        now,
+        zone: TimeZone::UTC,
+        body_sha256: Some([7; 32]),
+        tokens: palisade::authz::token::Tokens::Absent,
+        live_tools: Default::default(),
+    };
     let decision = authz::authorize(active, settings, source, request, &facts);
     let permitted = matches!(decision.verdict, Verdict::Permit(_));
 

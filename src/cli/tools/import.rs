@@ -143,6 +143,7 @@ fn check(folder: &Path, target: &str, imported: &Imported, new: &[(&str, &String
         let groups = serde_json::Value::from(groups.into_iter().map(group).collect::<Vec<_>>());
         let quoted = serde_json::Value::from(target);
         add("palisade.cedarschema", BASE);
+        add("none.cedar", "@id(\"none\") @reason(\"none\") forbid (principal, action, resource);");
         add(
             "targets.toml",
             &format!("[[target]]\nname = {quoted}\nprotocol = \"mcp\"\nmatch.context_extension = \"x\"\n"),

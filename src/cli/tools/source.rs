@@ -32,6 +32,7 @@ pub(super) struct Access {
 
 impl Access {
     /// The list that `source` names: a URL, or a file; `-` is standard input.
+    #[expect(clippy::disallowed_methods, reason = "the command line names the variable")]
     pub(super) fn list(&self, source: &str) -> Result<Vec<Definition>, String> {
         if !source.starts_with("https://") && !source.starts_with("http://") {
             return read_file(source).and_then(|text| read(&text)).map_err(|error| format!("{source}: {error}"));

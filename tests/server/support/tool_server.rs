@@ -50,7 +50,8 @@ impl Said {
     }
 }
 
-type Script = Box<dyn Fn(&Asked) -> Said + Send>;
+/// What a server says to what it is asked.
+pub type Script = Box<dyn Fn(&Asked) -> Said + Send>;
 
 /// The server. Its thread ends with the process.
 pub struct ToolServer {
