@@ -77,11 +77,16 @@ fn number(text: &str) -> String {
         return "0".into();
     }
     let sign = if value < 0.0 { "-" } else { "" };
-    // The shortest digits that read back as the same number, with their exponent.
-    let scientific = format!("{:e}", value.abs());
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let digits = mantissa.replace('.', "");
-    let point = exponent.parse::<i32>().unwrap_or_default().saturating_add(1);
+    // The shortest digits that read back as the same number; of two that are as near, the even ones, which `{:e}` does not choose.
+    let shortest = serde_json::Value::from(value.abs()).to_string();
+    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{whole}{fraction}");
+    let significant = all.trim_start_matches('0');
+    let zeros_before = i32::try_from(all.len() - significant.len()).unwrap_or_default();
+    let digits = significant.trim_end_matches('0').to_owned();
+    let whole = i32::try_from(whole.len()).unwrap_or_default();
+    let point = exponent.parse::<i32>().unwrap_or_default() + whole - zeros_before;
     let count = i32::try_from(digits.len()).unwrap_or(i32::MAX);
     let zeros = |count: i32| "0".repeat(usize::try_from(count).unwrap_or_default());
     let split = |at: i32| digits.split_at_checked(usize::try_from(at).unwrap_or_default()).unwrap_or((&digits, ""));
