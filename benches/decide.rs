@@ -49,8 +49,12 @@ fn main() {
         tokens: Arc::default(),
         seal: Seal::default(),
     };
-    let facts =
-        Facts { now: "2026-03-04T10:15:00Z".parse().expect("a time"), zone: TimeZone::UTC, tokens: Tokens::Absent };
+    let facts = Facts {
+        now: "2026-03-04T10:15:00Z".parse().expect("a time"),
+        zone: TimeZone::UTC,
+        tokens: Tokens::Absent,
+        live_tools: Arc::default(),
+    };
     let decide = |request: &Request| authorize(&active, &settings, IdentitySource::SourcePrincipal, request, &facts);
 
     let call = tools_call("support-bot", "query_customers", r#"{"segment":"startup","limit":20}"#);

@@ -47,7 +47,7 @@ fn main() {
         let request = post("/mcp", body.clone());
         rate(&format!("{name}: JSON"), body.len(), || Json::parse(&body, &limits).expect("JSON"));
         rate(&format!("{name}: JSON, JSON-RPC and MCP"), body.len(), || {
-            call::read(&request, &target, &limits).expect("a call")
+            call::read(&request, &target, &limits, &|_| None).expect("a call")
         });
     }
     println!();
@@ -64,7 +64,7 @@ fn unread() {
         seal: Seal::default(),
     };
     let now = "2026-03-04T10:15:00Z".parse().expect("a time");
-    let facts = Facts { now, zone: TimeZone::UTC, tokens: Tokens::Absent };
+    let facts = Facts { now, zone: TimeZone::UTC, tokens: Tokens::Absent, live_tools: Default::default() };
     measure::head("a POST of 64 KB to an HTTP target");
     for (name, condition, reads) in [
         ("no policy reads the body", "context.request.host == \"crm.example.org\"", false),

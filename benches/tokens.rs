@@ -119,6 +119,7 @@ fn decide(verifier: &Verifier, rules: &Arc<Rules>, calls: [(&str, &Request<'stat
                 now: Timestamp::from_second(NOW).expect("a time"),
                 zone: TimeZone::UTC,
                 tokens: verifier.of(call, NOW),
+                live_tools: Arc::default(),
             };
             authorize(&active, &settings, IdentitySource::SourcePrincipal, call, &facts)
         };

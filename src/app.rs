@@ -10,6 +10,7 @@ pub mod pipeline;
 mod priority;
 pub mod reload;
 mod secret;
+pub mod tool_servers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -47,6 +48,7 @@ use comparison::Comparer;
 use http_port::Port;
 use listen::{Bound, Serving};
 use pipeline::Pipeline;
+use tool_servers::ToolServers;
 
 /// Cedar's evaluator refuses to go deeper when 100 KiB of stack are left, and the JSON reader recurses:
 /// every thread that decides has a stack of this size, so that the same call always ends the same way.
@@ -78,6 +80,9 @@ pub enum StartError {
     /// The secret cannot be had.
     #[error("secret: {0}")]
     Secret(String),
+    /// A server cannot be watched as configured.
+    #[error("tool_server of target `{0}`: {1}")]
+    ToolServer(String, String),
     /// Keys cannot be had as configured.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -142,6 +147,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
 
     let (settings, keys) = believing(config, &background)?;
 
+    let tool_servers = ToolServers::new(&config.tool_server)?;
     let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Telemetry(error.to_string()))?);
     capture.iter().for_each(|capture| capture.count_dropped(metrics.captures_dropped.clone()));
     let writer = recording(config, sink, spans.clone())?;
@@ -156,6 +162,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         sessions: knowing(config),
         waiting: waiting(config),
         proofs: Box::new(remembering(config)),
+        tool_servers,
         settings,
         zone: config.zone(),
         recorder: writer.recorder(),
@@ -350,6 +357,9 @@ fn start_background(
         runtime.block_on(async move {
             if let Some(watch) = watch {
                 tokio::spawn(reload::follow(pipeline.clone(), watch));
+            }
+            for at in 0..pipeline.tool_servers().len() {
+                tokio::spawn(tool_servers::follow(pipeline.clone(), at));
             }
             for (issuer, looks) in following {
                 tokio::spawn(logout::follow(pipeline.clone(), issuer, looks));

@@ -42,6 +42,7 @@ use facts::Facts;
 use identity::{Caller, Identity, IdentitySource};
 use limits::Limits;
 use plain::{MAX_NAME_BYTES, bounded};
+use policy::cedar::id_of;
 use policy::demands;
 use policy::engine::Answer;
 use policy::parts::Parts;
@@ -177,13 +178,14 @@ fn read_known<'a>(
     if request.http.as_ref().is_some_and(|http| mimics_withheld(http, &settings.tokens)) {
         return Err(Reason::HeaderOverride.into());
     }
-    let reading = call::read(request, target, &settings.limits).map_err(|unreadable| {
-        let Unreadable { reason, detail, reply, requested } = unreadable;
-        if reply != Reply::None {
-            known.reply = reply;
-        }
-        Denial { detail: detail.map(Cow::into_owned), requested, ..reason.into() }
-    })?;
+    let reading =
+        call::read(request, target, &settings.limits, &|tool| server.mirrors(tool)).map_err(|unreadable| {
+            let Unreadable { reason, detail, reply, requested } = unreadable;
+            if reply != Reply::None {
+                known.reply = reply;
+            }
+            Denial { detail: detail.map(Cow::into_owned), requested, ..reason.into() }
+        })?;
     let sealer = Sealer { seal: &settings.seal, agent: caller.agent.clone(), target, now };
     if reading.calls.iter().any(|call| sealer.is_misused(call)) {
         known.reply = reading.reply;
@@ -253,6 +255,10 @@ fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Sa
         }
     };
     evaluation.resource = Some(query.resource().uid().clone());
+    // Of a tool that is not registered, what is decided is another action than its own, which there is none of.
+    if let Some(action) = bundle.engine().action_uid(query.action()).map(id_of).filter(|id| *id != call.action) {
+        evaluation.action = bounded(action, MAX_NAME_BYTES);
+    }
     let answer = bundle.engine().decide(&query);
     evaluation.evaluated = Evaluated::of(bundle.engine().clone(), query);
     let shown = parts.shown();

@@ -5,6 +5,7 @@ pub mod config;
 mod offline;
 pub mod serve;
 pub mod summary;
+pub mod tools;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,8 @@ pub mod exit {
     pub const UNREADABLE: u8 = 11;
     /// `check`: permitted, but the request carries tokens that were not verified: the server may deny it.
     pub const UNVERIFIED: u8 = 12;
+    /// `tools`: the server's list is not what is, or could be, registered.
+    pub const DRIFT: u8 = 13;
 }
 
 /// Envoy external authorization for AI agents: Cedar policies on every agent-to-agent and agent-to-tool call.
@@ -41,6 +44,7 @@ enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
     Config(config::Arguments),
+    Tools(tools::Arguments),
 }
 
 /// Parses the command line and runs the command.
@@ -50,6 +54,7 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Tools(arguments) => tools::run(&arguments),
     };
     ExitCode::from(code)
 }

@@ -8,6 +8,7 @@ pub mod sessions;
 #[cfg(test)]
 mod tests;
 mod tokens;
+pub mod tool_servers;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use crate::{audit, telemetry};
 use dpop::Dpop;
 use places::Places;
 use sessions::Sessions;
+use tool_servers::ToolServer;
 
 /// The commented default file, as `palisade config default` prints it.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -60,6 +62,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// The bundle.
     pub bundle: Bundle,
+    /// Servers whose tools are watched.
+    pub tool_server: Vec<ToolServer>,
     /// Clock of policies.
     pub time: Time,
     /// Records.
@@ -295,6 +299,10 @@ impl Config {
             source.file = source.file.as_ref().map(|path| base.join(path));
             source.ca_file = source.ca_file.as_ref().map(|path| base.join(path));
             source.bootstrap_file = source.bootstrap_file.as_ref().map(|path| base.join(path));
+        }
+        for server in &mut config.tool_server {
+            server.token_file = server.token_file.as_ref().map(|path| base.join(path));
+            server.ca_file = server.ca_file.as_ref().map(|path| base.join(path));
         }
         config.secret.file = config.secret.file.as_ref().map(|path| base.join(path));
         for listener in &mut config.listener {

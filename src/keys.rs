@@ -18,12 +18,13 @@
 //! - Ages are measured by a clock that does not jump, and that stands still while the machine sleeps.
 
 mod address;
+pub mod dial;
 mod document;
 mod endpoint;
 mod fetch;
 mod follow;
 mod https;
-mod pace;
+pub mod pace;
 mod refresh;
 pub mod source;
 mod svid;

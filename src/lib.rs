@@ -47,3 +47,5 @@ pub mod store;
 pub mod telemetry;
 #[cfg(feature = "server")]
 pub mod tokens;
+#[cfg(feature = "server")]
+pub mod tools;

@@ -19,7 +19,7 @@ use jiff::tz::TimeZone;
 use super::{STACK_BYTES, priority};
 use crate::authz::comparison::{self, Asked, Difference};
 use crate::authz::decision::Decision;
-use crate::authz::facts::Facts;
+use crate::authz::facts::{Facts, LiveTools};
 use crate::authz::identity::IdentitySource;
 use crate::authz::record::MAX_POLICIES;
 use crate::authz::token::Tokens;
@@ -44,6 +44,8 @@ pub struct Decided {
     pub now: Timestamp,
     /// What became of its tokens.
     pub tokens: Tokens,
+    /// What was known of the definitions of tools.
+    pub live_tools: Arc<LiveTools>,
     /// What the policies decided, before anything of Palisade's own overruled it.
     pub decision: Decision,
     /// The decision's id.
@@ -136,7 +138,12 @@ fn compare(settings: &Settings, zone: &TimeZone, decided: &Decided) -> Result<()
     let Ok(request) = request::decode(&decided.message) else {
         return Err(Difference::unasked(0, "no longer readable"));
     };
-    let facts = Facts { now: decided.now, zone: zone.clone(), tokens: decided.tokens.clone() };
+    let facts = Facts {
+        now: decided.now,
+        zone: zone.clone(),
+        tokens: decided.tokens.clone(),
+        live_tools: decided.live_tools.clone(),
+    };
     let asked = Asked { bundle, settings, source: decided.identity, request: &request, facts: &facts };
     comparison::check(reference, &asked, &decided.decision)
 }
@@ -220,6 +227,7 @@ mod tests {
             identity: IdentitySource::default(),
             now: Timestamp::UNIX_EPOCH,
             tokens: Tokens::Absent,
+            live_tools: Arc::default(),
             decision: Decision::deny(Reason::NoPolicyPermits),
             decision_id: "id".into(),
             bundle: Arc::default(),
@@ -334,7 +342,12 @@ mod tests {
             }),
         };
         let message = Bytes::from(check.encode_to_vec());
-        let facts = Facts { now: Timestamp::UNIX_EPOCH, zone: TimeZone::UTC, tokens: Tokens::Absent };
+        let facts = Facts {
+            now: Timestamp::UNIX_EPOCH,
+            zone: TimeZone::UTC,
+            tokens: Tokens::Absent,
+            live_tools: Arc::default(),
+        };
         let request = request::decode(&message).unwrap();
         let decision = authorize(&bundle.active, settings, IdentitySource::default(), &request, &facts);
         Decided { decision, bundle: bundle.clone(), message: message.clone(), ..decided(0) }

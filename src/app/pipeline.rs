@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::StartError;
 use super::comparison::{Comparer, Decided};
+use super::tool_servers::ToolServers;
 use crate::admin::Status;
 use crate::audit::{Recorder, Unavailable};
 use crate::authz::decision::Decision;
@@ -58,6 +59,8 @@ pub struct Parts {
     pub sessions: Sessions,
     /// Logout tokens whose key is not known yet.
     pub waiting: Waiting,
+    /// Servers whose tools are watched.
+    pub tool_servers: ToolServers,
     /// What remembers proofs that were used.
     pub proofs: Box<dyn Uses>,
     /// Where records go.
@@ -111,6 +114,12 @@ impl Pipeline {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.parts.metrics
+    }
+
+    /// The servers whose tools are watched.
+    #[must_use]
+    pub const fn tool_servers(&self) -> &ToolServers {
+        &self.parts.tool_servers
     }
 
     /// The gRPC health service (`grpc.health.v1`).
@@ -244,9 +253,10 @@ impl Pipeline {
                 } else {
                     Tokens::Absent
                 };
-                let facts = Facts { now: known.now, zone: self.parts.zone.clone(), tokens };
+                let live_tools = self.parts.tool_servers.live();
+                let facts = Facts { now: known.now, zone: self.parts.zone.clone(), tokens, live_tools };
                 let decision = authorize(&snapshot.active, &self.parts.settings, check.identity, &request, &facts);
-                self.compare(check, snapshot, &known, &facts.tokens, &decision);
+                self.compare(check, snapshot, &known, &facts, &decision);
                 let decision = Decision { tokens: facts.tokens.verified(), ..self.use_up(decision, known.now) };
                 let summary = RequestSummary::of(&request, &decision);
                 (decision, summary)
@@ -277,7 +287,7 @@ impl Pipeline {
     }
 
     /// Hands a decision of the policies over to be compared, if it is drawn.
-    fn compare(&self, check: &Check, bundle: &Arc<Snapshot>, known: &Known, tokens: &Tokens, decision: &Decision) {
+    fn compare(&self, check: &Check, bundle: &Arc<Snapshot>, known: &Known, facts: &Facts, decision: &Decision) {
         let Some(comparer) = self.parts.comparer.as_ref().filter(|comparer| comparer.draws(known.random)) else {
             return;
         };
@@ -289,7 +299,8 @@ impl Pipeline {
             message: Bytes::copy_from_slice(&check.message),
             identity: check.identity,
             now: known.now,
-            tokens: tokens.clone(),
+            tokens: facts.tokens.clone(),
+            live_tools: facts.live_tools.clone(),
             decision: decision.clone(),
             decision_id: known.decision_id.clone(),
             bundle: bundle.clone(),
@@ -454,6 +465,15 @@ impl Status for Pipeline {
         for (at, issuer) in self.parts.settings.tokens.issuers.iter().enumerate() {
             let waiting = metrics.tokens.logouts_waiting.with_label_values(&[&issuer.name]);
             waiting.set(gauge(self.parts.waiting.count(at) as u64));
+        }
+        for server in self.parts.tool_servers.statuses(&self.parts.store.snapshot().active) {
+            metrics.tools.tell(
+                &server.target,
+                server.states.map(|states| states.map(|(s, n)| (s.as_str(), n))),
+                server.age,
+            );
+            bring_to(&metrics.tools.lists.with_label_values(&[&server.target, "success"]), server.successes);
+            bring_to(&metrics.tools.lists.with_label_values(&[&server.target, "failure"]), server.failures);
         }
         metrics.tokens.ends_remembered.set(gauge(self.parts.sessions.remembered(now().as_second()) as u64));
         metrics.tokens.proofs_remembered.set(gauge(self.parts.proofs.remembered(now().as_second()) as u64));

@@ -24,6 +24,7 @@ use super::traceparent::TraceParent;
 use content::Content;
 use json::Json;
 use json_rpc::Reply;
+use mcp::Mirror;
 
 /// One thing to be decided. A request is one call, but for a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,11 +131,19 @@ impl From<Reason> for Unreadable {
     }
 }
 
-/// Reads `request` as the target's protocol says.
+/// Which arguments of a tool headers mirror, by the tool's name; `None` if nobody said.
+pub type Mirroring<'c> = dyn Fn(&str) -> Option<&'c [Mirror]> + 'c;
+
+/// Reads `request` as the target's protocol says. `mirrors` is what is registered of its tools.
 ///
 /// # Errors
 /// [`Unreadable`] with the first rule that the request breaks.
-pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> Result<Reading<'a>, Unreadable> {
+pub fn read<'a, 'c>(
+    request: &'a Request<'a>,
+    target: &'c Target,
+    limits: &'c Limits,
+    mirrors: &'c Mirroring<'c>,
+) -> Result<Reading<'a>, Unreadable> {
     if target.protocol == Protocol::Opaque {
         return read_connection(request);
     }
@@ -145,7 +154,7 @@ pub fn read<'a>(request: &'a Request<'a>, target: &Target, limits: &Limits) -> R
     let body = Content::of(http, limits);
     let is_metadata = target.has_metadata_at(path);
     let whole = if target.protocol.has_messages() && !is_metadata { body.whole()? } else { None };
-    let place = Place { http, body: whole, limits, target };
+    let place = Place { http, body: whole, limits, target, mirrors };
     let (calls, reply) = match target.protocol {
         _ if is_metadata => (vec![http::read_metadata(http, &body, path)?], Reply::Http),
         Protocol::Mcp => mcp::read(&place, path)?,
@@ -208,6 +217,8 @@ pub struct Place<'a, 'c> {
     pub limits: &'c Limits,
     /// The target.
     pub target: &'c Target,
+    /// What its tools ask to be mirrored.
+    pub mirrors: &'c Mirroring<'c>,
 }
 
 impl<'a> Call<'a> {

@@ -1,6 +1,9 @@
 //! What the process knows at the moment of a decision. The clock and the ids come in here, as
 //! arguments: a decision can be replayed bit for bit.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -15,6 +18,22 @@ pub struct Facts {
     pub zone: TimeZone,
     /// What became of the tokens of the request.
     pub tokens: Tokens,
+    /// What servers say of their tools now.
+    pub live_tools: Arc<LiveTools>,
+}
+
+/// The digests of tool definitions as servers published them last, of servers whose tools are denied when they change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LiveTools(pub HashMap<String, HashMap<String, String>>);
+
+impl LiveTools {
+    /// Whether a tool is defined in another way than it is pinned. What has no pin, and what the server does not tell of, is
+    /// not.
+    #[must_use]
+    pub fn differs(&self, server: &str, tool: &str, pin: Option<&str>) -> bool {
+        let live = || self.0.get(server)?.get(tool);
+        pin.is_some_and(|pin| live().is_some_and(|live| live != pin))
+    }
 }
 
 /// The wall clock of `context.local`.

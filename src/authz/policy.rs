@@ -1,6 +1,7 @@
 //! The bundle and the engine: what the policies say about a call.
 
 pub mod actions;
+pub mod arguments;
 pub mod bundle;
 pub mod candidates;
 pub mod cedar;

@@ -225,7 +225,9 @@ reasons! {
     ProtocolParamsMalformed: "protocol_params_malformed", Caller, 400, PERMISSION_DENIED, INVALID_PARAMS, "the parameters are not valid";
     /// The tool is not in the bundle's registry for this server.
     ToolUnregistered: "tool_unregistered", Caller, 403, PERMISSION_DENIED, DENIED, "the tool is not known";
-    /// The arguments do not fit the types that the schema gives this tool.
+    /// The server defines the tool in another way now than when it was registered, and the operator wants such calls denied.
+    ToolDefinitionChanged: "tool_definition_changed", Policy, 403, PERMISSION_DENIED, DENIED, "the tool has changed";
+    /// The arguments do not fit the types that the schema gives this tool, or the JSON Schema that it is registered with.
     ArgumentsMismatch: "arguments_mismatch", Caller, 403, PERMISSION_DENIED, INVALID_PARAMS, "the arguments do not fit the tool";
     /// `A2A-Version` names no version of the protocol that is known.
     A2aVersionUnsupported: "a2a_version_unsupported", Caller, 400, PERMISSION_DENIED, A2A_UNSUPPORTED_VERSION, "the protocol version is not supported";

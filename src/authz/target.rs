@@ -101,6 +101,17 @@ pub enum Batches {
     AllOrNothing,
 }
 
+/// What becomes of calls of tools that no registry names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unregistered {
+    /// They are denied before any policy is asked.
+    #[default]
+    Deny,
+    /// Policies decide, about the action `mcp:unregistered`: nothing is known of such a tool but its name, nor of its arguments.
+    Policy,
+}
+
 /// What becomes of the tokens of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -191,6 +202,9 @@ pub struct Target {
     /// Whether batches may pass, for MCP; absent is the default.
     #[serde(default)]
     pub batches: Option<Batches>,
+    /// What becomes of calls of tools that no registry names, for MCP; absent is the default.
+    #[serde(default)]
+    pub unregistered_tools: Option<Unregistered>,
     /// What becomes of tokens.
     #[serde(default)]
     pub tokens: TokenUse,

@@ -13,6 +13,7 @@ use crate::authz::decision::{Decision, Verdict};
 use crate::authz::facts::Facts;
 use crate::authz::identity::{IdentitySource, xfcc};
 use crate::authz::limits::Limits;
+use crate::authz::policy::cedar::id_of;
 use crate::authz::policy::engine::Part;
 use crate::authz::policy::needs::Needs;
 use crate::authz::policy::parts::Parts;
@@ -93,7 +94,7 @@ fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> 
         }
         _ => Looked::default(),
     };
-    let facts = Facts { now, zone, tokens };
+    let facts = Facts { now, zone, tokens, live_tools: Arc::default() };
 
     let decision = authz::authorize(&active, &settings, identity, &request, &facts);
     let Active::Loaded(bundle) = &active else { return Err("no bundle".into()) };
@@ -222,12 +223,13 @@ fn explain_policies(
     let parts = Parts { request, reading: &reading, caller: &caller, server, facts, rules: &settings.tokens };
     for (at, call) in reading.calls.iter().enumerate() {
         let number = if reading.calls.len() > 1 { format!(" {}", at + 1) } else { String::new() };
-        let _ = writeln!(text, "call{number:<7}Action::\"{}\"", call.action);
-        let (Ok(query), Ok(for_reference)) =
-            (bundle.query(&parts, call, None), bundle.query(&parts, call, Some(Needs::ALL)))
-        else {
+        let queries = (bundle.query(&parts, call, None), bundle.query(&parts, call, Some(Needs::ALL)));
+        let (Ok(query), Ok(for_reference)) = queries else {
+            let _ = writeln!(text, "call{number:<7}Action::\"{}\"", call.action);
             continue;
         };
+        let action = bundle.engine().action_uid(query.action()).map_or(&*call.action, id_of);
+        let _ = writeln!(text, "call{number:<7}Action::\"{action}\"");
         let _ = writeln!(text, "resource   {}", query.resource().uid());
         describe_parts(text, &bundle.engine().explain(&query), all);
         match reference.decide(bundle, &for_reference) {

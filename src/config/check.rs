@@ -19,6 +19,7 @@ impl Config {
         self.check_tokens()?;
         self.check_dpop()?;
         self.check_sessions()?;
+        self.check_tool_servers()?;
         self.check_ranges()?;
         self.check_fit()
     }

@@ -23,6 +23,14 @@ impl Config {
             let message = format!("`secret.file`: there is no such file: `{}`", file.display());
             return Err(mistake(&["secret.file", "secret"], message));
         }
+        for (at, server) in self.tool_server.iter().enumerate() {
+            for (key, file) in [("token_file", &server.token_file), ("ca_file", &server.ca_file)] {
+                if let Some(file) = file.as_deref().filter(|file| !file.is_file()) {
+                    let message = format!("`tool_server.{key}`: there is no such file: `{}`", file.display());
+                    return Err(mistake(&[&format!("tool_server.{at}.{key}")], message));
+                }
+            }
+        }
         self.check_key_files()
     }
 

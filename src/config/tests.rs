@@ -32,7 +32,7 @@ fn known_names(text: &str) -> Vec<String> {
 fn every_key_is_printed() {
     let mut keys = BTreeSet::new();
     for table in known_names("nobodys_key = 1\n") {
-        let several = ["issuer", "listener", "token", "trust_domain"].contains(&&*table);
+        let several = ["issuer", "listener", "token", "tool_server", "trust_domain"].contains(&&*table);
         let header = if several { format!("[[{table}]]") } else { format!("[{table}]") };
         keys.extend(known_names(&format!("{header}\nnobodys_key = 1\n")).iter().map(|key| format!("{table}.{key}")));
     }

@@ -28,6 +28,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::address::Reach;
+use super::dial::Duplex;
 use super::endpoint::{Endpoint, handshake_error};
 use super::fetch::{Fetch, FetchError, MAX_BYTES, Page, fresh_for};
 use super::source::Source;
@@ -117,18 +118,23 @@ impl Https {
     }
 
     async fn exchange(&self, url: &Uri) -> Result<Page, FetchError> {
+        request(self.connect(url).await?, url).await
+    }
+
+    /// Connects to the host of a URL.
+    pub(super) async fn connect(&self, url: &Uri) -> Result<Box<dyn Duplex>, FetchError> {
         let authority = url.authority().ok_or_else(|| FetchError::Name("no host".into()))?;
         // An IPv6 address is written in brackets, and is an address without them.
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         if url.scheme() == Some(&Scheme::HTTP) {
             let stream = self.dial(host, authority.port_u16().unwrap_or(80), Reach::Loopback).await?;
-            return request(stream, url).await;
+            return Ok(Box::new(stream));
         }
         let name = ServerName::try_from(host.to_owned()).map_err(|error| FetchError::Name(error.to_string()))?;
         let connector = self.connector()?;
         let stream = self.dial(host, authority.port_u16().unwrap_or(443), self.reach).await?;
         let stream = connector.connect(name, stream).await.map_err(|error| FetchError::Tls(handshake_error(&error)))?;
-        request(stream, url).await
+        Ok(Box::new(stream))
     }
 
     /// Connects to the first address that answers, of those that may be dialled.

@@ -25,13 +25,15 @@ pub(super) fn after_success(source: &Source, again: Option<Again>) -> Duration {
 }
 
 /// How long after the last of so many failures in a row the next attempt is due, with the interval of a source.
-pub(super) fn after_failures(refresh: Duration, failures: u32) -> Duration {
+#[must_use]
+pub fn after_failures(refresh: Duration, failures: u32) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
     RETRY.saturating_mul(doubled).min(refresh)
 }
 
 /// Up to a quarter more, by chance: many sidecars that started together do not stay together.
-pub(super) fn spread(duration: Duration) -> Duration {
+#[must_use]
+pub fn spread(duration: Duration) -> Duration {
     let mut random = [0; 2];
     // Without randomness there would be no TLS either.
     let _zeros_spread_nothing = aws_lc_rs::rand::fill(&mut random);

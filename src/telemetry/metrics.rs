@@ -1,5 +1,7 @@
 //! Every metric in one place. Labels are bounded: protocol and reason come from closed lists.
 
+use std::time::Duration;
+
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -37,6 +39,8 @@ pub struct Metrics {
     pub bundle_unindexed: IntGauge,
     /// The most policies of an action that name one principal or resource.
     pub bundle_crowded: IntGauge,
+    /// How the tools compare with their registry.
+    pub tools: ToolMetrics,
     /// How the keys do that tokens are verified with.
     pub keys: KeyMetrics,
     /// What is remembered of tokens.
@@ -65,6 +69,40 @@ pub struct Metrics {
     pub comparisons_dropped: IntCounter,
     /// Comparisons whose answers differ.
     pub comparison_differences: IntCounter,
+}
+
+/// How the tools of the servers that are watched compare with the registry.
+pub struct ToolMetrics {
+    /// How many are in each state.
+    definitions: IntGaugeVec,
+    /// How long ago they were listed, in seconds.
+    age_seconds: GaugeVec,
+    /// Attempts to list them.
+    pub lists: IntCounterVec,
+}
+
+impl ToolMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let help = "Tools by how the server's live definition compares with its pin in the registry.";
+        let definitions = IntGaugeVec::new(Opts::new("palisade_tool_definitions", help), &["target", "state"])?;
+        let age = Opts::new("palisade_tool_definitions_age_seconds", "Time since a server's tools were last listed.");
+        let lists = Opts::new("palisade_tool_lists_total", "Attempts to list a server's tools.");
+        Ok(Self {
+            definitions: register(registry, &definitions)?,
+            age_seconds: register(registry, &GaugeVec::new(age, &["target"])?)?,
+            lists: register(registry, &IntCounterVec::new(lists, &["target", "outcome"])?)?,
+        })
+    }
+
+    /// Says how a target's tools do, once they were listed.
+    pub fn tell<const N: usize>(&self, target: &str, states: Option<[(&str, usize); N]>, age: Option<Duration>) {
+        for (state, count) in states.into_iter().flatten() {
+            self.definitions.with_label_values(&[target, state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        if let Some(age) = age {
+            self.age_seconds.with_label_values(&[target]).set(age.as_secs_f64());
+        }
+    }
 }
 
 /// How the keys of each issuer and each trust domain do.
@@ -194,6 +232,7 @@ impl Metrics {
                 "palisade_bundle_crowded_policies",
                 "The most policies of an action that name one principal or resource.",
             )?,
+            tools: ToolMetrics::new(&registry)?,
             keys: KeyMetrics::new(&registry)?,
             tokens: TokenMetrics::new(&registry)?,
             in_flight: gauge("palisade_checks_in_flight", "Checks being decided.")?,
@@ -203,10 +242,7 @@ impl Metrics {
                 "palisade_record_write_errors_total",
                 "Attempts to write records that failed; each is repeated.",
             )?,
-            spans_dropped: counter(
-                "palisade_spans_dropped_total",
-                "Spans dropped because too many waited for export.",
-            )?,
+            spans_dropped: counter("palisade_spans_dropped_total", "Spans dropped: too many waited for export.")?,
             span_export_failures: counter(
                 "palisade_span_export_failures_total",
                 "Exports of spans that failed; their spans are gone.",

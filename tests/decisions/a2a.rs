@@ -148,7 +148,7 @@ fn read<T>(message: &[u8], look: impl FnOnce(&[Call<'_>]) -> T) -> Option<T> {
     let target: Target =
         toml::from_str("name = 'peer'\nprotocol = 'a2a'\nbindings = ['GRPC']\nmatch.authority = 'peer.example.org'")
             .unwrap();
-    call::read(&request, &target, &Limits::default()).ok().map(|reading| look(&reading.calls))
+    call::read(&request, &target, &Limits::default(), &|_| None).ok().map(|reading| look(&reading.calls))
 }
 
 /// What is read of a message is what the generated reader reads of it.

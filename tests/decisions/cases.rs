@@ -31,6 +31,7 @@ const SERVER_ONLY: &[Reason] = &[
     Reason::TokenProofsFull,
     Reason::TokenProofsTooMany,
     Reason::RecordUnavailable,
+    Reason::ToolDefinitionChanged,
     Reason::InternalPanic,
     Reason::InternalError,
 ];

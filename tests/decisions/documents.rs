@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use palisade::config::Config;
 
+use palisade::tools::rules::Rules;
+
 use crate::support;
 
 /// What every configuration has, and no document repeats.
@@ -128,7 +130,8 @@ fn configuration_in_documents_is_taken() {
                     kinds[2] += 1;
                     target(&block.text)
                 }
-                other => Err(format!("`{other}`: a block is `toml`, `toml more` or `toml target`")),
+                "toml rules" => Rules::parse(&block.text).map(drop),
+                other => Err(format!("`{other}`: a block is `toml`, `toml more`, `toml target` or `toml rules`")),
             };
             wrong.extend(outcome.err().map(|error| format!("{}: {error}", block.place)));
         }

@@ -37,4 +37,6 @@ mod tidy;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
+mod tools;
+#[cfg(test)]
 mod wire;

@@ -42,6 +42,7 @@ const ACTIONS_WITHOUT_CALL: &[(&str, &str)] = &[
     ("grpc:invoke", "no target of the bundle speaks gRPC"),
     ("http", "a group"),
     ("mcp", "a group"),
+    ("mcp:unregistered", "no target of the bundle leaves tools that are not registered to policies"),
     ("opaque:connect", "no target of the bundle is opaque"),
     ("tools/call", "a group"),
 ];

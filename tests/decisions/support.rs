@@ -173,6 +173,7 @@ pub fn facts(now: &str) -> Facts {
         now: now.parse().unwrap_or_else(|error| panic!("{now}: {error}")),
         zone: TimeZone::UTC,
         tokens: Tokens::Absent,
+        live_tools: Arc::default(),
     }
 }
 

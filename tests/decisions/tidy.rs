@@ -29,12 +29,13 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "store",
             "telemetry",
             "tokens",
+            "tools",
         ],
     ),
     ("audit", &["authz", "proto"]),
     ("authz", &[]),
     ("capture", &["authz"]),
-    ("cli", &["app", "authz", "capture", "config", "envoy", "keys", "store", "tokens"]),
+    ("cli", &["app", "authz", "capture", "config", "envoy", "keys", "store", "tokens", "tools"]),
     // The configuration is composed of each module's own part.
     ("config", &["audit", "authz", "keys", "telemetry"]),
     ("envoy", &["authz"]),
@@ -46,6 +47,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("store", &["authz"]),
     ("telemetry", &["authz"]),
     ("tokens", &["authz"]),
+    ("tools", &["authz"]),
 ];
 
 /// What the core may not name: it has no clock, no sockets, no files, no threads and no log.

@@ -278,7 +278,7 @@ fn members_that_mean_nothing_to_a_method_are_no_facts() {
         let prompt = serde_json::json!({"type": "ref/prompt", "name": "summary"});
         let request =
             call(method, &serde_json::json!({"name": "ping", "uri": "docs://public/x", "ref": prompt, "taskId": "t"}));
-        let reading = call::read(&request, &target, &palisade::authz::limits::Limits::default()).unwrap();
+        let reading = call::read(&request, &target, &palisade::authz::limits::Limits::default(), &|_| None).unwrap();
         match &reading.calls[0].facts {
             ProtocolFacts::Mcp { name, uri, .. } => (name.as_deref().map(str::to_owned), uri.is_some()),
             _ => panic!("{method}"),

@@ -42,3 +42,5 @@ mod spans;
 mod support;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod tools;

@@ -5,6 +5,7 @@ pub mod client;
 pub mod otlp;
 pub mod process;
 pub mod raw;
+pub mod tool_server;
 pub mod wire;
 
 use std::collections::BTreeMap;

@@ -25,7 +25,7 @@ fn read(input: &[u8], protocol: Protocol) {
     let Some(mut request) = request(input) else { return };
     let target = target(protocol);
     let limits = Limits::default();
-    let Ok(reading) = call::read(&request, &target, &limits) else { return };
+    let Ok(reading) = call::read(&request, &target, &limits, &|_| None) else { return };
     assert!(!reading.calls.is_empty() && reading.calls.len() <= limits.batch_messages + 1);
     for call in &reading.calls {
         let is_tool = matches!(&call.resource, Resource::Tool(name) if call.action == format!("server/{name}"));
@@ -49,7 +49,7 @@ fn read(input: &[u8], protocol: Protocol) {
     let mut fields: Vec<_> = http.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     fields.push(("x-envoy-auth-partial-body".into(), "true".into()));
     http.headers = Headers::new(fields, false);
-    let Ok(cut) = call::read(&request, &target, &limits) else { return };
+    let Ok(cut) = call::read(&request, &target, &limits, &|_| None) else { return };
     assert!(!protocol.has_messages() && cut.body.whole().is_err(), "a cut body was read");
 }
 

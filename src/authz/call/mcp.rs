@@ -22,7 +22,7 @@ use methods::{Kind, STATELESS, sent};
 use mirrors::{Mirrored, Mirrors, single};
 
 pub use methods::REVISIONS;
-pub use mirrors::{PARAM, argument, decode_sentinel, says};
+pub use mirrors::{Mirror, PARAM, argument, decode_sentinel, says};
 pub use session::{in_query, is_event, is_session};
 
 /// The revision in which a POST may carry a batch. Without a version header it is to be assumed.
@@ -88,7 +88,7 @@ pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Rep
 /// Every action of this protocol but those of the tools.
 pub fn actions() -> impl Iterator<Item = &'static str> {
     let methods = methods::of_clients().filter(|method| *method != TOOL_CALL);
-    methods.chain(["mcp:stream", "mcp:end", "mcp:respond", UNKNOWN])
+    methods.chain(["mcp:stream", "mcp:end", "mcp:respond", "mcp:unregistered", UNKNOWN])
 }
 
 /// A request that carries no message.
@@ -234,12 +234,14 @@ fn read_method<'a>(
     let known = sent(&method, kind, frame.version).map_err(|detail| Unreadable::because(unknown, detail))?;
     refuse_lookalikes(&params, PARAMS, false)
         .map_err(|reason| Unreadable::because(reason, "`params`: a member looks like another one"))?;
+    let tool = params.get("name").and_then(Json::as_str).filter(|_| method == TOOL_CALL);
     Mirrors::of(place)?.check(&Mirrored {
         action: &method,
         known,
         is_request: kind == Kind::Request,
         params: &params,
         arguments: params.get("arguments"),
+        mirrors: tool.and_then(place.mirrors),
         meta_version: meta_version(&params)?,
         version: frame.version,
     })?;

@@ -15,6 +15,8 @@ use crate::authz::target::{Protocol, Target};
 
 /// The type of every action; an action of a namespace has another one.
 const ACTION: &str = "Action";
+/// The action of tools that are not registered.
+pub(super) const UNREGISTERED: &str = "mcp:unregistered";
 /// The group of all tools' actions.
 const TOOLS_CALL: &str = "tools/call";
 
@@ -80,7 +82,7 @@ impl<'b> Actions<'b> {
             if is_tool {
                 self.applies_to(id, "Tool")?;
                 self.is_in(id, TOOLS_CALL, "tool calls")?;
-            } else if action.resources().any(|ty| ty.to_string() == "Tool") {
+            } else if id != UNREGISTERED && action.resources().any(|ty| ty.to_string() == "Tool") {
                 return Err(wrong("its resource is a Tool, but no *.tools.json registers it".into()));
             }
             let applies = action.principals().next().is_some();
@@ -127,6 +129,11 @@ impl<'b> Actions<'b> {
         for id in crate::authz::call::actions(protocol) {
             if !self.entities.contains_key(id) {
                 return Err(BundleError::new("", format!("the schema lacks the action `{id}` of protocol {name}")));
+            }
+            if id == UNREGISTERED {
+                self.applies_to(id, "Tool")?;
+                self.is_in(id, TOOLS_CALL, "tool calls")?;
+                continue;
             }
             self.applies_to(id, resource)?;
             if let Some(group) = group(protocol) {

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::actions::Actions;
+use super::actions::{Actions, UNREGISTERED};
+use super::arguments::Arguments;
 use super::cedar::{self, Entity, EntityUID, uid};
 use super::context;
 use super::engine::Engine;
@@ -14,16 +15,16 @@ use super::lately::{Lately, is_small};
 use super::literals::Nameable;
 use super::load::Texts;
 use super::policies::Policies;
-use super::registry::Registry;
+use super::registry::{self, Registry};
 use super::scope::Known;
 use super::server::{Server, Tool};
 use super::shape::Shape;
-use super::source::{BundleError, SourceFile};
+use super::source::{BundleError, Kind, SourceFile, quoted};
 use super::testimony::Testimony;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
-use crate::authz::target::{self, Target, TokenUse};
+use crate::authz::target::{self, Target, TokenUse, Unregistered};
 use crate::authz::token::Rules;
 use crate::authz::token::holder::HeldToken;
 
@@ -91,8 +92,8 @@ impl Bundle {
         checked.check_protocols(&targets)?;
         let nameable = Nameable { store: &store, targets: &targets, schema: validator_schema };
         let (engine, unlinked_templates) = Policies::compile(&texts, &schema, &nameable, actions, between)?;
-        check_own_entities(&texts, validator_schema)?;
-        let servers = servers(&targets, &registries, &store, &engine, inputs)?;
+        check_own_entities(&texts, validator_schema, &targets)?;
+        let servers = servers(&texts, &targets, &registries, &store, &engine, inputs)?;
         Ok(Self {
             digest,
             some_ignore_tokens: targets.iter().any(|target| target.tokens == TokenUse::Ignore),
@@ -198,7 +199,12 @@ impl Bundle {
 }
 
 /// Agents that no file lists and endpoints are made per call, so their types have to be what Palisade makes.
-fn check_own_entities(texts: &Texts<'_>, schema: &cedar::ValidatorSchema) -> Result<(), BundleError> {
+fn check_own_entities(
+    texts: &Texts<'_>,
+    schema: &cedar::ValidatorSchema,
+    targets: &[Arc<Target>],
+) -> Result<(), BundleError> {
+    check_made_tools(texts, schema, targets)?;
     let own = [
         (
             "Agent",
@@ -243,7 +249,39 @@ fn check_own_entities(texts: &Texts<'_>, schema: &cedar::ValidatorSchema) -> Res
     Ok(())
 }
 
+/// Where policies decide about tools that nobody registered, those are made per call, with name and server alone.
+fn check_made_tools(
+    texts: &Texts<'_>,
+    schema: &cedar::ValidatorSchema,
+    targets: &[Arc<Target>],
+) -> Result<(), BundleError> {
+    let makes = targets.iter().any(|target| target.unregistered_tools == Some(Unregistered::Policy));
+    let tool = cedar::entity_type("Tool").and_then(|ty| schema.get_entity_type(&ty)).filter(|_| makes);
+    let Some(tool) = tool else { return Ok(()) };
+    let needed = |name: &str| !matches!(name, "server" | "name");
+    match tool.attributes().iter().find(|(name, attribute)| attribute.is_required && needed(name)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let message = format!(
+                "entity `Tool`: a tool that is not registered has no attribute `{name}`: declare it as `{name}?`, \
+                 or leave `unregistered_tools` out of targets.toml"
+            );
+            Err(texts.schema_error(&["entity Tool ".to_owned()], &message))
+        }
+    }
+}
+
+/// Compiles the schema that a tool is registered with, and takes what policies do not see out of the type of its arguments.
+fn compile(tool: &registry::Tool, input: &mut Shape) -> Result<Option<Arguments>, String> {
+    tool.unseen.iter().try_for_each(|pointer| input.leave_out(pointer))?;
+    tool.input_schema
+        .as_ref()
+        .map(|schema| Arguments::of(schema).map_err(|e| format!("`input_schema`: {e}")))
+        .transpose()
+}
+
 fn servers(
+    texts: &Texts<'_>,
     targets: &[Arc<Target>],
     registries: &[(&str, Registry)],
     store: &Store,
@@ -258,18 +296,22 @@ fn servers(
     for target in targets {
         let entity = known(&uid(&store.types().server, &target.name), &target.name)?;
         let mut tools = HashMap::new();
-        for tool in registries
-            .iter()
-            .filter(|(_, registry)| *registry.server == *target.name)
-            .flat_map(|(_, registry)| &registry.tools)
-        {
+        let own = registries.iter().filter(|(_, registry)| *registry.server == *target.name);
+        for (file, tool) in own.flat_map(|(file, registry)| registry.tools.iter().map(move |tool| (file, tool))) {
             let id = entities::tool_id(&target.name, &tool.name);
             let entity = known(&uid(&store.types().tool, &id), &id)?;
             let action = engine.action(&id).ok_or_else(|| missing(&id))?;
-            let input = inputs.remove(&id).ok_or_else(|| missing(&id))?;
-            tools.insert(tool.name.clone(), Tool { entity, action, input });
+            let mut input = inputs.remove(&id).ok_or_else(|| missing(&id))?;
+            let schema = compile(tool, &mut input).map_err(|error| {
+                let text = texts.of(Kind::Tools).find(|(name, _)| name == file).map_or("", |(_, text)| text);
+                BundleError::near(file, text, &quoted(&tool.name), format!("tool `{}`: {error}", tool.name))
+            })?;
+            tools.insert(tool.name.clone(), Tool { entity, action, input, schema, digest: tool.digest.clone() });
         }
-        servers.insert(target.name.clone(), Server { entity, tools });
+        let decided = target.unregistered_tools == Some(Unregistered::Policy);
+        let unregistered =
+            decided.then(|| engine.action(UNREGISTERED).ok_or_else(|| missing(UNREGISTERED))).transpose()?;
+        servers.insert(target.name.clone(), Server { entity, tools, unregistered });
     }
     Ok(servers)
 }

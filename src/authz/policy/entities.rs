@@ -322,6 +322,15 @@ impl Store {
         )
     }
 
+    /// A tool of a server that nobody registered: nothing is known of it but its name.
+    #[must_use]
+    pub fn unregistered_tool(&self, server: &Entity, name: &str) -> Entity {
+        let id = tool_id(super::cedar::id_of(server.uid()), name);
+        let parents = server.ancestors().cloned().chain([server.uid().clone()]).collect();
+        let attributes = [("server", Value::from(server.uid().clone())), ("name", Value::from(name))];
+        entity(uid(&self.types().tool, &id), attributes, parents)
+    }
+
     /// The endpoint of a server at a canonical path, in all endpoints above it.
     #[must_use]
     pub fn endpoint(&self, server: &Entity, path: &str) -> Entity {

@@ -299,6 +299,9 @@ fn check_target(target: &Target) -> Result<(), String> {
     if protocol == Protocol::Opaque && target.resource_metadata.is_some() {
         return Err("`resource_metadata` is read with the path of a request, which opaque targets do not read".into());
     }
+    if target.unregistered_tools.is_some() && protocol != Protocol::Mcp {
+        return Err("`unregistered_tools` is for targets that speak mcp".into());
+    }
     if target.batches.is_some() && protocol != Protocol::Mcp {
         return Err("`batches` is for targets that speak mcp".into());
     }

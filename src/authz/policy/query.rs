@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::bundle::Bundle;
 use super::candidates::Query;
+use super::cedar;
 use super::context;
 use super::needs::{Needs, Party};
 use super::parts::Parts;
@@ -31,20 +32,32 @@ impl Bundle {
     /// read).
     ///
     /// # Errors
-    /// [`Reason::ToolUnregistered`], [`Reason::ArgumentsMismatch`] with the path of the argument, what keeps a body from being
-    /// read that a candidate reads, or [`Reason::InternalError`] for an action that the schema lacks.
+    /// [`Reason::ToolUnregistered`], [`Reason::ToolDefinitionChanged`], [`Reason::ArgumentsMismatch`] with the path of the
+    /// argument, what keeps a body from being read that a candidate reads, or [`Reason::InternalError`] for an action that
+    /// the schema lacks.
     pub fn query(&self, parts: &Parts<'_>, call: &Call<'_>, needs: Option<Needs>) -> Result<Query, Refused> {
         let tool = match &call.resource {
-            Resource::Tool(name) => Some(parts.server.tools.get(name.as_ref()).ok_or(Reason::ToolUnregistered)?),
+            Resource::Tool(name) => parts.server.tools.get(name.as_ref()),
             Resource::Server | Resource::Endpoint(_) => None,
         };
         let (action, resource) = match (&call.resource, tool) {
-            (_, Some(tool)) => (tool.action, tool.entity.clone()),
-            (Resource::Endpoint(path), None) => {
+            (Resource::Tool(name), Some(tool)) => {
+                let server = cedar::id_of(parts.server.entity.uid());
+                if parts.facts.live_tools.differs(server, name, tool.digest.as_deref()) {
+                    return Err(Reason::ToolDefinitionChanged.into());
+                }
+                (tool.action, tool.entity.clone())
+            }
+            (Resource::Tool(name), None) => {
+                let action = parts.server.unregistered.ok_or(Reason::ToolUnregistered)?;
+                let made = self.store().unregistered_tool(parts.server.entity.entity(), name);
+                (action, Arc::new(self.engine().known(Arc::new(made))))
+            }
+            (Resource::Endpoint(path), _) => {
                 let endpoint = self.store().endpoint(parts.server.entity.entity(), path);
                 (self.action(call)?, Arc::new(self.engine().known(Arc::new(endpoint))))
             }
-            (_, None) => (self.action(call)?, parts.server.entity.clone()),
+            (Resource::Server, _) => (self.action(call)?, parts.server.entity.clone()),
         };
         let principal = self.agent(&parts.caller.agent).ok_or(Reason::InternalError)?;
         self.engine().query(action, principal, resource, |candidates_need| {
@@ -60,6 +73,9 @@ impl Bundle {
                     reason: Reason::ArgumentsMismatch,
                     detail: Some(mismatch.to_string()),
                 };
+                if let Some(schema) = &tool.schema {
+                    schema.check(arguments).map_err(wrong)?;
+                }
                 tool.input.convert(arguments, |name| needs.has_member(name)).map_err(wrong)
             });
             let speaks = parts.caller.proved.speaks().filter(|_| needs.has_testimony());

@@ -1,7 +1,8 @@
 //! The types that the schema gives a tool's arguments, and the conversion of JSON into them.
 //!
 //! Nothing is coerced: a number is a `Long` only if it is written as an integer, `null` is no value, and
-//! a member that the schema does not know is refused, because the tool would see it and the policies not.
+//! a member that the schema does not know is refused, because the tool would see it and the policies not; unless
+//! the registry says in so many words that policies do not see it.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +23,10 @@ pub enum Shape {
     Set(Box<Shape>),
     /// A closed record; the flag says that the attribute is required.
     Record(BTreeMap<String, (Shape, bool)>),
-    /// An extension type, made from a string by this constructor.
+    /// An extension type, made from a string by this constructor; a decimal from a number as well.
     Extension(&'static str),
+    /// Anything, which policies do not see (`unseen` of the registry): the tool's JSON Schema checks it.
+    Unseen,
 }
 
 /// Longest text of a [`Mismatch`], in bytes.
@@ -43,7 +46,7 @@ pub struct Mismatch {
 
 impl Mismatch {
     /// The arguments choose how deep the place is, so it is cut where the text would be too long.
-    fn new(mut path: String, problem: String) -> Self {
+    pub(super) fn new(mut path: String, problem: String) -> Self {
         let around = Self { path: String::new(), problem: String::new() }.to_string().len();
         let room = MAX_MISMATCH_BYTES.saturating_sub(around + problem.len());
         if path.len() > room {
@@ -86,6 +89,34 @@ impl Shape {
         })
     }
 
+    /// Leaves a member out of what policies see. `pointer` leads there as a JSON Pointer (RFC 6901), with `*` for each item of
+    /// an array.
+    ///
+    /// # Errors
+    /// In words, if it does not lead to a record, or to a member that has a type.
+    pub fn leave_out(&mut self, pointer: &str) -> Result<(), String> {
+        let wrong = |what: &str| Err(format!("`unseen`: `{pointer}` {what}"));
+        let Some(steps) = pointer.strip_prefix('/') else { return wrong("has to begin with `/`") };
+        let steps: Vec<String> = steps.split('/').map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+        let Some((name, above)) = steps.split_last() else { return wrong("leads nowhere") };
+        let mut at = self;
+        for step in above {
+            let next = match at {
+                Self::Record(members) => members.get_mut(step).map(|(shape, _)| shape),
+                Self::Set(element) if step == "*" => Some(&mut **element),
+                _ => None,
+            };
+            let Some(next) = next else { return wrong("leads to nothing that the schema knows") };
+            at = next;
+        }
+        let Self::Record(members) = at else { return wrong("leads to no member of an object") };
+        if members.contains_key(name) {
+            return wrong("has a type in the schema, so policies see it; expected it in one of the two");
+        }
+        members.insert(name.clone(), (Self::Unseen, false));
+        Ok(())
+    }
+
     /// Checks JSON whole, and converts it; of a record the members that are `wanted`.
     ///
     /// # Errors
@@ -103,6 +134,12 @@ impl Shape {
     fn convert_at(&self, json: &Json<'_>, wanted: bool) -> Result<Option<Value>, (Vec<String>, String)> {
         let here = |problem: String| (Vec::new(), problem);
         match (self, json) {
+            (Self::Unseen, _) => Ok(None),
+            (Self::Extension("decimal"), Json::Number(text)) => {
+                let value = decimal(text).and_then(|text| extension_value("decimal", &text));
+                let value = value.ok_or_else(|| here("expected a number with at most four decimal places".into()))?;
+                Ok(Some(value).filter(|_| wanted))
+            }
             (Self::Bool, Json::Bool(value)) => Ok(wanted.then(|| Value::from(*value))),
             (Self::Long, Json::Number(_)) => match json.as_i64() {
                 Some(value) => Ok(wanted.then(|| Value::from(value))),
@@ -140,8 +177,33 @@ impl Shape {
             Self::Set(_) => "an array",
             Self::Record(_) => "an object",
             Self::Extension(_) => "a string of a special format",
+            Self::Unseen => "anything",
         }
     }
+}
+
+/// The same number as Cedar writes decimals, if it has no more than four decimal places: nothing is rounded.
+fn decimal(number: &str) -> Option<String> {
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |mantissa| ("-", mantissa));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let digits = digits.trim_start_matches('0');
+    let significant = digits.trim_end_matches('0');
+    if significant.is_empty() {
+        return Some("0.0".into());
+    }
+    // So many zeros at its end say nothing.
+    let dropped = i64::try_from(digits.len() - significant.len()).ok()?;
+    let places = i64::try_from(fraction.len()).ok()? - dropped;
+    let places = places.checked_sub(exponent.parse::<i64>().ok()?)?;
+    // Before the point Cedar has fifteen digits.
+    let zeros = usize::try_from((-places).clamp(0, 16)).ok()?;
+    let places = usize::try_from(places.max(0)).ok().filter(|places| *places <= 4)?;
+    let digits = format!("{significant}{}", "0".repeat(zeros));
+    let digits = format!("{digits:0>width$}", width = places + 1);
+    let (whole, fraction) = digits.split_at_checked(digits.len() - places)?;
+    Some(format!("{sign}{whole}.{}", if fraction.is_empty() { "0" } else { fraction }))
 }
 
 /// Whether an address is one of IPv4 inside one of IPv6. A tool that connects to it connects to the inner one, while
@@ -182,7 +244,7 @@ fn convert_record(
 
 /// A name that the schema does not know is the caller's own text. It is repeated only where it looks like the
 /// name of an argument; else it may be a value in the place of one.
-fn speakable(name: &str) -> &str {
+pub(super) fn speakable(name: &str) -> &str {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-.$".contains(&b);
     if !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(plain) { name } else { "?" }
 }
@@ -266,6 +328,82 @@ mod tests {
             "2001:db8::200:5efe:a01:203",
         ] {
             assert!(convert(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_a_decimal_without_loss_or_not_at_all() {
+        for (number, expected) in [
+            ("0", "0.0"),
+            ("-0", "0.0"),
+            ("0.0000000", "0.0"),
+            ("0e99999999999999999999", "0.0"),
+            ("7", "7.0"),
+            ("-7", "-7.0"),
+            ("120", "120.0"),
+            ("1.5", "1.5"),
+            ("1.50000000", "1.5"),
+            ("0.0001", "0.0001"),
+            ("-12.3400", "-12.34"),
+            ("1e2", "100.0"),
+            ("1E+2", "100.0"),
+            ("1.25e1", "12.5"),
+            ("12500e-3", "12.5"),
+            ("1e-4", "0.0001"),
+            ("10e-5", "0.0001"),
+            ("0.00001e1", "0.0001"),
+            ("922337203685477.5807", "922337203685477.5807"),
+            ("-922337203685477.5808", "-922337203685477.5808"),
+        ] {
+            assert_eq!(decimal(number).as_deref(), Some(expected), "{number}");
+            assert!(extension_value("decimal", expected).is_some(), "{number}");
+        }
+        let shape = Shape::Extension("decimal");
+        for number in [
+            "0.00001",
+            "1e-5",
+            "1.23456",
+            "1e-99999999999999999999",
+            "922337203685477.5808",
+            "-922337203685477.5809",
+            "1e15",
+            "9e300",
+            "0.1e-4",
+        ] {
+            let error = shape.convert(&Json::Number(number), |_| true).unwrap_err();
+            assert!(error.to_string().contains("four decimal places"), "{number}: {error}");
+        }
+        assert!(shape.convert(&Json::String("1.5".into()), |_| true).is_ok());
+        assert!(Shape::Long.convert(&Json::Number("1.0"), |_| true).is_err());
+    }
+
+    #[test]
+    fn what_is_left_out_is_taken_and_not_seen() {
+        let lines = Shape::Set(Box::new(record("price", Shape::Long)));
+        let mut shape =
+            Shape::Record([("lines".to_owned(), (lines, false)), ("a/b".to_owned(), (none(), false))].into());
+        for pointer in ["/extra", "/lines/*/meta", "/a~1b/~0"] {
+            shape.leave_out(pointer).unwrap();
+        }
+        let convert = |text: &str| {
+            let json = Json::parse(text.as_bytes(), &Limits::default()).unwrap();
+            shape.convert(&json, |_| true).map(|value| value.to_string()).map_err(|error| error.to_string())
+        };
+        let taken = r#"{"lines": [{"price": 1, "meta": [null]}], "extra": {"x": null}, "a/b": {"~": 1}}"#;
+        let seen = convert(taken).unwrap();
+        assert!(seen.contains("price") && !seen.contains("meta") && !seen.contains("extra"), "{seen}");
+        assert!(convert(r#"{"lines": [{"other": 1}]}"#).unwrap_err().contains("the schema knows no such argument"));
+        for (pointer, problem) in [
+            ("", "has to begin with"),
+            ("extra", "has to begin with"),
+            ("/lines", "has a type in the schema"),
+            ("/lines/*/price", "has a type in the schema"),
+            ("/lines/0/meta", "nothing that the schema knows"),
+            ("/nowhere/x", "nothing that the schema knows"),
+            ("/lines/*/price/x", "no member of an object"),
+            ("/lines/x", "no member of an object"),
+        ] {
+            assert!(shape.clone().leave_out(pointer).unwrap_err().contains(problem), "{pointer}");
         }
     }
 

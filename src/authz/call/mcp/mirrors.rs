@@ -24,6 +24,23 @@ pub struct Mirrors<'a> {
     params: Vec<(&'a str, &'a str)>,
 }
 
+/// An argument that a tool asks to be mirrored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// What the header is called behind [`PARAM`], in lower case.
+    pub header: String,
+    /// The names of the members that lead to the argument.
+    pub path: Vec<String>,
+}
+
+impl Mirror {
+    /// The argument, if it has a value: for `null` there is no header.
+    fn value<'j, 'b>(&self, arguments: &'j Json<'b>) -> Option<&'j Json<'b>> {
+        let value = self.path.iter().try_fold(arguments, |at, name| at.get(name))?;
+        Some(value).filter(|value| **value != Json::Null)
+    }
+}
+
 /// What the body says.
 pub struct Mirrored<'v> {
     pub action: &'v str,
@@ -32,6 +49,8 @@ pub struct Mirrored<'v> {
     pub is_request: bool,
     pub params: &'v Json<'v>,
     pub arguments: Option<&'v Json<'v>>,
+    /// What the tool asks to be mirrored, if its schema is registered.
+    pub mirrors: Option<&'v [Mirror]>,
     pub meta_version: Option<&'v str>,
     /// Of the header.
     pub version: Option<&'v str>,
@@ -72,9 +91,11 @@ impl<'a> Mirrors<'a> {
     /// `mcp-name` is required of the methods that the transport names. The tasks extension asks its clients for it too
     /// (SEP-2663), and not all of them know. Beside a method that no revision knows it may be any text of its parameters.
     ///
-    /// An `mcp-param-*` is held against the argument of its own name, without regard to case. A tool may mirror an
-    /// argument under another name, or one further down; that is refused, for which one it is cannot be known from
-    /// the message. Nor can it be known that a tool asks for a header that is missing.
+    /// Which arguments are mirrored is said by the schema that the tool is registered with: each of them that has a value has
+    /// its header, and there is no other. Of a tool without one, an `mcp-param-*` is held against the argument of its own name,
+    /// without regard to case. Such a tool may mirror an argument under another name, or one further down; that is
+    /// refused, for which one it is cannot be known from the message. Nor can it be known that it asks for a header that is
+    /// missing.
     ///
     /// # Errors
     /// [`Reason::McpHeaderMismatch`]; [`Reason::ProtocolParamsMalformed`] if the body lacks the version.
@@ -103,6 +124,9 @@ impl<'a> Mirrors<'a> {
             let argument = body.arguments.and_then(|arguments| argument(arguments, name));
             argument.is_some_and(|argument| says(argument, value))
         };
+        if let (true, Some(mirrors)) = (mirroring && body.action == "tools/call", body.mirrors) {
+            return self.check_params(mirrors, body.arguments);
+        }
         if self.params.is_empty() || (mirroring && body.action == "tools/call" && self.params.iter().all(agrees)) {
             Ok(())
         } else {
@@ -124,6 +148,29 @@ impl Mirrored<'_> {
         let member = self.known.and_then(|method| method.about).filter(|member| *member != "taskId");
         // One that the body lacks as well is refused for that.
         member.and_then(|member| self.params.get(member)).is_some_and(|value| value.as_str().is_some())
+    }
+}
+
+impl Mirrors<'_> {
+    /// Each argument that is to be mirrored, and has a value, is; and nothing else.
+    fn check_params(&self, mirrors: &[Mirror], arguments: Option<&Json<'_>>) -> Result<(), Unreadable> {
+        if let Some((_, _)) = self.params.iter().find(|(name, _)| !mirrors.iter().any(|mirror| mirror.header == *name))
+        {
+            return Err(mismatch("`mcp-param-*`: no argument of the tool is mirrored under that name"));
+        }
+        for mirror in mirrors {
+            let header = self.params.iter().find(|(name, _)| mirror.header == *name).map(|(_, value)| *value);
+            let value = arguments.and_then(|arguments| mirror.value(arguments));
+            let problem = match (header, value) {
+                (None, None) => continue,
+                (Some(header), Some(value)) if says(value, header) => continue,
+                (Some(_), Some(_)) => "not the argument that the tool mirrors there",
+                (Some(_), None) => "the call has no such argument",
+                (None, Some(_)) => "missing, and the tool asks for it",
+            };
+            return Err(mismatch(format!("`{PARAM}{}`: {problem}", mirror.header)));
+        }
+        Ok(())
     }
 }
 

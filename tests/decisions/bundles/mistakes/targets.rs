@@ -138,7 +138,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "an unknown key of a target",
         edit: |edit| edit.replace("targets.toml", "classification = \"internal\"", "clasification = \"internal\""),
-        message: "targets.toml:25: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `tokens`, `chain`, `audiences`, `step_up_url`, `resource_metadata`, `origins`, `message_paths`, `stream_paths`, `bindings`, `rest_prefix`, `match`",
+        message: "targets.toml:25: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `unregistered_tools`, `tokens`, `chain`, `audiences`, `step_up_url`, `resource_metadata`, `origins`, `message_paths`, `stream_paths`, `bindings`, `rest_prefix`, `match`",
     },
     Mistake {
         name: "an unknown protocol",

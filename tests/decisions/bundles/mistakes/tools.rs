@@ -29,7 +29,7 @@ pub const MISTAKES: &[Mistake] = &[
 }"#,
             )
         },
-        message: "crm.tools.json:4: unknown field `readonly`, expected one of `name`, `description`, `classification`, `read_only`, `destructive`, `groups`",
+        message: "crm.tools.json:4: unknown field `readonly`, expected one of `name`, `description`, `classification`, `read_only`, `destructive`, `groups`, `digest`, `members`, `input_schema`, `unseen`",
     },
     Mistake {
         name: "a member of a tool twice",
