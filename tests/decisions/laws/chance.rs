@@ -29,7 +29,14 @@ pub fn http(
     path: &str,
     body: Option<&Value>,
 ) -> Request<'static> {
-    let headers = [("content-type", "application/json"), ("x-request-id", "r-1"), ("accept", "*/*")];
+    let body = body.map(|body| body.to_string().into_bytes());
+    let length = body.as_ref().map_or(0, Vec::len).to_string();
+    let headers = [
+        ("content-type", "application/json".to_owned()),
+        ("x-request-id", "r-1".to_owned()),
+        ("accept", "*/*".to_owned()),
+        ("content-length", length),
+    ];
     Request {
         source_principal: principal.to_owned().into(),
         source_certificate: "".into(),
@@ -41,7 +48,7 @@ pub fn http(
             path: path.to_owned().into(),
             host: "mesh.example.org".into(),
             headers: Headers::new(headers, false),
-            body: body.map_or(Body::Absent, |body| Body::Raw(body.to_string().into_bytes().into())),
+            body: body.map_or(Body::Absent, |body| Body::Raw(body.into())),
         }),
     }
 }
