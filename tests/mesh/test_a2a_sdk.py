@@ -56,10 +56,12 @@ when { context has a2a && context.a2a has push_host && context.a2a.push_host == 
 class SdkMesh(Mesh):
     """The mesh with an agent that speaks all bindings: gRPC on a socket of its own, for HTTP/2."""
 
-    def _spawn_python(self, name: str, module: str, *arguments: object) -> None:
+    def _spawn_server(self, name: str, module: str, *arguments: object) -> None:
         if name != "researcher":
-            return super()._spawn_python(name, module, *arguments)
-        self._spawn(name, "node", FOLDER / "agent.mjs", *arguments, "--grpc", self.path("grpc.sock"))
+            return super()._spawn_server(name, module, *arguments)
+        sockets = {"socket": "researcher.sock", "journal": "researcher.jsonl", "grpc": "grpc.sock"}
+        paths = [part for option, path in sockets.items() for part in (f"--{option}", self.path(path))]
+        self._spawn(name, "node", FOLDER / "agent.mjs", *paths)
 
     def _render_agents(self) -> str:
         text, count = re.subn(
