@@ -186,7 +186,7 @@ pub fn reply(target: &Target, http: Option<&HttpRequest<'_>>) -> Reply {
         Protocol::A2a if waits_for_status && target.speaks(Binding::Grpc) => Reply::Grpc,
         Protocol::A2a => {
             let path = http.and_then(|http| http::canonical_path(&http.path).ok());
-            a2a::reply_at(target, path.as_deref())
+            a2a::reply_at(target, path)
         }
         Protocol::Grpc => Reply::Http,
         // A stream, or the end of a session: there is no message to answer.

@@ -436,7 +436,7 @@ mod tests {
             assert_ne!(wire.grpc, 0, "{reason}");
             assert!((400..600).contains(&wire.http), "{reason}");
             assert_eq!(wire.blame == Blame::Us, wire.http == 503, "{reason}");
-            assert!(wire.code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{reason}");
+            assert!(wire.code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{reason}");
         }
     }
 }

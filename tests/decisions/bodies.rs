@@ -21,13 +21,19 @@ const CALLER: &str = "spiffe://example.org/ns/agents/sa/caller";
 /// A call of the target `web`, with a body and more headers.
 fn page(method: &str, body: Body<'static>, more: &[(&str, &str)]) -> Request<'static> {
     let mut request = http(CALLER, "", None, method, "/public/a", None);
+    put_body(&mut request, body, more);
+    request.http.as_mut().unwrap().host = "api.example.org".into();
+    request
+}
+
+/// The length is not stated.
+fn put_body(request: &mut Request<'static>, body: Body<'static>, more: &[(&str, &str)]) {
     let part = request.http.as_mut().unwrap();
-    part.host = "api.example.org".into();
     let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let fields = part.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).chain(more);
+    let fields = part.headers.iter().filter(|(name, _)| *name != "content-length");
+    let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).chain(more);
     part.headers = Headers::new(fields.collect::<Vec<_>>(), false);
     part.body = body;
-    request
 }
 
 fn raw(bytes: &[u8]) -> Body<'static> {
@@ -56,7 +62,7 @@ fn a_digest_is_computed_for_who_reads_it() {
         [(&br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#[..], None), (b"{", Some(Reason::JsonMalformed))]
     {
         let mut request = http(CALLER, "", Some("notes"), "POST", "/mcp", None);
-        request.http.as_mut().unwrap().body = raw(body);
+        put_body(&mut request, raw(body), &[]);
         let (decision, summary) = decide(&request);
         assert_eq!((decision.reason(), decision.body_sha256), (reason, None));
         assert_eq!(summary.body_sha256, Some(sha256(body)));

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod a2a;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod bundles;

@@ -17,7 +17,7 @@ use super::source::{BundleError, Chain, Kind, SourceFile, place_of, quoted};
 use crate::authz::call::{a2a, http};
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::request::Connection;
-use crate::authz::target::{Protocol, Target, TokenUse};
+use crate::authz::target::{Match, Protocol, Target, TokenUse};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -231,12 +231,8 @@ fn is_url_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~:/?@!$&'()*+,;=%".contains(&byte)
 }
 
-/// What the types of `targets.toml` cannot say.
-fn check_target(target: &Target) -> Result<(), String> {
-    let (matches, protocol) = (&target.matches, target.protocol);
-    if target.name.is_empty() || target.name.contains('/') {
-        return Err("a name is not empty and holds no `/`".into());
-    }
+/// What the types of its `match` cannot say.
+fn check_match(matches: &Match) -> Result<(), String> {
     if matches.is_empty() {
         return Err("`match` names no condition, so it would take every call".into());
     }
@@ -261,6 +257,16 @@ fn check_target(target: &Target) -> Result<(), String> {
     if !matches.sni.as_ref().is_none_or(is_server_name) {
         return Err("`sni` has to be a lower-case host name".into());
     }
+    Ok(())
+}
+
+/// What the types of `targets.toml` cannot say.
+fn check_target(target: &Target) -> Result<(), String> {
+    let (matches, protocol) = (&target.matches, target.protocol);
+    if target.name.is_empty() || target.name.contains('/') {
+        return Err("a name is not empty and holds no `/`".into());
+    }
+    check_match(matches)?;
     let is_path = |path: &String| path.starts_with('/') && http::canonical_path(path).as_deref() == Ok(path);
     for (key, paths) in [("message_paths", &target.message_paths), ("stream_paths", &target.stream_paths)] {
         if !paths.iter().all(is_path) {
