@@ -96,13 +96,14 @@ def url(server: str, profile: str = PROFILES[0], endpoint: str = "mcp") -> str:
 def _target(server: str, profile: str) -> str:
     at = "/" + url(server, profile).split("/", 3)[3].removesuffix("/mcp")
     # Beside the one endpoint the two of the deprecated transport: the stream, and where its messages are posted.
-    paths = [f"{at}/{endpoint}" for endpoint in ("mcp", "sse", "messages")]
+    messages, streams = ([f"{at}/{endpoint}" for endpoint in both] for both in (("mcp", "messages"), ("mcp", "sse")))
     return f"""
 [[target]]
 name = "{target(server, profile)}"
 protocol = "mcp"
 denial = "{profile}"
-message_paths = {json.dumps(paths)}
+message_paths = {json.dumps(messages)}
+stream_paths = {json.dumps(streams)}
 [target.match]
 destination_principal = "{SERVERS[PLACES[server]]}"
 path_prefix = "{at}"
