@@ -139,7 +139,7 @@ pub fn reply_at(target: &Target, path: Option<&str>) -> Reply {
 ///
 /// # Errors
 /// [`Unreadable`], addressed as far as that is known.
-pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
+pub fn read<'a>(place: &Place<'a, '_>, path: &'a str) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {
     let reply = super::reply(place.target, Some(place.http));
     match (binding_at(place.target, path), &*place.http.method) {
         (Some(Binding::JsonRpc), "POST") => return read_json_rpc(place),
@@ -148,7 +148,10 @@ pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Rep
             .ok_or(Unreadable::from(Reason::PathUnexpected))
             .and_then(|generation| grpc::read(place, generation))
             .and_then(|asked| calls(place, Binding::Grpc, asked)),
-        (Some(Binding::HttpJson), _) => path_as_sent(place, path)
+        (Some(Binding::HttpJson), _) => place
+            .target
+            .below_rest_prefix(path)
+            .ok_or(Unreadable::from(Reason::PathUnexpected))
             .and_then(|path| rest::read(place, path))
             .and_then(|asked| calls(place, Binding::HttpJson, asked)),
         (None, "GET") if CARD_PATHS.contains(&path) => return Ok((vec![read_card(place)?], Reply::Http)),
@@ -159,13 +162,6 @@ pub fn read<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, Rep
     }
     .map(|calls| (calls, reply.clone()))
     .map_err(|unreadable| unreadable.to(reply))
-}
-
-/// The path below the prefix of HTTP+JSON, if it was sent in its canonical form: what is named in it is compared as it is.
-fn path_as_sent<'a>(place: &Place<'a, '_>, canonical: &str) -> Result<&'a str, Unreadable> {
-    let http: &'a HttpRequest<'a> = place.http;
-    let sent = http.path.split('?').next().filter(|sent| *sent == canonical);
-    Ok(sent.and_then(|path| place.target.below_rest_prefix(path)).ok_or(Reason::PathAmbiguous)?)
 }
 
 fn read_json_rpc<'a>(place: &Place<'a, '_>) -> Result<(Vec<Call<'a>>, Reply), Unreadable> {

@@ -96,11 +96,12 @@ impl Arguments {
         if self.validator.is_valid(arguments) {
             return Ok(());
         }
+        let refused = || Mismatch::new(String::new(), "the tool's JSON Schema refuses the arguments".into());
         if !self.is_small {
-            return Err(Mismatch::new(String::new(), "the tool's JSON Schema refuses the arguments".into()));
+            return Err(refused());
         }
-        // Only now: saying where costs several times what saying no does.
-        let Err(error) = self.validator.validate(arguments) else { return Ok(()) };
+        // Only now: saying where costs several times what saying no does. It was refused, also if no place is found.
+        let error = self.validator.validate(arguments).err().ok_or_else(refused)?;
         let mut path = self.place(arguments, error.instance_path().as_str());
         // These are about a member, and are told of the object that it is in.
         match error.kind() {

@@ -154,8 +154,7 @@ impl Mirrored<'_> {
 impl Mirrors<'_> {
     /// Each argument that is to be mirrored, and has a value, is; and nothing else.
     fn check_params(&self, mirrors: &[Mirror], arguments: Option<&Json<'_>>) -> Result<(), Unreadable> {
-        if let Some((_, _)) = self.params.iter().find(|(name, _)| !mirrors.iter().any(|mirror| mirror.header == *name))
-        {
+        if self.params.iter().any(|(name, _)| !mirrors.iter().any(|mirror| mirror.header == *name)) {
             return Err(mismatch("`mcp-param-*`: no argument of the tool is mirrored under that name"));
         }
         for mirror in mirrors {
