@@ -72,6 +72,8 @@ const SPIFFE_BUNDLES: &[&str] = &[
     r#"{"spiffe_sequence":7,"spiffe_refresh_hint":300,"keys":[{"kty":"EC","kid":"a","use":"jwt-svid","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"},{"kty":"EC","use":"x509-svid","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","x5c":["MIIB"]}]}"#,
 ];
 
+const TOOLS: &str = r##"{"tools":[{"name":"t","inputSchema":{"type":"object","properties":{"a":{"anyOf":[{"$ref":"#/$defs/b"},{"type":"null"}]}},"unevaluatedProperties":false,"$defs":{"b":{"type":"array","items":{"$ref":"#"},"uniqueItems":true,"contains":{"pattern":"^a+$"}}}}}]}"##;
+
 /// Writes all seeds to `fuzz/corpus/TARGET/`.
 pub fn write() {
     let each =
@@ -89,6 +91,8 @@ pub fn write() {
         put("claims", at, format!("{header}\n{claims}").as_bytes());
         put("token", at, token::sign(header, claims).as_bytes());
     }
+    put("tools", 0, include_bytes!("../../tests/decisions/tools/listing.json"));
+    put("tools", 1, TOOLS.as_bytes());
     each("spiffe_id", &["spiffe://example.org/ns/agents/sa/support-bot", "spiffe://a.b-c_d/x/y"]);
     each("traceparent", &["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]);
     each(

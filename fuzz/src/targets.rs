@@ -13,6 +13,7 @@ mod presented;
 pub mod proof;
 mod spiffe_id;
 pub mod token;
+mod tools;
 mod traceparent;
 mod xfcc;
 
@@ -39,6 +40,7 @@ pub const ALL: &[Target] = &[
     ("spiffe_bundle", keys::bundle),
     ("spiffe_id", spiffe_id::run),
     ("token", token::run),
+    ("tools", tools::run),
     ("traceparent", traceparent::run),
     ("xfcc", xfcc::run),
 ];

@@ -30,8 +30,8 @@ fn read(input: &[u8], protocol: Protocol) {
     for call in &reading.calls {
         let is_tool = matches!(&call.resource, Resource::Tool(name) if call.action == format!("server/{name}"));
         assert!(is_tool || call::actions(protocol).any(|action| action == call.action), "{}", call.action);
-        if let ProtocolFacts::Mcp { uri: Some(text), .. } = &call.facts {
-            assert!(uri::is_plain(text), "{text}");
+        if let ProtocolFacts::Mcp { about, .. } = &call.facts {
+            assert!(about.uri.as_deref().is_none_or(uri::is_plain), "{about:?}");
         }
         if let ProtocolFacts::A2a(facts) = &call.facts {
             let webhook = facts.parameters.webhook.as_deref();
