@@ -9,6 +9,7 @@
     reason = "a benchmark talks to its terminal and stops at the first surprise"
 )]
 
+mod asked;
 mod crowd;
 mod measure;
 
@@ -16,13 +17,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::tz::TimeZone;
 use palisade::authz::facts::Facts;
 use palisade::authz::identity::IdentitySource;
-use palisade::authz::limits::Limits;
 use palisade::authz::policy::Bundle;
-use palisade::authz::request::{Body, Connection, Headers, HttpRequest, Request};
-use palisade::authz::seal::Seal;
+use palisade::authz::request::Request;
 use palisade::authz::token::Tokens;
 use palisade::authz::{Active, Settings, authorize};
 use palisade::envoy::response;
@@ -43,18 +41,8 @@ fn main() {
     println!("bundle: {} policies; {RUNS} runs each, one thread", bundle.engine().len());
     measure::head("");
     let active = Active::Loaded(Box::new(bundle));
-    let settings = Settings {
-        trust_domains: vec!["example.org".into()],
-        limits: Limits::default(),
-        tokens: Arc::default(),
-        seal: Seal::default(),
-    };
-    let facts = Facts {
-        now: "2026-03-04T10:15:00Z".parse().expect("a time"),
-        zone: TimeZone::UTC,
-        tokens: Tokens::Absent,
-        live_tools: Arc::default(),
-    };
+    let settings = asked::settings(Arc::default());
+    let facts = asked::facts("2026-03-04T10:15:00Z".parse().expect("a time"), Tokens::Absent);
     let decide = |request: &Request| authorize(&active, &settings, IdentitySource::SourcePrincipal, request, &facts);
 
     let call = tools_call("support-bot", "query_customers", r#"{"segment":"startup","limit":20}"#);
@@ -114,35 +102,5 @@ fn measure<T>(name: &str, run: impl FnMut() -> T) {
 }
 
 fn tools_call(agent: &str, tool: &str, arguments: &str) -> Request<'static> {
-    let body = format!(
-        r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments},"_meta":{{"progressToken":7}}}}}}"#
-    );
-    let length = body.len().to_string();
-    let headers = [
-        ("accept", "application/json, text/event-stream"),
-        ("accept-encoding", "gzip, deflate"),
-        ("content-type", "application/json"),
-        ("content-length", length.as_str()),
-        ("user-agent", "python-httpx/0.28.1"),
-        ("mcp-protocol-version", "2025-11-25"),
-        ("mcp-session-id", "0b8d7f0c1d9e4c0f9f0a7a1c6a1d2e3f"),
-        ("x-forwarded-proto", "https"),
-        ("x-request-id", "6a1f8f5e-0a64-4d3c-9f44-0b8d7f0c1d9e"),
-        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"),
-        ("x-envoy-auth-partial-body", "false"),
-    ];
-    Request {
-        source_principal: format!("spiffe://example.org/ns/agents/sa/{agent}").into(),
-        source_certificate: "".into(),
-        destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
-        target_extension: None,
-        connection: Connection::default(),
-        http: Some(HttpRequest {
-            method: "POST".into(),
-            path: "/mcp".into(),
-            host: "crm.example.org".into(),
-            headers: Headers::new(headers.map(|(name, value)| (name, value.to_owned())), false),
-            body: Body::Raw(body.into_bytes().into()),
-        }),
-    }
+    asked::post(agent, "/mcp", asked::tools_call(tool, arguments), None)
 }

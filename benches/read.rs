@@ -9,70 +9,115 @@
     reason = "a benchmark talks to its terminal and stops at the first surprise"
 )]
 
+mod asked;
 mod measure;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use palisade::authz::call;
 use palisade::authz::call::json::Json;
 use palisade::authz::digest::sha256;
-use palisade::authz::facts::Facts;
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::limits::Limits;
 use palisade::authz::policy::Bundle;
 use palisade::authz::policy::source::SourceFile;
-use palisade::authz::request::{Body, Headers, HttpRequest, Request};
-use palisade::authz::seal::Seal;
 use palisade::authz::target::Target;
 use palisade::authz::token::Tokens;
-use palisade::authz::{Active, Settings, authorize};
+use palisade::authz::{Active, authorize};
+use palisade::tools::rules::Rules;
+use serde_json::{Value, json};
 
 /// The allocator of the binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const AGENT: &str = "support-bot";
 /// About so many bytes are read per line of the table.
 const BYTES: usize = 400_000_000;
+
+const SIZES: [(&str, usize); 3] = [("1 KB", 1_000), ("64 KB", 64_000), ("1 MB", 1_000_000)];
+
+fn limits() -> Limits {
+    Limits { body_bytes: 1 << 22, json_values: 1 << 20, json_depth: 64, ..Limits::DEFAULT }
+}
 
 fn main() {
     println!("reading a tools/call, one thread; JSON alone, and as it is read for a decision");
     println!("{:<40} {:>10} {:>10} {:>10}", "", "p50 µs", "MB/s", "best MB/s");
-    let limits = Limits { body_bytes: 1 << 22, json_values: 1 << 20, json_depth: 64, ..Limits::DEFAULT };
+    let limits = limits();
     let target: Target =
         toml::from_str("name = 'crm'\nprotocol = 'mcp'\nmatch.path_prefix = '/mcp'").expect("a target");
-    for (name, length) in [("1 KB", 1_000), ("64 KB", 64_000), ("1 MB", 1_000_000)] {
+    for (name, length) in SIZES {
         let body = tools_call(length);
-        let request = post("/mcp", body.clone());
+        let request = asked::post(AGENT, "/mcp", body.clone(), None);
         rate(&format!("{name}: JSON"), body.len(), || Json::parse(&body, &limits).expect("JSON"));
         rate(&format!("{name}: JSON, JSON-RPC and MCP"), body.len(), || {
             call::read(&request, &target, &limits, &|_| None).expect("a call")
         });
     }
     println!();
+    arguments();
     unread();
+}
+
+/// What a tool's own JSON Schema costs, and the Cedar record that policies see, both as `palisade tools import` makes them.
+fn arguments() {
+    let definitions = palisade::tools::read(tool().to_string().as_bytes()).expect("a list of tools");
+    let imported = palisade::tools::import::import("crm", &definitions, None, &Rules::default());
+    let files = [("crm.cedarschema", &*imported.schema), ("crm.tools.json", &imported.registry)];
+    let bundle = bundle("true", "name = 'crm'\nprotocol = 'mcp'\nmatch.path_prefix = '/mcp'", &files);
+    let tool = &bundle.server("crm").expect("the target").tools["import_customers"];
+    let schema = tool.schema.as_ref().expect("its schema");
+    measure::head("the arguments of the call, once it is read");
+    let limits = limits();
+    for (name, length) in SIZES {
+        let body = tools_call(length);
+        let call = Json::parse(&body, &limits).expect("JSON");
+        let arguments = call.get("params").and_then(|params| params.get("arguments")).expect("arguments");
+        let runs = BYTES / length / 4;
+        measure::measure(&format!("{name}: JSON Schema"), runs, || schema.check(arguments).expect("it fits"));
+        measure::measure(&format!("{name}: record"), runs, || {
+            tool.input.convert(arguments, |_| true).expect("it fits")
+        });
+    }
+    println!();
+}
+
+/// `tools/list` of a server with the tool that is called.
+fn tool() -> Value {
+    let text = json!({ "type": "string", "maxLength": 1_000 });
+    let address = json!({ "street": text, "city": text, "zip": { "type": "string", "pattern": "^[0-9]{5}$" } });
+    let row = json!({
+        "id": { "type": "integer", "minimum": 1 },
+        "name": text,
+        "email": { "type": "string", "pattern": "^[a-z0-9]+@example\\.org$" },
+        "active": { "type": "boolean" },
+        "balance": { "type": "number" },
+        "tags": { "type": "array", "items": { "enum": ["new", "eu-west", "priority"] } },
+        "address": { "type": "object", "properties": address, "required": ["street", "city", "zip"] },
+        "note": text,
+    });
+    let required: Vec<&String> = row.as_object().expect("an object").keys().collect();
+    let rows = json!({ "type": "array", "items": { "type": "object", "properties": row, "required": required } });
+    json!({ "tools": [{ "name": "import_customers", "inputSchema": {
+        "type": "object", "properties": { "rows": rows }, "required": ["rows"], "additionalProperties": false } }] })
 }
 
 /// A decision about the same 64 KB, with a policy that reads the body and with one that does not.
 fn unread() {
     let body = vec![b'x'; 64_000];
-    let settings = Settings {
-        trust_domains: vec!["example.org".into()],
-        limits: Limits::default(),
-        tokens: Arc::default(),
-        seal: Seal::default(),
-    };
-    let now = "2026-03-04T10:15:00Z".parse().expect("a time");
-    let facts = Facts { now, zone: TimeZone::UTC, tokens: Tokens::Absent, live_tools: Default::default() };
+    let settings = asked::settings(Arc::default());
+    let web = "name = 'web'\nprotocol = 'http'\nmatch.authority = 'crm.example.org'";
+    let facts = asked::facts("2026-03-04T10:15:00Z".parse().expect("a time"), Tokens::Absent);
     measure::head("a POST of 64 KB to an HTTP target");
     for (name, condition, reads) in [
         ("no policy reads the body", "context.request.host == \"crm.example.org\"", false),
         ("one reads its length", "context has body && context.body.bytes < 1000000", true),
     ] {
-        let active = Active::Loaded(Box::new(bundle(condition)));
+        let active = Active::Loaded(Box::new(bundle(condition, web, &[])));
         for (what, body) in [("no body", &b""[..]), ("the body", &body)] {
-            let request = post("/", body.to_vec());
+            let request = asked::post(AGENT, "/", body.to_vec(), None);
             let decide = || authorize(&active, &settings, IdentitySource::SourcePrincipal, &request, &facts);
             let decision = decide();
             assert_eq!(decision.body_sha256.is_some(), reads && !body.is_empty(), "{decision:?}");
@@ -82,13 +127,15 @@ fn unread() {
     measure::measure("SHA-256 of the body", 20_000, || sha256(&body));
 }
 
-/// The default schema with one target and one policy.
-fn bundle(condition: &str) -> Bundle {
-    let file = |name: &str, text: &str| SourceFile { name: name.into(), bytes: text.as_bytes().to_vec() };
+/// The default schema with one target, one policy, and what is given.
+fn bundle(condition: &str, target: &str, more: &[(&str, &str)]) -> Bundle {
     let schema = include_str!("../cedar/palisade.cedarschema");
     let policy = format!("@id(\"p\") @reason(\"r\") permit (principal, action, resource) when {{ {condition} }};");
-    let targets = "[[target]]\nname = 'web'\nprotocol = 'http'\nmatch.authority = 'crm.example.org'";
-    let files = [file("a.cedarschema", schema), file("p.cedar", &policy), file("targets.toml", targets)];
+    let target = format!("[[target]]\n{target}\n");
+    let own = [("palisade.cedarschema", schema), ("p.cedar", &*policy), ("targets.toml", &*target)];
+    let files: Vec<SourceFile> = (own.iter().chain(more))
+        .map(|(name, text)| SourceFile { name: (*name).into(), bytes: text.as_bytes().to_vec() })
+        .collect();
     Bundle::load(&files, "digest".into()).expect("a bundle")
 }
 
@@ -108,32 +155,7 @@ fn tools_call(length: usize) -> Vec<u8> {
         );
         at += 1;
     }
-    format!(
-        r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"import_customers","arguments":{{"rows":[{rows}]}},"_meta":{{"progressToken":7}}}}}}"#
-    )
-    .into_bytes()
-}
-
-fn post(path: &str, body: Vec<u8>) -> Request<'static> {
-    let length = body.len().to_string();
-    let headers = [
-        ("accept", "application/json, text/event-stream"),
-        ("content-type", "application/json"),
-        ("content-length", length.as_str()),
-        ("mcp-protocol-version", "2025-11-25"),
-        ("x-request-id", "6a1f8f5e-0a64-4d3c-9f44-0b8d7f0c1d9e"),
-    ];
-    Request {
-        source_principal: "spiffe://example.org/ns/agents/sa/support-bot".into(),
-        http: Some(HttpRequest {
-            method: "POST".into(),
-            path: path.to_owned().into(),
-            host: "crm.example.org".into(),
-            headers: Headers::new(headers.map(|(name, value)| (name, value.to_owned())), false),
-            body: Body::Raw(body.into()),
-        }),
-        ..Request::default()
-    }
+    asked::tools_call("import_customers", &format!(r#"{{"rows":[{rows}]}}"#))
 }
 
 /// One line: the median of single runs, and what it and the best run come to.

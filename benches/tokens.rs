@@ -9,6 +9,7 @@
     reason = "a benchmark talks to its terminal and stops at the first surprise"
 )]
 
+mod asked;
 mod issuer;
 mod measure;
 
@@ -18,18 +19,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use issuer::{AUDIENCE, CLIENT, ISSUER, Issuer};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use measure::measure;
-use palisade::authz::facts::Facts;
 use palisade::authz::identity::IdentitySource;
-use palisade::authz::limits::Limits;
 use palisade::authz::policy::Bundle;
-use palisade::authz::request::{Body, Headers, HttpRequest, Request};
-use palisade::authz::seal::Seal;
+use palisade::authz::request::Request;
 use palisade::authz::token::keys::{KeySet, Use};
 use palisade::authz::token::presented::Role;
 use palisade::authz::token::{Authority, Keyring, Rules, Tokens, verify};
-use palisade::authz::{Active, Settings, authorize};
+use palisade::authz::{Active, authorize};
 use palisade::store::files;
 use palisade::tokens::{Keyrings, Verifier};
 use serde_json::json;
@@ -44,7 +41,6 @@ const RUNS: usize = 200_000;
 const TOKENS: usize = 500;
 /// Who calls, with its own tokens.
 const AGENT: &str = "spiffe://example.org/ns/agents/sa/support-bot";
-const BODY: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"query_customers","arguments":{"segment":"startup","limit":20}}}"#;
 /// 2026-11-20T00:00:00Z
 const NOW: i64 = 1_795_132_800;
 
@@ -107,20 +103,10 @@ fn decide(verifier: &Verifier, rules: &Arc<Rules>, calls: [(&str, &Request<'stat
     let sources = files::read(&directory).expect("the default bundle");
     let bundle = Bundle::load(&sources, files::digest(&sources)).expect("the default bundle is valid");
     let active = Active::Loaded(Box::new(bundle));
-    let settings = Settings {
-        trust_domains: vec!["example.org".into()],
-        limits: Limits::default(),
-        tokens: rules.clone(),
-        seal: Seal::default(),
-    };
+    let settings = asked::settings(rules.clone());
     for (name, call) in calls {
         let decide = || {
-            let facts = Facts {
-                now: Timestamp::from_second(NOW).expect("a time"),
-                zone: TimeZone::UTC,
-                tokens: verifier.of(call, NOW),
-                live_tools: Arc::default(),
-            };
+            let facts = asked::facts(Timestamp::from_second(NOW).expect("a time"), verifier.of(call, NOW));
             authorize(&active, &settings, IdentitySource::SourcePrincipal, call, &facts)
         };
         let decision = decide();
@@ -130,28 +116,10 @@ fn decide(verifier: &Verifier, rules: &Arc<Rules>, calls: [(&str, &Request<'stat
 }
 
 fn call(token: Option<&str>) -> Request<'static> {
-    let mut headers = vec![
-        ("accept", "application/json, text/event-stream".to_owned()),
-        ("content-type", "application/json".into()),
-        ("content-length", BODY.len().to_string()),
-        ("user-agent", "python-httpx/0.28.1".into()),
-        ("mcp-protocol-version", "2025-11-25".into()),
-        ("mcp-session-id", "0b8d7f0c1d9e4c0f9f0a7a1c6a1d2e3f".into()),
-        ("x-forwarded-proto", "https".into()),
-        ("x-request-id", "6a1f8f5e-0a64-4d3c-9f44-0b8d7f0c1d9e".into()),
-    ];
-    headers.extend(token.map(|token| ("authorization", format!("Bearer {token}"))));
-    let http = HttpRequest {
-        method: "POST".into(),
-        path: "/mcp".into(),
-        host: "crm.example.org".into(),
-        headers: Headers::new(headers, false),
-        body: Body::Raw(BODY.as_bytes().into()),
-    };
-    Request {
-        source_principal: AGENT.into(),
-        destination_principal: "spiffe://example.org/ns/tools/sa/crm".into(),
-        http: Some(http),
-        ..Request::default()
-    }
+    asked::post(
+        "support-bot",
+        "/mcp",
+        asked::tools_call("query_customers", r#"{"segment":"startup","limit":20}"#),
+        token,
+    )
 }
