@@ -17,6 +17,7 @@ pub mod facts;
 pub mod hex;
 pub mod identity;
 pub mod limits;
+pub mod percent;
 pub mod plain;
 pub mod policy;
 pub mod protobuf;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::Uri;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::StartError;
@@ -21,9 +21,9 @@ use super::pipeline::Pipeline;
 use crate::authz::Active;
 use crate::authz::facts::LiveTools;
 use crate::config::tool_servers::{OnDrift, ToolServer};
-use crate::keys::dial::Dialer;
+use crate::keys::dial::{Dialer, Duplex};
 use crate::keys::pace;
-use crate::tools::client::{Client, Connect, Connecting, Duplex};
+use crate::tools::client::{Client, Connect};
 use crate::tools::drift::{Pin, State, compare};
 use crate::tools::{Definition, plain, read_pages};
 
@@ -82,11 +82,10 @@ pub struct Status {
 pub struct Dialing(pub Dialer);
 
 impl Connect for Dialing {
-    fn connect<'a>(&'a self, url: &'a Uri) -> Connecting<'a> {
-        Box::pin(async move {
-            let stream: Box<dyn Duplex> = Box::new(self.0.connect(url).await?);
-            Ok(stream)
-        })
+    type Stream = Box<dyn Duplex>;
+
+    async fn connect(&self, url: &Uri) -> Result<Box<dyn Duplex>, String> {
+        self.0.connect(url).await
     }
 }
 
@@ -148,11 +147,14 @@ impl ToolServers {
         self.servers.iter().map(status).collect()
     }
 
-    /// Only this server's tools change, whoever else publishes at the same time.
-    fn publish(&self, target: &str, digests: &HashMap<String, String>) {
+    /// Only this server's tools change, whoever else publishes at the same time. A tool that is registered and not listed any more is
+    /// as it was seen last: a server must not have what it changed decided as before by no longer showing it.
+    fn publish(&self, target: &str, digests: &HashMap<String, String>, states: &BTreeMap<String, State>) {
         self.live.rcu(|live| {
             let mut live = LiveTools::clone(live);
-            live.0.insert(target.to_owned(), digests.clone());
+            let before = live.0.remove(target).unwrap_or_default();
+            let gone = before.into_iter().filter(|(name, _)| states.get(name) == Some(&State::Gone));
+            live.0.insert(target.to_owned(), gone.chain(digests.clone()).collect());
             live
         });
     }
@@ -200,7 +202,8 @@ async fn list(server: &Arc<Watched>) -> Result<Vec<Definition>, String> {
         let token = server.config.token_file.as_deref().map(token).transpose()?;
         let client = Client { connect: &*server.dialer, url: &server.url, token: token.as_deref() };
         let pages = client.list().await.map_err(|error| format!("the server {error}"))?;
-        read_pages(&pages)
+        // Megabytes perhaps, on the thread that also answers for readiness.
+        spawn_blocking(move || read_pages(&pages)).await.map_err(|error| error.to_string())?
     });
     match timeout(time, attempt.join_next()).await {
         Ok(Some(Ok(listed))) => listed,
@@ -217,7 +220,10 @@ pub fn token(path: &Path) -> Result<String, String> {
     let failed = |error: &dyn std::fmt::Display| format!("`{}`: {error}", path.display());
     let mut text = String::new();
     let file = File::open(path).map_err(|error| failed(&error))?;
-    file.take(MAX_TOKEN_BYTES).read_to_string(&mut text).map_err(|error| failed(&error))?;
+    file.take(MAX_TOKEN_BYTES + 1).read_to_string(&mut text).map_err(|error| failed(&error))?;
+    if text.len() as u64 > MAX_TOKEN_BYTES {
+        return Err(failed(&format!("has more than {MAX_TOKEN_BYTES} bytes")));
+    }
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(failed(&"holds no token"));
@@ -229,10 +235,15 @@ fn take(pipeline: &Pipeline, server: &Watched, definitions: &[Definition]) {
     let target = &server.config.target;
     let digests: HashMap<String, String> =
         definitions.iter().map(|tool| (tool.name.clone(), tool.digest.clone())).collect();
+    let snapshot = pipeline.store().snapshot();
+    let states = states(&snapshot.active, target, &digests);
+    let known = match &snapshot.active {
+        Active::Loaded(bundle) => server.config.check_target(bundle),
+        Active::Missing => Ok(()),
+    };
     if server.config.on_drift == OnDrift::Deny {
-        pipeline.tool_servers().publish(target, &digests);
+        pipeline.tool_servers().publish(target, &digests, &states);
     }
-    let states = states(&pipeline.store().snapshot().active, target, &digests);
     let mut seen = server.seen.lock().unwrap_or_else(PoisonError::into_inner);
     (seen.digests, seen.at) = (Some(Arc::new(digests)), Some(Instant::now()));
     seen.successes += 1;
@@ -240,7 +251,11 @@ fn take(pipeline: &Pipeline, server: &Watched, definitions: &[Definition]) {
         tracing::info!(%target, "tools can be listed again");
     }
     let before = std::mem::replace(&mut seen.told, states);
-    tell(target, &before, &seen.told, server.config.on_drift);
+    match known {
+        Ok(()) => tell(target, &before, &seen.told, server.config.on_drift),
+        Err(error) if before != seen.told => tracing::warn!(%error, "tools are watched in vain"),
+        Err(_) => {}
+    }
 }
 
 /// Says what is not as it was at the list before.

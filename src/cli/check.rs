@@ -135,9 +135,16 @@ fn read_request(path: &Path) -> Result<(Captured, Request<'static>), String> {
 fn load_bundle(arguments: &Arguments) -> Result<(Bundle, Reference), String> {
     let directory = arguments.bundle.as_path();
     let config = arguments.config.as_deref().map(Config::load).transpose().map_err(|error| error.to_string())?;
-    let loader = config.map_or_else(Loader::default, |config| Loader::new(false, config.bundle.max_unindexed_policies));
+    let budget = config.as_ref().map(|config| config.bundle.max_unindexed_policies);
+    let loader = budget.map_or_else(Loader::default, |budget| Loader::new(false, budget));
     let loaded = loader.load_with_reference(directory, Patience::START);
-    loaded.map_err(|error| format!("bundle {}: {error}", directory.display()))
+    let (bundle, reference) = loaded.map_err(|error| format!("bundle {}: {error}", directory.display()))?;
+    let mut servers = config.iter().flat_map(|config| &config.tool_server);
+    let path = arguments.config.as_deref().unwrap_or(directory);
+    servers
+        .try_for_each(|server| server.check_target(&bundle))
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok((bundle, reference))
 }
 
 fn settings(

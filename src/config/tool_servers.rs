@@ -1,10 +1,13 @@
 //! The servers whose tools are watched, as configured.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::{Config, Mistake, mistake};
+use crate::authz::policy::Bundle;
+use crate::authz::target::{Protocol, Target};
 use crate::keys::dial::Dialer;
 
 /// One server.
@@ -51,6 +54,20 @@ impl Default for ToolServer {
             ca_file: None,
             allow_private_addresses: false,
             timeout_ms: 10_000,
+        }
+    }
+}
+
+impl ToolServer {
+    /// Whether a bundle has the target whose tools are watched.
+    ///
+    /// # Errors
+    /// A message that names it: a server that nobody calls by this name is watched in vain.
+    pub fn check_target(&self, bundle: &Bundle) -> Result<(), String> {
+        let is_it = |target: &&Arc<Target>| *target.name == *self.target && target.protocol == Protocol::Mcp;
+        match bundle.targets().iter().find(is_it) {
+            Some(_) => Ok(()),
+            None => Err(format!("`tool_server.target`: the bundle has no target `{}` that speaks mcp", self.target)),
         }
     }
 }

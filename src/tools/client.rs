@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 use std::future::Future;
-use std::pin::Pin;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -24,6 +23,7 @@ use crate::authz::call::json::Json;
 const NEWEST: &str = "2026-07-28";
 /// The one that is asked for in a session; the server may choose an older one.
 const WITH_SESSIONS: &str = "2025-11-25";
+const LIST: &str = "tools/list";
 /// Most pages of a list.
 const MAX_PAGES: usize = 200;
 /// Largest head of an answer, in bytes.
@@ -31,24 +31,19 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Longest session id, in bytes.
 const MAX_SESSION_BYTES: usize = 1_024;
 
-/// A connection to the server.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
-
-/// A connection that is being made.
-pub type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Duplex>, String>> + Send + 'a>>;
-
 /// Makes connections.
-pub trait Connect: Send + Sync {
+pub trait Connect: Sync {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
     /// Connects to the host of a URL. An error is told in words that follow "the server".
-    fn connect<'a>(&'a self, url: &'a Uri) -> Connecting<'a>;
+    fn connect(&self, url: &Uri) -> impl Future<Output = Result<Self::Stream, String>> + Send;
 }
 
 /// Asks one server.
-pub struct Client<'c> {
+pub struct Client<'c, C> {
     /// What connects to it.
-    pub connect: &'c dyn Connect,
+    pub connect: &'c C,
     /// Where it is.
     pub url: &'c Uri,
     /// A bearer token for it.
@@ -96,7 +91,7 @@ struct Answer {
     _driver: JoinSet<Result<(), hyper::Error>>,
 }
 
-impl Client<'_> {
+impl<C: Connect> Client<'_, C> {
     /// The pages of the server's list of tools: a JSON-RPC response each.
     ///
     /// # Errors
@@ -121,9 +116,8 @@ impl Client<'_> {
         while pages.len() < MAX_PAGES {
             let params = cursor.as_ref().map_or_else(|| json!({}), |cursor| json!({ "cursor": cursor }));
             let id = pages.len() + 1;
-            let page = self.ask(era, "tools/list", params, id, MAX_BYTES - bytes).await?;
+            let (page, next) = self.page(era, params, id, MAX_BYTES - bytes).await?;
             bytes += page.len();
-            let next = next_cursor(&page)?;
             pages.push(page);
             match next {
                 None => return Ok(pages),
@@ -173,14 +167,14 @@ impl Client<'_> {
         }
     }
 
-    async fn ask(
+    /// A page of the list, and where it goes on.
+    async fn page(
         &self,
         era: &Era,
-        method: &str,
         mut params: Value,
         id: usize,
         most: usize,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<(Vec<u8>, Option<String>), Failure> {
         if let (true, Value::Object(members)) = (era.is_newest(), &mut params) {
             let meta = json!({
                 "io.modelcontextprotocol/protocolVersion": NEWEST,
@@ -189,14 +183,20 @@ impl Client<'_> {
             });
             members.insert("_meta".into(), meta);
         }
-        let body = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-        let answer = self.post(era, method, &body).await?;
+        let body = json!({ "jsonrpc": "2.0", "id": id, "method": LIST, "params": params });
+        let answer = self.post(era, LIST, &body).await?;
         let message = message(answer, id, most).await?;
         let json = parse(&message)?;
-        if json.get("result").is_none() {
-            return Err(Failure::NotTaken(format!("answers `{method}` with an error")));
-        }
-        Ok(message)
+        let Some(result) = json.get("result") else {
+            return Err(Failure::NotTaken(format!("answers `{LIST}` with an error")));
+        };
+        let next = match result.get("nextCursor") {
+            None | Some(Json::Null) => None,
+            Some(Json::String(cursor)) => Some(cursor.clone().into_owned()),
+            Some(_) => return Err(Failure::Failed("gave a cursor that is no text".into())),
+        };
+        drop(json);
+        Ok((message, next))
     }
 
     async fn post(&self, era: &Era, method: &str, body: &Value) -> Result<Answer, Failure> {
@@ -306,14 +306,4 @@ fn is_response(event: &[u8], id: usize) -> bool {
 fn parse(message: &[u8]) -> Result<Json<'_>, Failure> {
     Json::parse(message, &LIMITS)
         .map_err(|reason| Failure::Failed(format!("answered with no JSON that every parser reads alike ({reason})")))
-}
-
-/// Where the list goes on, if it does.
-fn next_cursor(page: &[u8]) -> Result<Option<String>, Failure> {
-    let json = parse(page)?;
-    match json.get("result").and_then(|result| result.get("nextCursor")) {
-        None | Some(Json::Null) => Ok(None),
-        Some(Json::String(cursor)) => Ok(Some(cursor.clone().into_owned())),
-        Some(_) => Err(Failure::Failed("gave a cursor that is no text".into())),
-    }
 }

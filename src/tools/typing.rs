@@ -8,9 +8,12 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::shortened;
+use crate::authz::percent;
 
 /// Most members of all records of one tool.
 const MAX_MEMBERS: usize = 1_000;
+/// Most schemas that are looked at for one tool, each as often as it is referred to.
+const MAX_SCHEMAS: usize = 20_000;
 /// Deepest nesting of records and sets.
 const MAX_DEPTH: usize = 16;
 /// Longest comment on an argument, in characters.
@@ -60,7 +63,7 @@ pub(super) struct Typed {
 /// # Errors
 /// Why there is none: the schema is not of an object.
 pub(super) fn of(schema: &Value, hidden: &BTreeSet<&str>) -> Result<Typed, String> {
-    let mut reader = Reader { root: schema, hidden, typed: Typed::default(), members: 0, refs: vec!["#"] };
+    let mut reader = Reader { root: schema, hidden, typed: Typed::default(), members: 0, schemas: 0, refs: vec!["#"] };
     match reader.infer(schema, "", 0) {
         Ok(Type::Record(members)) => Ok(Typed { members, ..reader.typed }),
         Ok(_) => Err("its `inputSchema` is not of an object".into()),
@@ -73,6 +76,7 @@ struct Reader<'s> {
     hidden: &'s BTreeSet<&'s str>,
     typed: Typed,
     members: usize,
+    schemas: usize,
     /// References that are being followed.
     refs: Vec<&'s str>,
 }
@@ -87,8 +91,12 @@ impl<'s> Reader<'s> {
 
     fn infer(&mut self, schema: &'s Value, pointer: &str, depth: usize) -> Result<Type, Untyped> {
         let Value::Object(keywords) = schema else { return Err("of anything, or of nothing") };
+        self.schemas += 1;
         if depth > MAX_DEPTH {
             return Err("nested too deeply");
+        }
+        if self.schemas > MAX_SCHEMAS {
+            return Err("one of too many");
         }
         if let Some(reference) = keywords.get("$ref") {
             return self.follow(reference, pointer, depth);
@@ -124,7 +132,8 @@ impl<'s> Reader<'s> {
             return Err("recursive");
         }
         // Not what an anchor names.
-        let target = (path.is_empty() || path.starts_with('/')).then(|| self.root.pointer(&unescaped(path))).flatten();
+        let target = (path.is_empty() || path.starts_with('/')).then(|| percent::decoded(path)).flatten();
+        let target = target.and_then(|path| self.root.pointer(&path));
         let target = target.ok_or("a reference that leads nowhere, or to an anchor")?;
         self.refs.push(reference);
         let inferred = self.infer(target, pointer, depth + 1);
@@ -277,22 +286,4 @@ impl<'s> Reader<'s> {
             }
         }
     }
-}
-
-/// A fragment of a URI as the text that it stands for (RFC 6901, section 6).
-fn unescaped(fragment: &str) -> String {
-    let mut bytes = Vec::with_capacity(fragment.len());
-    let mut rest = fragment.bytes();
-    while let Some(byte) = rest.next() {
-        let hex = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-        let mut ahead = rest.clone();
-        match (byte, hex(ahead.next()), hex(ahead.next())) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
-                rest = ahead;
-            }
-            _ => bytes.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -320,6 +320,15 @@ fn a_tool_that_changes_is_told_and_denied_until_it_is_imported_anew() {
     assert_eq!(app.record(&denied.decision_id)["reason"], "tool_definition_changed");
     assert_eq!(reason(&app, "query_customers", &json!({ "limit": 5 })), "");
 
+    // What it no longer shows is as it was seen last.
+    let mut hidden = changed.clone();
+    hidden.as_array_mut().unwrap().remove(1);
+    server.list(&hidden);
+    eventually("the tool is hidden", || (count(&app, "gone") == 1.0).then_some(()));
+    assert_eq!(reason(&app, "get_customer", &json!({ "customer_id": 1 })), "tool_definition_changed");
+    server.list(&changed);
+    eventually("the change, again", || (count(&app, "changed") == 1.0).then_some(()));
+
     // A server that is lost, or answers nonsense, has not changed: what was seen last counts.
     let failures = || app.metric("palisade_tool_lists_total", &[("target", "crm"), ("outcome", "failure")]);
     server.says(|_| Said::new(503, "text/plain", ""));
@@ -401,5 +410,19 @@ fn a_server_that_cannot_be_watched_as_configured_stops_the_start() {
         let refused = palisade(&["config", "check", config.to_str().unwrap()]);
         assert_eq!(code(&refused), 1);
         assert!(stderr(&refused).contains(expected), "{}", stderr(&refused));
+    }
+}
+
+#[test]
+fn a_server_that_is_watched_for_no_target_is_a_mistake() {
+    let setup = Setup::new();
+    let (bundle, config) = (setup.bundle(), setup.path().join("watching.toml"));
+    for (target, code_expected) in [("crm", 0), ("crn", 1), ("researcher", 1)] {
+        let text = format!("[[tool_server]]\ntarget = \"{target}\"\nurl = \"https://crm.example.org/mcp\"\n");
+        std::fs::write(&config, text).unwrap();
+        let output = palisade(&["check", "--bundle", bundle.to_str().unwrap(), "--config", config.to_str().unwrap()]);
+        assert_eq!(code(&output), code_expected, "{}", stderr(&output));
+        let said = format!("`tool_server.target`: the bundle has no target `{target}` that speaks mcp");
+        assert_eq!(stderr(&output).contains(&said), code_expected == 1, "{}", stderr(&output));
     }
 }

@@ -80,6 +80,16 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// How many values there are, this one included.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Array(items) => 1 + items.iter().map(Self::count).sum::<usize>(),
+            Self::Object(members) => 1 + members.iter().map(|(_, value)| value.count()).sum::<usize>(),
+            _ => 1,
+        }
+    }
+
     /// The members of an object.
     #[must_use]
     pub fn members(&self) -> Option<&[(Cow<'a, str>, Self)]> {

@@ -4,6 +4,7 @@
 //! expressions run in time linear to their input, and `format` is what JSON Schema calls it by default, an annotation.
 //! What validates reads the arguments where they are (`node.rs`), so there is no second value that could differ.
 
+mod cost;
 mod node;
 mod subschemas;
 
@@ -16,6 +17,7 @@ use serde_json::Value;
 use super::shape::{Mismatch, speakable};
 use crate::authz::call::json::Json;
 use crate::authz::call::mcp::Mirror;
+use cost::Cost;
 use node::Strict;
 
 pub use node::to_value;
@@ -25,9 +27,8 @@ pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 /// Largest program of one regular expression, in bytes.
 const MAX_PATTERN_BYTES: usize = 1024 * 1024;
 
-/// Most schemas, references put in full, of a schema that tells where arguments are wrong. Saying that they are remembers what was
-/// looked at before; saying where does not, and a schema within itself, twice, would be looked at 2^n times.
-const MAX_PLACED_SCHEMAS: usize = 4_096;
+/// Most steps of one check: tens of milliseconds.
+const MAX_STEPS: usize = 10_000_000;
 
 /// The drafts that a schema may name. Without `$schema` it is 2020-12 (MCP 2026-07-28, "JSON Schema Usage").
 const DRAFTS: [&str; 5] = [
@@ -42,8 +43,7 @@ const DRAFTS: [&str; 5] = [
 #[derive(Debug)]
 pub struct Arguments {
     validator: Validator<Strict>,
-    /// Whether it is affordable to find out where arguments are wrong.
-    is_small: bool,
+    cost: Cost,
     /// What the schema itself calls a property: no secret of a caller.
     names: HashSet<String>,
     /// Which arguments headers mirror.
@@ -68,7 +68,7 @@ impl Arguments {
             return Err("`$schema` names a draft that is not known".into());
         }
         let found = subschemas::visit(schema)?;
-        let is_small = subschemas::measure(schema)?.is_some_and(|size| size <= MAX_PLACED_SCHEMAS);
+        let cost = cost::of(schema)?;
         let patterns = PatternOptions::regex().size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_BYTES);
         let validator = jsonschema::options_for::<Strict>()
             .offline()
@@ -78,7 +78,7 @@ impl Arguments {
             .without_content_encoding_support("base64")
             .build(schema)
             .map_err(|error| one_line(&error.to_string()))?;
-        Ok(Self { validator, is_small, names: found.names, mirrors: found.mirrors })
+        Ok(Self { validator, cost, names: found.names, mirrors: found.mirrors })
     }
 
     /// Which arguments headers mirror (MCP 2026-07-28, "Custom Headers from Tool Parameters").
@@ -90,14 +90,18 @@ impl Arguments {
     /// Whether arguments are what the schema asks for.
     ///
     /// # Errors
-    /// [`Mismatch`] for the first place that is not: the place and the keyword, never a value. Of a schema that refers to itself, or
-    /// is very large, no place is told.
+    /// [`Mismatch`] for the first place that is not: the place and the keyword, never a value. Of a schema that refers to itself no
+    /// place is told. Also for arguments of so many values that checking them could take too long.
     pub fn check(&self, arguments: &Json<'_>) -> Result<(), Mismatch> {
+        if arguments.count().saturating_mul(self.cost.steps) > MAX_STEPS {
+            return Err(Mismatch::new(String::new(), "too many values for the tool's JSON Schema".into()));
+        }
         if self.validator.is_valid(arguments) {
             return Ok(());
         }
         let refused = || Mismatch::new(String::new(), "the tool's JSON Schema refuses the arguments".into());
-        if !self.is_small {
+        // Saying that they are wrong remembers what was looked at before; saying where does not.
+        if self.cost.is_recursive {
             return Err(refused());
         }
         // Only now: saying where costs several times what saying no does. It was refused, also if no place is found.

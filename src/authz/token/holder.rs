@@ -16,6 +16,7 @@ use crate::authz::digest::sha256;
 use crate::authz::hex;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::identity::xfcc;
+use crate::authz::percent;
 use crate::authz::plain::{MAX_NAME_BYTES, bounded};
 use crate::authz::reason::Reason;
 
@@ -367,7 +368,7 @@ pub(super) fn workload_of<'i>(name: &'i str, issuer: &'i Issuer) -> Option<&'i s
 /// SHA-256 of a certificate's DER (RFC 8705, section 3.1), from its URL-encoded PEM.
 fn certificate_digest(certificate: &str) -> Option<[u8; 32]> {
     use base64::Engine as _;
-    let pem = super::presented::decoded(certificate);
+    let pem = percent::decoded(certificate)?;
     let body = pem.split_once("-----BEGIN CERTIFICATE-----")?.1.split_once("-----END CERTIFICATE-----")?.0;
     let text: String = body.split_ascii_whitespace().collect();
     let der = base64::engine::general_purpose::STANDARD.decode(text).ok()?;

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::Refused;
 use super::jws::MAX_TOKEN_BYTES;
+use crate::authz::percent;
 use crate::authz::reason::Reason;
 use crate::authz::request::HttpRequest;
 
@@ -136,28 +137,7 @@ pub(super) fn scheme_of(value: &str) -> Option<(Scheme, &str)> {
 
 fn has_token_in_query(path: &str) -> bool {
     let Some((_, query)) = path.split_once('?') else { return false };
-    let name = |pair: &str| decoded(pair.split('=').next().unwrap_or_default()).eq_ignore_ascii_case("access_token");
+    let is_it = |name: Cow<'_, str>| name.eq_ignore_ascii_case("access_token");
+    let name = |pair: &str| percent::decoded(pair.split('=').next().unwrap_or_default()).is_some_and(is_it);
     query.split(['&', ';']).any(name)
-}
-
-/// A text without percent-encoding; what is wrongly encoded stays.
-pub(super) fn decoded(name: &str) -> Cow<'_, str> {
-    if !name.contains('%') {
-        return Cow::Borrowed(name);
-    }
-    let (mut bytes, mut rest) = (Vec::new(), name.as_bytes());
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = (*first == b'%').then(|| std::str::from_utf8(after.get(..2)?).ok()).flatten();
-        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::authz::call::Unreadable;
+use crate::authz::percent;
 use crate::authz::reason::Reason;
 
 /// The parameters of the query behind `target`, a path as it was sent, each of which has to be one of `known`.
@@ -33,18 +34,7 @@ fn decoded(value: &str) -> Option<Cow<'_, str>> {
     if value.contains(['+', ';', '#']) || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;
     }
-    if !value.contains('%') {
-        return Some(Cow::Borrowed(value));
-    }
-    let mut pieces = value.split('%');
-    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
-    for piece in pieces {
-        let escape = piece.get(..2).filter(|escape| escape.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
-        bytes.push(u8::from_str_radix(escape, 16).ok()?);
-        bytes.extend_from_slice(piece.get(2..)?.as_bytes());
-    }
-    let text = String::from_utf8(bytes).ok()?;
-    (!text.chars().any(char::is_control)).then_some(Cow::Owned(text))
+    percent::decoded(value).filter(|text| !text.chars().any(char::is_control))
 }
 
 #[cfg(test)]

@@ -118,8 +118,19 @@ impl<'a> Node<'a, Strict> for &'a Json<'a> {
     fn equals_value(&self, expected: &Value) -> bool {
         match (self, expected) {
             (Json::String(one), Value::String(other)) => one == other,
-            (Json::String(_), _) | (_, Value::String(_)) => false,
-            _ => jsonschema::json::cmp::equal(&self.to_value(), expected),
+            (Json::Array(items), Value::Array(others)) => {
+                items.len() == others.len() && items.iter().zip(others).all(|(item, other)| item.equals_value(other))
+            }
+            (Json::Object(members), Value::Object(others)) => {
+                let is_same = |name: &str, value: &Json<'_>| others.get(name).is_some_and(|it| value.equals_value(it));
+                members.len() == others.len() && members.iter().all(|(name, value)| is_same(name, value))
+            }
+            (Json::Number(number), Value::Number(_)) => {
+                jsonschema::json::cmp::equal(&Value::Number(Written(number).to_number().into_owned()), expected)
+            }
+            (Json::Bool(one), Value::Bool(other)) => one == other,
+            (Json::Null, Value::Null) => true,
+            _ => false,
         }
     }
 
@@ -129,6 +140,11 @@ impl<'a> Node<'a, Strict> for &'a Json<'a> {
 
     fn identity(&self) -> Option<NodeIdentity> {
         Some(NodeIdentity::new(std::ptr::from_ref::<Json<'_>>(self) as usize))
+    }
+
+    // A text may be a name that lives no longer than a look at it (`with_string_node`); all else is of the arguments.
+    fn container_identity(&self) -> Option<NodeIdentity> {
+        self.identity().filter(|_| !matches!(self, Json::String(_)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Walking a JSON Schema: what it calls its properties, and which of them headers mirror.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use serde_json::Value;
 
@@ -8,30 +8,35 @@ use crate::authz::call::mcp::Mirror;
 
 /// The annotation by which a server asks for a header (MCP 2026-07-28, "x-mcp-header").
 const MIRRORED: &str = "x-mcp-header";
-/// Keywords whose value is a schema, or an array of schemas.
-const APPLICATORS: [&str; 16] = [
+/// Keywords whose value is a schema, or an array of schemas, for the very value that the schema is for.
+const IN_PLACE: [&str; 7] = ["allOf", "anyOf", "else", "if", "not", "oneOf", "then"];
+/// The same, for what is in that value.
+const WITHIN: [&str; 9] = [
     "additionalItems",
     "additionalProperties",
-    "allOf",
-    "anyOf",
     "contains",
     "contentSchema",
-    "else",
-    "if",
     "items",
-    "not",
-    "oneOf",
     "prefixItems",
     "propertyNames",
-    "then",
     "unevaluatedItems",
     "unevaluatedProperties",
 ];
-/// Keywords whose value is an object of schemas by name, `properties` apart.
-const BY_NAME: [&str; 5] = ["$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties"];
+/// Keywords whose value is an object of schemas by name, for the very value that the schema is for.
+const IN_PLACE_BY_NAME: [&str; 2] = ["dependencies", "dependentSchemas"];
+/// Keywords whose value is an object of schemas by name, `properties` apart, for what is in that value, or only to be referred to.
+const WITHIN_BY_NAME: [&str; 3] = ["$defs", "definitions", "patternProperties"];
 
-/// How deep schemas may lie within one another.
-const MAX_HEIGHT: usize = 64;
+/// A schema right below another one.
+pub(super) struct Child<'s> {
+    /// The property that it is for, if `properties` has it.
+    pub(super) property: Option<&'s str>,
+    pub(super) schema: &'s Value,
+    /// Whether it is for the very value that the other one is for, and not for what is in it.
+    pub(super) in_place: bool,
+    /// Whether it says nothing by itself, and waits for a reference.
+    pub(super) is_definition: bool,
+}
 
 /// What a schema says.
 #[derive(Debug, Default)]
@@ -55,12 +60,12 @@ pub(super) fn visit(schema: &Value) -> Result<Found, String> {
         if let Some(annotation) = members.get(MIRRORED) {
             found.mirrors.push(mirror(annotation, schema, path.as_deref().unwrap_or_default())?);
         }
-        for (name, below) in children(schema) {
-            let path = name.and_then(|name| {
+        for Child { property, schema, .. } in children(schema) {
+            let path = property.and_then(|name| {
                 found.names.insert(name.to_owned());
                 Some(path.as_ref()?.iter().map(String::as_str).chain([name]).map(str::to_owned).collect())
             });
-            left.push((below, path));
+            left.push((schema, path));
         }
     }
     found.mirrors.sort_by(|one, other| one.header.cmp(&other.header));
@@ -73,81 +78,30 @@ pub(super) fn visit(schema: &Value) -> Result<Found, String> {
     Ok(found)
 }
 
-/// The schemas right below one, each with its name if it is of a property.
-fn children(schema: &Value) -> Vec<(Option<&str>, &Value)> {
-    let mut all: Vec<(Option<&str>, &Value)> = Vec::new();
+/// The schemas right below one.
+pub(super) fn children(schema: &Value) -> Vec<Child<'_>> {
+    let mut all = Vec::new();
     for (keyword, value) in schema.as_object().into_iter().flatten() {
-        match (keyword.as_str(), value) {
-            ("properties", Value::Object(properties)) => {
-                all.extend(properties.iter().map(|(name, property)| (Some(name.as_str()), property)));
+        let keyword = keyword.as_str();
+        let (in_place, is_definition) = (
+            IN_PLACE.contains(&keyword) || IN_PLACE_BY_NAME.contains(&keyword),
+            matches!(keyword, "$defs" | "definitions"),
+        );
+        let child = |property, schema| Child { property, schema, in_place, is_definition };
+        let is_plain = IN_PLACE.contains(&keyword) || WITHIN.contains(&keyword);
+        match value {
+            Value::Object(properties) if keyword == "properties" => {
+                all.extend(properties.iter().map(|(name, property)| child(Some(name.as_str()), property)));
             }
-            (keyword, Value::Array(schemas)) if APPLICATORS.contains(&keyword) => {
-                all.extend(schemas.iter().map(|schema| (None, schema)));
-            }
-            (keyword, Value::Object(_)) if APPLICATORS.contains(&keyword) => all.push((None, value)),
-            (keyword, Value::Object(schemas)) if BY_NAME.contains(&keyword) => {
-                all.extend(schemas.values().map(|schema| (None, schema)));
+            Value::Array(schemas) if is_plain => all.extend(schemas.iter().map(|schema| child(None, schema))),
+            Value::Object(_) if is_plain => all.push(child(None, value)),
+            Value::Object(schemas) if in_place || WITHIN_BY_NAME.contains(&keyword) => {
+                all.extend(schemas.values().map(|schema| child(None, schema)));
             }
             _ => {}
         }
     }
     all
-}
-
-/// How many schemas there are with every reference put in full; `None` if that has no end, or there is a reference that is not
-/// a plain path into the same schema. Whoever says where arguments are wrong may look at each of them.
-///
-/// # Errors
-/// If one lies more than [`MAX_HEIGHT`] deep that way: validating recurses with it.
-pub(super) fn measure(root: &Value) -> Result<Option<usize>, String> {
-    let mut measuring = Measuring { root, sizes: HashMap::new(), around: HashSet::new() };
-    measuring.size(root, 0).map(|(size, _)| size)
-}
-
-struct Measuring<'s> {
-    root: &'s Value,
-    /// Size and height of each schema, by its address.
-    sizes: HashMap<usize, (Option<usize>, usize)>,
-    /// Those within which it is looked.
-    around: HashSet<usize>,
-}
-
-impl<'s> Measuring<'s> {
-    fn size(&mut self, schema: &'s Value, depth: usize) -> Result<(Option<usize>, usize), String> {
-        let address = std::ptr::from_ref(schema) as usize;
-        if let Some((size, height)) =
-            self.sizes.get(&address).copied().filter(|(_, height)| depth + height <= MAX_HEIGHT)
-        {
-            return Ok((size, height));
-        }
-        if depth > MAX_HEIGHT || self.sizes.contains_key(&address) {
-            return Err(format!(
-                "its schemas are within one another more than {MAX_HEIGHT} times, references followed"
-            ));
-        }
-        if !self.around.insert(address) {
-            return Ok((None, 0));
-        }
-        let (mut size, mut height) = (Some(1_usize), 0);
-        let mut below: Vec<&'s Value> = children(schema).into_iter().map(|(_, schema)| schema).collect();
-        for keyword in ["$ref", "$dynamicRef", "$recursiveRef"] {
-            let Some(reference) = schema.get(keyword) else { continue };
-            let path =
-                reference.as_str().and_then(|reference| reference.strip_prefix('#')).filter(|_| keyword == "$ref");
-            match path.and_then(|path| self.root.pointer(path)) {
-                Some(target) => below.push(target),
-                None => size = None,
-            }
-        }
-        for schema in below {
-            let (more, further) = self.size(schema, depth + 1)?;
-            size = size.zip(more).map(|(size, more)| size.saturating_add(more));
-            height = height.max(further + 1);
-        }
-        self.around.remove(&address);
-        self.sizes.insert(address, (size, height));
-        Ok((size, height))
-    }
 }
 
 /// An argument that a header mirrors: a text, an integer or a truth value, reached by nothing but `properties`.

@@ -1,0 +1,215 @@
+//! What checking against a JSON Schema can cost, in steps for each value of the arguments.
+//!
+//! The schema is the server's text, and what follows it is a crate's: it looks into what a reference names wherever it is named, so a few
+//! lines that refer to one another twice are 2^n schemas. So a schema is walked here as it will be then, and one that is too much is
+//! refused before anybody calls.
+
+use serde_json::Value;
+
+use super::subschemas::{Child, children};
+use crate::authz::percent;
+
+/// How deep schemas may lie within one another, references followed: checking recurses with it.
+const MAX_HEIGHT: usize = 64;
+/// Most steps for one value.
+const MAX_STEPS: usize = 100_000;
+
+/// What a schema costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cost {
+    /// Steps for each value of the arguments, at most.
+    pub(super) steps: usize,
+    /// Whether it refers to itself.
+    pub(super) is_recursive: bool,
+}
+
+/// Steps within one schema, all that is below included.
+#[derive(Clone, Copy, Default)]
+struct Steps {
+    /// To check with it.
+    check: usize,
+    /// To find which members or items it looks at, for `unevaluatedProperties` and `unevaluatedItems`: they check once more.
+    mark: usize,
+    /// To check a value in which nothing is.
+    leaf: usize,
+}
+
+/// Measures a schema.
+///
+/// # Errors
+/// Why it cannot be had: a reference that is no plain path into the same schema, schemas too deep within one another, or too many.
+pub(super) fn of(root: &Value) -> Result<Cost, String> {
+    let is_draft_4 = root.get("$schema").and_then(Value::as_str).is_some_and(|draft| draft.contains("draft-04"));
+    let identifier = if is_draft_4 { "id" } else { "$id" };
+    let mut walk = Walk { root, identifier, around: Vec::new(), recursive: Vec::new(), left: MAX_STEPS };
+    let whole = walk.steps(root, true)?;
+    let (mut check, mut leaf) = (whole.check, 0);
+    let mut at = 0;
+    // A result is remembered for each schema that refers to itself and each object or array; but not for what is in those.
+    while let Some(target) = walk.recursive.get(at).copied() {
+        let steps = walk.steps(target, true)?;
+        (check, leaf) = (check.saturating_add(steps.check), leaf.max(steps.leaf));
+        at += 1;
+    }
+    let steps = check.saturating_mul(leaf + 1);
+    if steps > MAX_STEPS {
+        return Err(too_many());
+    }
+    Ok(Cost { steps, is_recursive: !walk.recursive.is_empty() })
+}
+
+fn too_many() -> String {
+    format!("checking a value takes more than {MAX_STEPS} steps, references followed")
+}
+
+struct Walk<'s> {
+    root: &'s Value,
+    /// The keyword by which a schema is one of its own.
+    identifier: &'static str,
+    /// The schemas within which it is.
+    around: Vec<&'s Value>,
+    /// Those that were met within themselves.
+    recursive: Vec<&'s Value>,
+    /// How many more schemas may be looked at.
+    left: usize,
+}
+
+impl<'s> Walk<'s> {
+    fn steps(&mut self, schema: &'s Value, is_root: bool) -> Result<Steps, String> {
+        self.left = self.left.checked_sub(1).ok_or_else(too_many)?;
+        if self.around.iter().any(|around| std::ptr::eq(*around, schema)) {
+            if !self.recursive.iter().any(|known| std::ptr::eq(*known, schema)) {
+                self.recursive.push(schema);
+            }
+            return Ok(Steps { check: 1, mark: 1, leaf: 1 });
+        }
+        if self.around.len() > MAX_HEIGHT {
+            return Err(format!(
+                "its schemas are within one another more than {MAX_HEIGHT} times, references followed"
+            ));
+        }
+        self.around.push(schema);
+        let own = own(schema);
+        let mut steps = Steps { check: own, mark: 1, leaf: own };
+        let target = self.target(schema, is_root)?;
+        let below = children(schema).into_iter().filter(|child| !child.is_definition);
+        let below = below.map(|Child { schema, in_place, .. }| (schema, in_place));
+        for (schema, in_place) in below.chain(target.map(|target| (target, true))) {
+            let more = self.steps(schema, false)?;
+            steps.check = steps.check.saturating_add(more.check);
+            steps.mark = steps.mark.saturating_add(more.check).saturating_add(more.mark);
+            steps.leaf = steps.leaf.saturating_add(if in_place { more.leaf } else { 0 });
+        }
+        if ["unevaluatedProperties", "unevaluatedItems"].iter().any(|keyword| schema.get(keyword).is_some()) {
+            steps.check = steps.check.saturating_add(steps.mark);
+        }
+        self.around.pop();
+        Ok(steps)
+    }
+
+    /// What a schema refers to.
+    fn target(&self, schema: &Value, is_root: bool) -> Result<Option<&'s Value>, String> {
+        let elsewhere = ["$dynamicRef", "$recursiveRef"].iter().any(|keyword| schema.get(keyword).is_some());
+        // Below another identifier, a path is one into what has it.
+        let is_apart = !is_root && schema.get(self.identifier).is_some_and(Value::is_string);
+        let path = match schema.get("$ref") {
+            _ if elsewhere || is_apart => None,
+            None => return Ok(None),
+            Some(reference) => reference.as_str().and_then(|reference| reference.strip_prefix('#')),
+        };
+        let target = path.and_then(|path| self.root.pointer(&percent::decoded(path)?));
+        target.map(Some).ok_or_else(|| "a reference is no plain path into the same schema (`#/$defs/…`)".into())
+    }
+}
+
+/// The steps of a schema by itself: one, and one for each of what it lists.
+fn own(schema: &Value) -> usize {
+    let listed = |value: &Value| match value {
+        Value::Array(items) => items.len(),
+        // `dependentRequired`, and the older `dependencies`.
+        Value::Object(members) => members.values().filter_map(Value::as_array).map(Vec::len).sum(),
+        _ => 0,
+    };
+    1 + schema.as_object().into_iter().flatten().map(|(_, value)| listed(value)).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A chain of definitions, each of which refers to the next as `below` says, and the last to `last`.
+    fn chain(length: usize, last: &Value, below: impl Fn(&Value) -> Value) -> Value {
+        let mut definitions = serde_json::Map::new();
+        for at in 0..length {
+            let next = json!({ "$ref": format!("#/$defs/d{}", at + 1) });
+            definitions.insert(format!("d{at}"), below(&next));
+        }
+        definitions.insert(format!("d{length}"), last.clone());
+        json!({ "type": "object", "$ref": "#/$defs/d0", "$defs": definitions })
+    }
+
+    #[test]
+    fn what_is_named_twice_counts_twice() {
+        let twice = |next: &Value| json!({ "allOf": [next, next] });
+        assert!(of(&chain(10, &json!({ "type": "object" }), twice)).unwrap().steps > 2_048);
+        assert_eq!(of(&chain(30, &json!({ "type": "object" }), twice)), Err(too_many()));
+        let around = |next: &Value| json!({ "allOf": [next, next, { "$ref": "#/$defs/d0" }] });
+        assert_eq!(of(&chain(30, &json!({ "$ref": "#/$defs/d0" }), around)), Err(too_many()));
+        let apart = |next: &Value| json!({ "properties": { "a": { "anyOf": [next, next] } } });
+        assert_eq!(of(&chain(20, &json!({ "$ref": "#" }), apart)), Err(too_many()));
+    }
+
+    #[test]
+    fn what_is_left_over_is_looked_for_once_more() {
+        let strict = |next: &Value| json!({ "allOf": [next], "unevaluatedProperties": false });
+        assert_eq!(of(&chain(30, &json!({}), strict)), Err(too_many()));
+        assert!(of(&chain(3, &json!({}), strict)).is_ok());
+    }
+
+    #[test]
+    fn lists_count() {
+        let names: Vec<String> = (0..50_000).map(|name| name.to_string()).collect();
+        let items =
+            |schema: Value| json!({ "properties": { "a": { "items": schema.clone() }, "b": { "items": schema } } });
+        assert_eq!(of(&items(json!({ "required": names }))), Err(too_many()));
+        assert_eq!(of(&items(json!({ "enum": names }))), Err(too_many()));
+        assert_eq!(of(&items(json!({ "dependentRequired": { "a": names } }))), Err(too_many()));
+    }
+
+    #[test]
+    fn usual_schemas_cost_little() {
+        let tree = json!({ "type": "object", "properties": { "name": { "type": "string" },
+            "children": { "type": "array", "items": { "$ref": "#" } } } });
+        let cost = of(&tree).unwrap();
+        assert!(cost.is_recursive && cost.steps < 100, "{cost:?}");
+        let filter = json!({ "$ref": "#/$defs/a%20filter", "$defs": { "a filter": { "anyOf": [
+            { "properties": { "and": { "type": "array", "items": { "$ref": "#/$defs/a filter" } } } },
+            { "properties": { "not": { "$ref": "#/$defs/a%20filter" } } },
+            { "properties": { "field": { "enum": ["a", "b"] }, "value": {} }, "required": ["field", "value"] } ] } } });
+        let cost = of(&filter).unwrap();
+        assert!(cost.is_recursive && cost.steps < 500, "{cost:?}");
+        assert_eq!(of(&json!({ "type": "object" })), Ok(Cost { steps: 1, is_recursive: false }));
+    }
+
+    #[test]
+    fn references_are_plain_paths() {
+        for schema in [
+            json!({ "$ref": "#anchor", "$defs": { "a": { "$anchor": "anchor" } } }),
+            json!({ "$dynamicRef": "#a" }),
+            json!({ "$recursiveRef": "#" }),
+            json!({ "$ref": "https://example.org/schema" }),
+            json!({ "$ref": "#/$defs/none" }),
+            json!({ "$ref": "#/%2" }),
+            json!({ "$ref": 1 }),
+            json!({ "properties": { "a": { "$id": "https://example.org/a", "$ref": "#/$defs/x" } } }),
+        ] {
+            assert!(of(&schema).is_err(), "{schema}");
+        }
+        // Properties of these names are properties.
+        assert!(
+            of(&json!({ "$id": "https://example.org/", "properties": { "$id": {}, "$ref": {}, "id": {} } })).is_ok()
+        );
+    }
+}
