@@ -29,6 +29,8 @@ pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 pub const MAX_TOOLS: usize = 10_000;
 /// Longest name of a tool, in bytes. The specification wants 128 characters at most.
 const MAX_NAME_BYTES: usize = 512;
+/// Longest name in lines that are read, in characters.
+const MAX_PLAIN_CHARS: usize = 160;
 /// How much of a digest says which member changed, in hexadecimal digits.
 const MEMBER_DIGITS: usize = 16;
 
@@ -177,10 +179,10 @@ fn is_invisible(c: char) -> bool {
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// A server's text on one line, with nothing in it that a terminal or a reader takes for more than text.
+/// A server's text on one line, not a long one, with nothing in it that a terminal or a reader takes for more than text.
 #[must_use]
 pub fn plain(text: &str) -> String {
-    shortened(text, usize::MAX)
+    shortened(text, MAX_PLAIN_CHARS)
 }
 
 /// The same, cut.

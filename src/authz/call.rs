@@ -70,10 +70,8 @@ pub enum ProtocolFacts<'a> {
         protocol_version: Option<Cow<'a, str>>,
         /// The session, where the request names one.
         session: Option<Cow<'a, str>>,
-        /// `params.name`
-        name: Option<Cow<'a, str>>,
-        /// `params.uri`
-        uri: Option<Cow<'a, str>>,
+        /// What the message is about.
+        about: mcp::About<'a>,
     },
     /// `context.a2a`
     A2a(Box<a2a::Facts<'a>>),

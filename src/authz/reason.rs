@@ -215,6 +215,8 @@ reasons! {
     McpHeaderMismatch: "mcp_header_mismatch", Caller, 400, PERMISSION_DENIED, MCP_HEADER_MISMATCH, "headers and body disagree";
     /// `MCP-Session-Id`, or the query of a message, names no session that there could be, or two.
     McpSessionMalformed: "mcp_session_malformed", Caller, 400, PERMISSION_DENIED, INVALID_REQUEST, "the session is not valid";
+    /// A web page of another origin than those that the target lists, or of none.
+    OriginNotAllowed: "origin_not_allowed", Caller, 403, PERMISSION_DENIED, INVALID_REQUEST, "web pages of this origin are not allowed";
     /// A GET that opens a stream does not accept one.
     McpStreamNotAccepted: "mcp_stream_not_accepted", Caller, 406, PERMISSION_DENIED, INVALID_REQUEST, "there is an event stream and nothing else";
     /// In MCP 2026-07-28, a method that this revision does not have.

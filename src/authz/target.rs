@@ -225,6 +225,9 @@ pub struct Target {
     /// Before its paths, what its clients call it: for the `htu` of DPoP proofs. Without one it takes no proofs.
     #[serde(default)]
     pub origins: Vec<Origin>,
+    /// The web pages whose scripts may call it, for MCP; see [`Origin::admit`].
+    #[serde(default)]
+    pub allowed_origins: Vec<Origin>,
     /// The exact paths to which messages are posted, for MCP and A2A; see [`Target::takes_messages_at`].
     #[serde(default)]
     pub message_paths: Vec<String>,

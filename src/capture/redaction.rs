@@ -122,7 +122,7 @@ impl<'r> Redaction<'r> {
             None if self.http.body.bytes().is_none_or(<[u8]>::is_empty) => String::new(),
             None => REDACTED.to_owned(),
             Some(Json::Array(items)) => batch(items).to_string(),
-            Some(json) if self.is_rest() => params(json, None).to_string(),
+            Some(json) if self.is_rest() => params(json, Asked::Rest).to_string(),
             Some(json) => message(json).to_string(),
         };
         // The sign by which text is not taken for the bytes that were sent.
@@ -243,7 +243,7 @@ fn mirrored(message: &Json<'_>, header: &str) -> Option<Option<String>> {
     let says = |member: &str| {
         let text = sent.get(member)?.as_str()?;
         mcp::decode_sentinel(header).is_ok_and(|name| name == text).then_some(())?;
-        let redacted = params(sent, Some(method)).get(member)?.as_str()?.to_owned();
+        let redacted = params(sent, Asked::Method(method)).get(member)?.as_str()?.to_owned();
         Some(if redacted == text { header.to_owned() } else { redacted })
     };
     if mcp::is_unknown(method) {
@@ -267,23 +267,41 @@ fn message(json: &Json<'_>) -> Value {
             Json::Number(_) => value.as_i64().map_or(Value::from(0.5), Value::from),
             _ => blank(value),
         },
-        "params" => params(value, kept_method(json)),
+        "params" => params(value, kept_method(json).map_or(Asked::Nothing, Asked::Method)),
         _ => blank(value),
     })
 }
 
+/// By what parameters are read.
+#[derive(Clone, Copy)]
+enum Asked<'j> {
+    /// The method of a JSON-RPC message.
+    Method(&'j str),
+    /// The path of A2A's binding HTTP+JSON.
+    Rest,
+    /// A method that is not kept: nothing is decided by them.
+    Nothing,
+}
+
 /// The names by which calls are decided. Below `arguments` the same words are arguments.
-fn params(json: &Json<'_>, method: Option<&str>) -> Value {
+fn params(json: &Json<'_>, asked: Asked<'_>) -> Value {
+    let (method, is_rest) = match asked {
+        Asked::Method(method) => (Some(method), false),
+        Asked::Rest => (None, true),
+        Asked::Nothing => return blank(json),
+    };
+    let is_a2a = is_rest || method.is_some_and(a2a::is_method);
+    let mirrored = method.and_then(mcp::mirrored_member);
     let reference = json.get("ref").and_then(|reference| reference.get("type")).and_then(Json::as_str);
     members(json, |name, value| match name {
-        "name" if method.and_then(mcp::mirrored_member) == Some("name") => text(value, |_| true),
+        "name" | "taskId" if mirrored == Some(name) => text(value, |_| true),
         "uri" => plain_uri(value, uri::is_plain),
-        "tenant" | "taskId" | "task_id" | "parent" => text(value, |_| true),
-        "name" if method.is_none() => text(value, |_| true),
-        "config" | "pushNotificationConfig" | "push_notification_config" => webhook(value),
-        "url" => webhook_url(value),
+        "tenant" | "taskId" | "task_id" | "parent" if is_a2a => text(value, |_| true),
+        "name" if is_rest => text(value, |_| true),
+        "config" | "pushNotificationConfig" | "push_notification_config" if is_a2a => webhook(value),
+        "url" if is_a2a => webhook_url(value),
         "id" if method.is_some_and(a2a::names_task_by_id) => text(value, |_| true),
-        "message" | "request" => members(value, |name, value| match (name, value) {
+        "message" | "request" if is_a2a => members(value, |name, value| match (name, value) {
             ("role", _) => text(value, |text| ROLES.contains(&text)),
             ("taskId" | "task_id", _) => text(value, |_| true),
             // An empty one is none.
@@ -292,8 +310,8 @@ fn params(json: &Json<'_>, method: Option<&str>) -> Value {
             ("referenceTaskIds", Json::Array(items)) => items.iter().map(|item| text(item, str::is_empty)).collect(),
             _ => blank(value),
         }),
-        "contextId" => text(value, str::is_empty),
-        "configuration" => members(value, |name, value| match name {
+        "contextId" if is_a2a => text(value, str::is_empty),
+        "configuration" if is_a2a => members(value, |name, value| match name {
             "pushNotificationConfig" | "taskPushNotificationConfig" | "pushNotification" | "push_notification" => {
                 webhook(value)
             }

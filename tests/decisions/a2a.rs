@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use palisade::authz::call::a2a::Parameters;
 use palisade::authz::call::{self, Call, ProtocolFacts};
 use palisade::authz::limits::Limits;
+use palisade::authz::reason::Reason;
 use palisade::authz::request::{Body, Headers, HttpRequest, Request};
 use palisade::authz::target::{Protocol, Target};
 use palisade::authz::{self, Active};
@@ -61,6 +62,31 @@ fn an_operation_is_the_same_in_every_binding_and_version() {
             assert_eq!(*same, all[0].1, "{name}, {}", all[0].0);
         }
     }
+}
+
+/// One forbid of one operation denies it in each of them, for that reason, and denies nothing else.
+#[test]
+fn what_is_forbidden_is_so_in_every_binding_and_version() {
+    const FORBID: &str =
+        "@id(\"none\") @reason(\"No messages\") forbid (principal, action == Action::\"SendMessage\", resource);";
+    let mut files = support::bundle_files("agents");
+    files.insert("none.cedar".into(), FORBID.into());
+    let forbidding = Active::Loaded(Box::new(support::load(&files).unwrap()));
+    let (mut denied, mut others) = (0, 0);
+    crate::cases::for_each(|name, bundle, identity, now, request| {
+        let Some((class, action)) = name.split_once("/control-") else { return };
+        let action = action.trim_end_matches("-0.3");
+        if !class.starts_with("a2a-") || !call::actions(Protocol::A2a).any(|known| known == action) {
+            return;
+        }
+        assert_eq!(bundle, Some("agents"), "{name}");
+        let decision = authz::authorize(&forbidding, &support::settings(), identity, request, &support::facts(now));
+        let is_forbidden = action == "SendMessage";
+        assert_eq!(decision.reason(), is_forbidden.then_some(Reason::PolicyForbids), "{name}");
+        *(if is_forbidden { &mut denied } else { &mut others }) += 1;
+    });
+    // Two versions in three bindings; of the ten other operations, ListTasks is not in gRPC of 0.3.
+    assert_eq!((denied, others), (6, 59));
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

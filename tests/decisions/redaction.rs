@@ -77,6 +77,9 @@ fn no_secret_of_a_body_is_left() {
     };
     let named = json!({"name": SECRET, "id": SECRET, "method": SECRET, "taskId": SECRET, "role": SECRET});
     let secret_uri = format!("docs:///{SECRET}");
+    let webhook = json!({"taskId": SECRET, "tenant": SECRET, "name": SECRET, "url": format!("https://{SECRET}/")});
+    let names = json!({"name": SECRET, "tenant": SECRET, "taskId": SECRET, "task_id": SECRET, "parent": SECRET,
+        "message": {"role": "user", "taskId": SECRET}, "config": webhook, "pushNotificationConfig": webhook});
     for body in [
         // Answers of a user to an elicitation.
         response("result", json!({"action": "accept", "content": named})),
@@ -107,6 +110,14 @@ fn no_secret_of_a_body_is_left() {
         message(json!({"method": "subscriptions/listen",
             "params": {"notifications": {"resourceSubscriptions": [secret_uri]}}})),
         message(json!({"method": "tasks/pushNotificationConfig/set", "params": {"taskId": "t", "id": SECRET}})),
+        // Names that decide elsewhere: of another method, and of one that is not kept.
+        message(json!({"params": names})),
+        message(json!({"method": "acme/rotate", "params": names})),
+        message(
+            json!({"method": "tools/call", "params": {"name": "query_customers", "taskId": SECRET, "parent": SECRET}}),
+        ),
+        message(json!({"method": "a b", "params": names})),
+        message(json!({"method": 7, "params": names})),
         message(json!({"x": named})),
         // A value in the place of a name.
         message(json!({(format!("Bearer {SECRET}")): 1})),

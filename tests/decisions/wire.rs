@@ -268,7 +268,7 @@ fn names_that_never_end_are_cut() {
     }
 }
 
-/// Policies see `name` and `uri` only where a server looks at them.
+/// Policies see `name`, `uri` and `task` only where a server looks at them.
 #[test]
 fn members_that_mean_nothing_to_a_method_are_no_facts() {
     use palisade::authz::call::{self, ProtocolFacts};
@@ -280,16 +280,20 @@ fn members_that_mean_nothing_to_a_method_are_no_facts() {
             call(method, &serde_json::json!({"name": "ping", "uri": "docs://public/x", "ref": prompt, "taskId": "t"}));
         let reading = call::read(&request, &target, &palisade::authz::limits::Limits::default(), &|_| None).unwrap();
         match &reading.calls[0].facts {
-            ProtocolFacts::Mcp { name, uri, .. } => (name.as_deref().map(str::to_owned), uri.is_some()),
+            ProtocolFacts::Mcp { about, .. } => {
+                let name = about.name.as_deref().map(str::to_owned);
+                (name, about.uri.as_deref() == Some("docs://public/x"), about.task.as_deref() == Some("t"))
+            }
             _ => panic!("{method}"),
         }
     };
-    assert_eq!(facts("tools/call"), (Some("ping".into()), false));
-    assert_eq!(facts("prompts/get"), (Some("ping".into()), false));
-    assert_eq!(facts("completion/complete"), (Some("summary".into()), false));
-    assert_eq!(facts("resources/read"), (None, true));
-    for method in ["resources/list", "tools/list", "tasks/cancel", "ping", "acme/rotate"] {
-        assert_eq!(facts(method), (None, false), "{method}");
+    assert_eq!(facts("tools/call"), (Some("ping".into()), false, false));
+    assert_eq!(facts("prompts/get"), (Some("ping".into()), false, false));
+    assert_eq!(facts("completion/complete"), (Some("summary".into()), false, false));
+    assert_eq!(facts("resources/read"), (None, true, false));
+    assert_eq!(facts("tasks/cancel"), (None, false, true));
+    for method in ["resources/list", "tools/list", "ping", "acme/rotate"] {
+        assert_eq!(facts(method), (None, false, false), "{method}");
     }
 }
 

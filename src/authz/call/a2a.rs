@@ -196,15 +196,13 @@ fn calls<'a>(place: &Place<'a, '_>, binding: Binding, asked: Asked<'a>) -> Resul
     let parameters = parameters::read(operation, generation, &params, named)?;
     extensions.extend(parameters.extensions.iter().cloned());
     let card = (operation.subject == Subject::Card).then_some("extended");
-    let call = |action: &'static str, parameters| {
-        let facts = Facts { binding, generation: Some(generation), parameters, extensions: extensions.clone(), card };
-        called(action, facts)
-    };
-    if operation.subject == Subject::Message && parameters.webhook.is_some() {
-        let message = Parameters { webhook: None, ..parameters.clone() };
-        return Ok(vec![call(operation.action, message), call(REGISTERS_WEBHOOK, parameters)]);
+    let facts = Facts { binding, generation: Some(generation), parameters, extensions, card };
+    if operation.subject == Subject::Message && facts.parameters.webhook.is_some() {
+        let parameters = Parameters { webhook: None, ..facts.parameters.clone() };
+        let message = Facts { parameters, ..facts.clone() };
+        return Ok(vec![called(operation.action, message), called(REGISTERS_WEBHOOK, facts)]);
     }
-    Ok(vec![call(operation.action, parameters)])
+    Ok(vec![called(operation.action, facts)])
 }
 
 fn read_card<'a>(place: &Place<'a, '_>) -> Result<Call<'a>, Unreadable> {
@@ -233,6 +231,12 @@ fn called<'a>(action: &'static str, facts: Facts<'a>) -> Call<'a> {
 /// Every action of this protocol.
 pub fn actions() -> impl Iterator<Item = &'static str> {
     OPERATIONS.iter().map(|operation| operation.action).chain([CARD])
+}
+
+/// Whether this is a method of JSON-RPC, in either generation.
+#[must_use]
+pub fn is_method(method: &str) -> bool {
+    by_json_rpc(method).is_some()
 }
 
 /// Whether `params.id` of this method is a task; elsewhere it names something else, or nothing.

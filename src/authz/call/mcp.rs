@@ -12,13 +12,14 @@ use std::collections::HashSet;
 
 use super::json::{Json, refuse_lookalikes};
 use super::json_rpc::{self, Message, Reply};
+use super::origin::Origin;
 use super::{Call, Place, ProtocolFacts, Resource, Unreadable, uri};
 use crate::authz::reason::Reason;
 use crate::authz::seal::Seal;
 use crate::authz::step_up::Round;
 use crate::authz::target::Batches;
 use crate::authz::traceparent::TraceParent;
-use methods::{Kind, STATELESS, sent};
+use methods::{Kind, Method, STATELESS, sent};
 use mirrors::{Mirrored, Mirrors, single};
 
 pub use methods::REVISIONS;
@@ -52,6 +53,31 @@ const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// The member of `params._meta` that names the span of the client (SEP-414).
 const META_TRACEPARENT: &str = "traceparent";
 
+/// What a message is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About<'a> {
+    /// The tool or the prompt.
+    pub name: Option<Cow<'a, str>>,
+    /// The resource.
+    pub uri: Option<Cow<'a, str>>,
+    /// The task.
+    pub task: Option<Cow<'a, str>>,
+}
+
+impl<'a> About<'a> {
+    fn name(name: Cow<'a, str>) -> Self {
+        Self { name: Some(name), ..Self::default() }
+    }
+
+    fn uri(uri: Cow<'a, str>) -> Self {
+        Self { uri: Some(uri), ..Self::default() }
+    }
+
+    fn task(task: Cow<'a, str>) -> Self {
+        Self { task: Some(task), ..Self::default() }
+    }
+}
+
 /// What is said outside of the messages, of all of them.
 #[derive(Clone, Copy)]
 struct Frame<'a> {
@@ -65,14 +91,14 @@ impl<'a> Frame<'a> {
         self.version == Some(STATELESS)
     }
 
-    fn facts(self, name: Option<Cow<'a, str>>, uri: Option<Cow<'a, str>>) -> ProtocolFacts<'a> {
+    fn facts(self, about: About<'a>) -> ProtocolFacts<'a> {
         let version = self.version.map(Cow::Borrowed);
-        ProtocolFacts::Mcp { protocol_version: version, session: self.session.map(Cow::Borrowed), name, uri }
+        ProtocolFacts::Mcp { protocol_version: version, session: self.session.map(Cow::Borrowed), about }
     }
 
     /// A call that no method says more about.
     fn plain(self, action: &'static str) -> Call<'a> {
-        Call { facts: self.facts(None, None), ..Call::plain(action, Resource::Server) }
+        Call { facts: self.facts(About::default()), ..Call::plain(action, Resource::Server) }
     }
 }
 
@@ -114,6 +140,7 @@ fn read_other<'a>(place: &Place<'a, '_>, path: &str) -> Result<(Vec<Call<'a>>, R
 }
 
 fn frame<'a>(place: &Place<'a, '_>) -> Result<Frame<'a>, Unreadable> {
+    Origin::admit(place.http, &place.target.allowed_origins)?;
     let version = single(place, "mcp-protocol-version")?;
     if let Some(version) = version.filter(|version| !REVISIONS.contains(version)) {
         let requested = is_version(version).then(|| version.to_owned());
@@ -246,55 +273,55 @@ fn read_method<'a>(
         version: frame.version,
     })?;
     let Some(known) = known else {
-        let facts = frame.facts(None, None);
+        let facts = frame.facts(About::default());
         return Ok(vec![Call { method: Some(method), facts, ..Call::plain(UNKNOWN, Resource::Server) }]);
     };
-    let (name, uri) = match known.about.map(|member| (member, params.get(member))) {
-        None => (None, None),
-        Some(("name", Some(Json::String(name)))) => (Some(name.clone()), None),
-        Some(("uri", Some(Json::String(uri)))) if uri::is_plain(uri) => (None, Some(uri.clone())),
-        Some(("uri", Some(Json::String(_)))) => {
-            return Err(malformed("`params.uri`: expected a URI in its one spelling"));
-        }
-        Some(("taskId", Some(Json::String(_)))) => (None, None),
-        Some(("name", _)) => return Err(malformed("`params.name`: expected a text")),
-        Some(("uri", _)) => return Err(malformed("`params.uri`: expected a text")),
-        Some(_) => return Err(malformed("`params.taskId`: expected a text")),
-    };
-    let call = |action: &'static str, name, uri| Call {
+    let call = |action: &'static str, about: About<'a>| Call {
         method: Some(Cow::Borrowed(action)),
-        facts: frame.facts(name, uri),
+        facts: frame.facts(about),
         ..Call::plain(action, Resource::Server)
     };
     match known.name {
-        TOOL_CALL => Ok(vec![tool_call(place, name.unwrap_or_default(), params, frame)?]),
         LISTEN => {
-            let mut calls = vec![call(LISTEN, None, None)];
-            let (uris, tasks) = subscriptions(&params, place.limits.batch_messages)?;
-            calls.extend(uris.into_iter().map(|uri| call(SUBSCRIBE, None, Some(uri))));
-            calls.extend((0..tasks).map(|_| call(GET_TASK, None, None)));
+            let mut calls = vec![call(LISTEN, About::default())];
+            let Subscriptions { uris, tasks } = subscriptions(&params, place.limits.batch_messages)?;
+            calls.extend(uris.into_iter().map(|uri| call(SUBSCRIBE, About::uri(uri))));
+            calls.extend(tasks.into_iter().map(|task| call(GET_TASK, About::task(task))));
             Ok(calls)
         }
-        "completion/complete" => {
-            let (name, uri) = completed(&params)?;
-            Ok(vec![call(known.name, name, uri)])
-        }
+        TOOL_CALL => Ok(vec![tool_call(place, about(known, &params)?, params, frame)?]),
+        "completion/complete" => Ok(vec![call(known.name, completed(&params)?)]),
         INITIALIZE => {
             let session = frame.session.map(Cow::Borrowed);
             let protocol_version = proposed(params, frame.version)?;
-            let facts = ProtocolFacts::Mcp { protocol_version, session, name: None, uri: None };
-            Ok(vec![Call { facts, ..call(INITIALIZE, None, None) }])
+            let facts = ProtocolFacts::Mcp { protocol_version, session, about: About::default() };
+            Ok(vec![Call { facts, ..call(INITIALIZE, About::default()) }])
         }
-        _ => Ok(vec![call(known.name, name, uri)]),
+        _ => Ok(vec![call(known.name, about(known, &params)?)]),
+    }
+}
+
+/// What a method is about, as its parameters say.
+fn about<'a>(method: &Method, params: &Json<'a>) -> Result<About<'a>, Unreadable> {
+    let Some(member) = method.about else { return Ok(About::default()) };
+    match (member, params.get(member)) {
+        ("name", Some(Json::String(name))) => Ok(About::name(name.clone())),
+        ("uri", Some(Json::String(uri))) if uri::is_plain(uri) => Ok(About::uri(uri.clone())),
+        ("uri", Some(Json::String(_))) => Err(malformed("`params.uri`: expected a URI in its one spelling")),
+        ("taskId", Some(Json::String(task))) => Ok(About::task(task.clone())),
+        ("name", _) => Err(malformed("`params.name`: expected a text")),
+        ("uri", _) => Err(malformed("`params.uri`: expected a text")),
+        _ => Err(malformed("`params.taskId`: expected a text")),
     }
 }
 
 fn tool_call<'a>(
     place: &Place<'a, '_>,
-    tool: Cow<'a, str>,
+    about: About<'a>,
     params: Json<'a>,
     frame: Frame<'a>,
 ) -> Result<Call<'a>, Unreadable> {
+    let tool = about.name.clone().unwrap_or_default();
     let round = round(&params, frame)?;
     let arguments = match take(params, "arguments") {
         None => Json::Object(Vec::new()),
@@ -304,7 +331,7 @@ fn tool_call<'a>(
     Ok(Call {
         method: Some(Cow::Borrowed(TOOL_CALL)),
         arguments: Some(arguments),
-        facts: frame.facts(Some(tool.clone()), None),
+        facts: frame.facts(about),
         round,
         ..Call::plain(format!("{}/{tool}", place.target.name), Resource::Tool(tool))
     })
@@ -349,15 +376,15 @@ fn round<'a>(params: &Json<'a>, frame: Frame<'_>) -> Result<Round<'a>, Unreadabl
 }
 
 /// What is completed: an argument of the prompt of this name, or of the resource or template of this URI.
-fn completed<'a>(params: &Json<'a>) -> Result<NameAndUri<'a>, Unreadable> {
+fn completed<'a>(params: &Json<'a>) -> Result<About<'a>, Unreadable> {
     let reference = params.get("ref").filter(|reference| reference.members().is_some());
     let reference = reference.ok_or_else(|| malformed("`params.ref`: expected an object"))?;
     refuse_lookalikes(reference, REFERENCE, false)
         .map_err(|reason| Unreadable::because(reason, "`params.ref`: a member looks like another one"))?;
     match (reference.get("type").and_then(Json::as_str), reference.get("name"), reference.get("uri")) {
-        (Some("ref/prompt"), Some(Json::String(name)), None) => Ok((Some(name.clone()), None)),
+        (Some("ref/prompt"), Some(Json::String(name)), None) => Ok(About::name(name.clone())),
         (Some("ref/resource"), None, Some(Json::String(uri))) if uri::is_plain_template(uri) => {
-            Ok((None, Some(uri.clone())))
+            Ok(About::uri(uri.clone()))
         }
         (Some("ref/resource"), None, Some(Json::String(_))) => {
             Err(malformed("`params.ref.uri`: expected a URI or a template in its one spelling"))
@@ -366,11 +393,15 @@ fn completed<'a>(params: &Json<'a>) -> Result<NameAndUri<'a>, Unreadable> {
     }
 }
 
-type NameAndUri<'a> = (Option<Cow<'a, str>>, Option<Cow<'a, str>>);
+/// The resources and the tasks whose changes a stream is to tell.
+#[derive(Default)]
+struct Subscriptions<'a> {
+    uris: Vec<Cow<'a, str>>,
+    tasks: Vec<Cow<'a, str>>,
+}
 
-/// The resources whose changes a stream is to tell, and the number of tasks.
-fn subscriptions<'a>(params: &Json<'a>, most: usize) -> Result<(Vec<Cow<'a, str>>, usize), Unreadable> {
-    let Some(filter) = params.get("notifications") else { return Ok((Vec::new(), 0)) };
+fn subscriptions<'a>(params: &Json<'a>, most: usize) -> Result<Subscriptions<'a>, Unreadable> {
+    let Some(filter) = params.get("notifications") else { return Ok(Subscriptions::default()) };
     if filter.members().is_none() {
         return Err(malformed("`params.notifications`: expected an object"));
     }
@@ -386,14 +417,16 @@ fn subscriptions<'a>(params: &Json<'a>, most: usize) -> Result<(Vec<Cow<'a, str>
     if uris.len() + tasks.len() > most {
         return Err(malformed("`params.notifications`: more resources and tasks than `batch_messages`"));
     }
-    if tasks.iter().any(|task| task.as_str().is_none()) {
-        return Err(malformed("`params.notifications.taskIds`: expected texts"));
-    }
+    let task = |item: &Json<'a>| match item {
+        Json::String(task) => Ok(task.clone()),
+        _ => Err(malformed("`params.notifications.taskIds`: expected texts")),
+    };
     let uri = |item: &Json<'a>| match item {
         Json::String(uri) if uri::is_plain(uri) => Ok(uri.clone()),
         _ => Err(malformed("`params.notifications.resourceSubscriptions`: expected URIs in their one spelling")),
     };
-    Ok((uris.iter().map(uri).collect::<Result<_, _>>()?, tasks.len()))
+    let tasks = tasks.iter().map(task).collect::<Result<_, _>>()?;
+    Ok(Subscriptions { uris: uris.iter().map(uri).collect::<Result<_, _>>()?, tasks })
 }
 
 /// The member of a method's parameters that `mcp-name` mirrors.

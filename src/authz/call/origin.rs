@@ -2,7 +2,10 @@
 
 use serde::Deserialize;
 
+use super::Unreadable;
 use super::http::canonical_host;
+use crate::authz::reason::Reason;
+use crate::authz::request::HttpRequest;
 
 /// Schemes of HTTP, and the port that means the same as none.
 const SCHEMES: [(&str, &str); 2] = [("https", "443"), ("http", "80")];
@@ -30,6 +33,20 @@ impl Origin {
             _ => format!("{scheme}://{host}"),
         };
         Some((Self(origin), behind))
+    }
+
+    /// Whether a request comes from a web page of one of these origins, or from none at all: only browsers say where from, and a
+    /// page can make them call what it could not reach itself (DNS rebinding; MCP, "Transports", security warning).
+    ///
+    /// # Errors
+    /// [`Reason::OriginNotAllowed`], also for the origin `null` and for any other spelling; [`Reason::HeaderDuplicate`].
+    pub fn admit(http: &HttpRequest<'_>, allowed: &[Self]) -> Result<(), Unreadable> {
+        match http.headers.single("origin").map_err(|_| Reason::HeaderDuplicate)? {
+            Some(origin) if allowed.iter().all(|known| known.0 != origin) => {
+                Err(Unreadable::because(Reason::OriginNotAllowed, "`origin`"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Its text.

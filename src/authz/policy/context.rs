@@ -123,9 +123,10 @@ const fn supplied(attribute: Attribute, is_opaque: bool) -> (&'static str, bool)
         Attribute::Local => ("{hour: Long, minute: Long, weekday: Long}", true),
         Attribute::Request => ("{host: String, id?: String, method: String, path: String}", !is_opaque),
         Attribute::Body => ("{bytes: Long, sha256: String}", false),
-        Attribute::Mcp => {
-            ("{method: String, name?: String, protocol_version?: String, session?: String, uri?: String}", false)
-        }
+        Attribute::Mcp => (
+            "{method: String, name?: String, protocol_version?: String, session?: String, task?: String, uri?: String}",
+            false,
+        ),
         Attribute::A2a => (
             "{binding: String, card?: String, context?: String, extensions: Set<String>, loop?: Bool, method: String, \
              protocol_version?: String, push_host?: String, push_url?: String, references: Set<String>, task?: String, \
@@ -214,12 +215,13 @@ pub fn build(
         pairs.push(("body", record([("bytes", bytes.into()), ("sha256", text(&hex::encode(sha256)))])));
     }
     match &call.facts {
-        ProtocolFacts::Mcp { protocol_version, session, name, uri } if needs.has(Attribute::Mcp) => {
+        ProtocolFacts::Mcp { protocol_version, session, about } if needs.has(Attribute::Mcp) => {
             let mut members = vec![("method", text(call.method.as_deref().unwrap_or(&call.action)))];
             members.extend(session.as_deref().map(|session| ("session", text(session))));
             members.extend(protocol_version.as_deref().map(|version| ("protocol_version", text(version))));
-            members.extend(name.as_deref().map(|name| ("name", text(name))));
-            members.extend(uri.as_deref().map(|uri| ("uri", text(uri))));
+            members.extend(about.name.as_deref().map(|name| ("name", text(name))));
+            members.extend(about.uri.as_deref().map(|uri| ("uri", text(uri))));
+            members.extend(about.task.as_deref().map(|task| ("task", text(task))));
             pairs.push(("mcp", record(members)));
         }
         ProtocolFacts::A2a(facts) if needs.has(Attribute::A2a) => pairs.push(("a2a", a2a(facts, call, parts))),

@@ -283,6 +283,9 @@ fn check_target(target: &Target) -> Result<(), String> {
     if !target.stream_paths.is_empty() && protocol != Protocol::Mcp {
         return Err("`stream_paths` are for targets that speak mcp".into());
     }
+    if !target.allowed_origins.is_empty() && protocol != Protocol::Mcp {
+        return Err("`allowed_origins` are for targets that speak mcp".into());
+    }
     if target.denial.is_some() && !matches!(protocol, Protocol::Mcp | Protocol::A2a) {
         return Err("`denial` is for targets that speak mcp or a2a".into());
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::caller::{BOT, request, tokens};
 use super::demands::World;
+use crate::support;
 
 /// A context that is made of a token alone is kept beside it: it has to be the one that these policies read.
 #[test]
@@ -63,4 +64,31 @@ fn a_token_is_for_the_target_that_it_is_shown_to() {
     assert_eq!(world.answer(&request(""), tokens(&[user.clone(), own("crm")])).0, "permit");
     assert_eq!(world.answer(&request(""), tokens(&[user, own("mail")])).0, "token_audience_mismatch");
     assert_eq!(world.answer(&request(""), Tokens::Absent).0, "permit", "none is asked for");
+}
+
+/// The policy that `cedar/README.md` shows about tenants, in the binding that has them in the path.
+#[test]
+fn a_tenant_is_held_against_the_token() {
+    let readme = support::read(&support::repository().join("cedar/README.md"));
+    let shown = &readme[readme.find("@id(\"own-tenant-alone\")").unwrap()..];
+    let shown = &shown[..shown.find("```").unwrap()];
+    let world = World::edited(&["@id(\"p\") @reason(\"r\") permit (BOT);", shown], |targets| {
+        targets.replacen("message_paths = [\"/a2a\"]", "bindings = [\"HTTP+JSON\"]", 1)
+    });
+    let token = |claims: Value| tokens(&[(Role::User, json!({ "claims": claims }))]);
+    for (path, claims, expected) in [
+        ("/acme/tasks/t", json!({ "tenant": "acme" }), "permit"),
+        ("/acme/tasks/t", json!({ "tenant": ["other", "acme"] }), "permit"),
+        ("/tasks/t", json!({ "tenant": "acme" }), "permit"),
+        ("/other/tasks/t", json!({ "tenant": "acme" }), "policy_forbids"),
+        ("/acme/tasks/t", json!({ "tenant": "ACME" }), "policy_forbids"),
+        ("/acme/tasks/t", json!({}), "policy_forbids"),
+    ] {
+        let mut request = request("");
+        request.destination_principal = "spiffe://example.org/ns/agents/sa/researcher".into();
+        let http = request.http.as_mut().unwrap();
+        (http.method, http.path, http.body) = ("GET".into(), path.into(), Body::Absent);
+        http.headers = Headers::new([("a2a-version", "1.0".to_owned())], false);
+        assert_eq!(world.answer(&request, token(claims.clone())).0, expected, "{path} {claims}");
+    }
 }

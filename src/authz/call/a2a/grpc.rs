@@ -32,7 +32,8 @@ pub fn read<'a>(place: &Place<'a, '_>, generation: Generation) -> Result<Asked<'
         return Err(Reason::ContentEncodingRefused.into());
     }
     let message = message(place.body.ok_or(Reason::BodyMissing)?)?;
-    let params = operation.names(generation).message.read(message).map_err(|_| Reason::ProtobufMalformed)?;
+    let params = operation.names(generation).message.read(message, place.limits.json_values);
+    let params = params.map_err(|_| Reason::ProtobufMalformed)?;
     Ok(Asked { operation, generation, params, named: Named::default() })
 }
 

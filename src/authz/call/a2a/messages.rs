@@ -156,8 +156,8 @@ impl Message {
     ///
     /// # Errors
     /// [`Malformed`] for what the wire format does not allow or no encoder writes, a field that is not known or of another
-    /// type, and one that is there twice.
-    pub fn read<'a>(&self, bytes: &'a [u8]) -> Result<Json<'a>, Malformed> {
+    /// type, one that is there twice, and more than `most` texts in a list.
+    pub fn read<'a>(&self, bytes: &'a [u8], most: usize) -> Result<Json<'a>, Malformed> {
         let mut members: Vec<(Cow<'a, str>, Json<'a>)> = Vec::new();
         let mut seen = 0_u32;
         for field in Fields::of(bytes) {
@@ -169,13 +169,14 @@ impl Message {
                 Texts => {
                     let text = Json::String(Cow::Borrowed(payload.text()?));
                     match members.iter_mut().find(|(name, _)| *name == field.name()) {
+                        Some((_, Json::Array(texts))) if texts.len() >= most => return Err(Malformed),
                         Some((_, Json::Array(texts))) => texts.push(text),
                         _ => members.push((Cow::Borrowed(field.name()), Json::Array(vec![text]))),
                     }
                 }
                 UnreadList => drop(payload.bytes()?),
                 _ if is_again => return Err(Malformed),
-                _ => members.extend(field.read(payload)?.map(|value| (Cow::Borrowed(field.name()), value))),
+                _ => members.extend(field.read(payload, most)?.map(|value| (Cow::Borrowed(field.name()), value))),
             }
         }
         Ok(Json::Object(members))
@@ -188,25 +189,20 @@ impl Message {
     /// [`Reason::JsonKeyLookalike`] where two members are the same field.
     pub fn renamed<'a>(&self, json: Json<'a>) -> Result<Json<'a>, Reason> {
         let Json::Object(members) = json else { return Ok(json) };
-        let mut renamed: Vec<(Cow<'a, str>, Json<'a>)> = Vec::with_capacity(members.len());
-        for (name, value) in members {
-            let known = self.0.iter().find(|field| field.names.contains(&name.as_ref()));
-            let member = match known {
-                None => (name, value),
-                Some(Field { kind: Nested(message), names, .. }) => (first(names), message.renamed(value)?),
-                Some(field) => (Cow::Borrowed(field.name()), value),
-            };
-            if renamed.iter().any(|(other, _)| *other == member.0) {
+        let mut seen = 0_u32;
+        let member = |(name, value): (Cow<'a, str>, Json<'a>)| {
+            // Members have different names, so only those of one field can be the same.
+            let known = self.0.iter().enumerate().find(|(_, field)| field.names.contains(&name.as_ref()));
+            let Some((at, field)) = known else { return Ok((name, value)) };
+            if seen & (1 << at) != 0 {
                 return Err(Reason::JsonKeyLookalike);
             }
-            renamed.push(member);
-        }
-        Ok(Json::Object(renamed))
+            seen |= 1 << at;
+            let value = if let Nested(message) = field.kind { message.renamed(value)? } else { value };
+            Ok((Cow::Borrowed(field.name()), value))
+        };
+        members.into_iter().map(member).collect::<Result<_, _>>().map(Json::Object)
     }
-}
-
-fn first(names: &'static [&'static str]) -> Cow<'static, str> {
-    Cow::Borrowed(names.first().copied().unwrap_or_default())
 }
 
 impl Field {
@@ -215,10 +211,10 @@ impl Field {
     }
 
     /// A field that may be there once; `None` if it decides nothing.
-    fn read<'a>(&self, payload: Payload<'a>) -> Result<Option<Json<'a>>, Malformed> {
+    fn read<'a>(&self, payload: Payload<'a>, most: usize) -> Result<Option<Json<'a>>, Malformed> {
         match (self.kind, payload) {
             (Text, payload) => Ok(Some(Json::String(Cow::Borrowed(payload.text()?)))),
-            (Nested(message), payload) => Ok(Some(message.read(payload.bytes()?)?)),
+            (Nested(message), payload) => Ok(Some(message.read(payload.bytes()?, most)?)),
             (Role, Payload::Number(role)) => {
                 let name = match role {
                     1 => "ROLE_USER",

@@ -11,6 +11,8 @@ use crate::authz::request::HttpRequest;
 /// The version's name, in a header (in any case) and in a query.
 pub const VERSION: &str = "A2A-Version";
 const VERSION_HEADER: &str = "a2a-version";
+/// Most extensions that headers may ask for.
+const MAX_EXTENSIONS: usize = 64;
 const EXTENSION_HEADERS: &[&str] = &["a2a-extensions", "x-a2a-extensions"];
 
 /// The version that a request states, in a header, in the query, or in both alike; `None` if in neither.
@@ -52,9 +54,12 @@ pub fn agree(stated: Option<Generation>, called: Generation) -> Result<(), Unrea
 /// The extensions that the headers ask for.
 ///
 /// # Errors
-/// [`Reason::HeaderMalformed`] for anything but URIs in their one spelling.
+/// [`Reason::HeaderMalformed`] for anything but URIs in their one spelling, and for more than [`MAX_EXTENSIONS`].
 pub fn extensions<'a>(http: &'a HttpRequest<'a>) -> Result<Vec<Cow<'a, str>>, Reason> {
     let headers = http.headers.iter().filter(|(name, value)| EXTENSION_HEADERS.contains(name) && !value.is_empty());
     let all = headers.flat_map(|(_, value)| value.split(',')).map(|extension| extension.trim_matches([' ', '\t']));
-    all.map(|uri| if uri::is_plain(uri) { Ok(Cow::Borrowed(uri)) } else { Err(Reason::HeaderMalformed) }).collect()
+    let is_known = |(at, uri): &(usize, &str)| *at < MAX_EXTENSIONS && uri::is_plain(uri);
+    all.enumerate()
+        .map(|it| if is_known(&it) { Ok(Cow::Borrowed(it.1)) } else { Err(Reason::HeaderMalformed) })
+        .collect()
 }

@@ -51,7 +51,7 @@ pub fn in_query(query: &str) -> Result<Option<&str>, Unreadable> {
     let mut found = None;
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if name.contains(['%', '+', ';']) || value.contains(';') {
+        if name.contains(['%', '+', ';', '[', ']']) || value.contains(';') {
             return Err(malformed("the query: a parameter that can be read in two ways"));
         }
         let letters = name.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_lowercase());
@@ -126,6 +126,8 @@ mod tests {
             "sessio%6eId=a",
             "session+Id=a",
             "sessionId[]=a",
+            "sessionId[0]=a",
+            "x[sessionId]=a",
             "%73essionId=a&sessionId=b",
         ] {
             assert_eq!(named(query), Err(Reason::McpSessionMalformed), "{query}");

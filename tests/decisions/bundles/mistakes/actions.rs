@@ -157,28 +157,28 @@ pub const MISTAKES: &[Mistake] = &[
         edit: |edit| {
             edit.replace("palisade.cedarschema", "action \"tools/call\" in [\"mcp\"];", "action \"tools/call\";");
         },
-        message: "palisade.cedarschema:271: action `tools/call`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
+        message: "palisade.cedarschema:274: action `tools/call`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
     },
     Mistake {
         name: "an MCP action outside of its protocol",
         edit: |edit| {
             edit.replace("palisade.cedarschema", "in [\"mcp\"] appliesTo", "appliesTo");
         },
-        message: "palisade.cedarschema:298: action `completion/complete`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
+        message: "palisade.cedarschema:301: action `completion/complete`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
     },
     Mistake {
         name: "an A2A action in the group of another protocol",
         edit: |edit| {
             edit.replace("palisade.cedarschema", "in [\"a2a\"] appliesTo", "in [\"mcp\"] appliesTo");
         },
-        message: "palisade.cedarschema:336: action `SendMessage`: it has to be in `Action::\"a2a\"`, or policies about all calls of protocol a2a would miss it",
+        message: "palisade.cedarschema:339: action `SendMessage`: it has to be in `Action::\"a2a\"`, or policies about all calls of protocol a2a would miss it",
     },
     Mistake {
         name: "an HTTP action outside of its protocol",
         edit: |edit| {
             edit.replace("palisade.cedarschema", "\"OPTIONS\" in [\"http\"]", "\"OPTIONS\"");
         },
-        message: "palisade.cedarschema:363: action `GET`: it has to be in `Action::\"http\"`, or policies about all calls of protocol http would miss it",
+        message: "palisade.cedarschema:366: action `GET`: it has to be in `Action::\"http\"`, or policies about all calls of protocol http would miss it",
     },
     Mistake {
         name: "a gRPC action outside of its protocol",
@@ -187,7 +187,7 @@ pub const MISTAKES: &[Mistake] = &[
             edit.replace("targets.toml", "protocol = \"http\"", "protocol = \"grpc\"");
             edit.remove("policies/everyone.cedar");
         },
-        message: "palisade.cedarschema:373: action `grpc:invoke`: it has to be in `Action::\"grpc\"`, or policies about all calls of protocol grpc would miss it",
+        message: "palisade.cedarschema:376: action `grpc:invoke`: it has to be in `Action::\"grpc\"`, or policies about all calls of protocol grpc would miss it",
     },
     Mistake {
         name: "an action of a namespace",

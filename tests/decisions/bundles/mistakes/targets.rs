@@ -30,6 +30,28 @@ pub const MISTAKES: &[Mistake] = &[
         message: "targets.toml: target `researcher`: `stream_paths` are for targets that speak mcp",
     },
     Mistake {
+        name: "web pages for an agent",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "name = \"researcher\"",
+                "name = \"researcher\"\nallowed_origins = [\"https://app.example.org\"]",
+            )
+        },
+        message: "targets.toml: target `researcher`: `allowed_origins` are for targets that speak mcp",
+    },
+    Mistake {
+        name: "a web page that is no origin",
+        edit: |edit| {
+            edit.replace(
+                "targets.toml",
+                "message_paths = [\"/mcp\"]",
+                "allowed_origins = [\"https://app.example.org/\"]",
+            );
+        },
+        message: "targets.toml:15: `https://app.example.org/` is no origin such as `https://crm.example.org`: in lower case, without path and usual port",
+    },
+    Mistake {
         name: "a binding that is there twice",
         edit: |edit| {
             edit.replace(
@@ -138,7 +160,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "an unknown key of a target",
         edit: |edit| edit.replace("targets.toml", "classification = \"internal\"", "clasification = \"internal\""),
-        message: "targets.toml:25: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `unregistered_tools`, `tokens`, `chain`, `audiences`, `step_up_url`, `resource_metadata`, `origins`, `message_paths`, `stream_paths`, `bindings`, `rest_prefix`, `match`",
+        message: "targets.toml:25: unknown field `clasification`, expected one of `name`, `protocol`, `classification`, `groups`, `denial`, `batches`, `unregistered_tools`, `tokens`, `chain`, `audiences`, `step_up_url`, `resource_metadata`, `origins`, `allowed_origins`, `message_paths`, `stream_paths`, `bindings`, `rest_prefix`, `match`",
     },
     Mistake {
         name: "an unknown protocol",
