@@ -53,7 +53,7 @@ use reason::{Challenge, Reason};
 use request::{HttpRequest, OWN_HEADERS, Request};
 use seal::Seal;
 use step_up::Sealer;
-use target::{ChainUse, Target, TokenUse};
+use target::{ChainUse, Protocol, Target, TokenUse};
 use token::challenge;
 use token::dpop::Expected;
 use token::holder::{Certificate, Peer};
@@ -77,6 +77,13 @@ impl Active {
             Self::Missing => "",
             Self::Loaded(bundle) => bundle.digest(),
         }
+    }
+
+    /// What the target of a request speaks; `None` if it is for none, or that cannot be said.
+    #[must_use]
+    pub fn protocol_of(&self, request: &Request<'_>) -> Option<Protocol> {
+        let Self::Loaded(bundle) = self else { return None };
+        bundle.find_target(request).ok().flatten().map(|(target, _)| target.protocol)
     }
 
     /// Whether a decision can rest on the tokens of a request, so that they have to be verified: not without a caller, without a

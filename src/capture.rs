@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::authz::identity::IdentitySource;
 use crate::authz::request::{Body, Connection, Headers, HttpRequest, Request, header_text};
+use crate::authz::target::Protocol;
 use redaction::Redaction;
 pub use writer::{Bounds, Capturer};
 
@@ -218,6 +219,16 @@ impl Field {
     }
 }
 
+/// What becomes of the values in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// They are kept.
+    Kept,
+    /// They are taken out, but for the names by which calls to a target of this protocol are decided; of one that is not known,
+    /// all are.
+    Redacted(Option<Protocol>),
+}
+
 impl Capture {
     /// Reads a capture.
     ///
@@ -248,13 +259,14 @@ impl Capture {
         })
     }
 
-    /// Captures a request, with its values taken out unless `redact` is false.
+    /// Captures a request.
     #[must_use]
-    pub fn of(request: &Request<'_>, redact: bool) -> Self {
+    pub fn of(request: &Request<'_>, values: Values) -> Self {
+        let redact = values != Values::Kept;
         let http = request
             .http
             .as_ref()
-            .map(|http| RequestPart { http: HttpPart::of(http, redact), ..RequestPart::default() });
+            .map(|http| RequestPart { http: HttpPart::of(http, values), ..RequestPart::default() });
         let principal = |text: &str| Peer { principal: text.to_owned(), ..Peer::default() };
         let Connection { destination, sni } = &request.connection;
         let address = destination.map(|destination| Address {
@@ -307,8 +319,11 @@ impl HttpPart {
         Ok(HttpRequest { method: self.method.into(), path: self.path.into(), host: self.host.into(), headers, body })
     }
 
-    fn of(http: &HttpRequest<'_>, redact: bool) -> Self {
-        let redaction = redact.then(|| Redaction::of(http));
+    fn of(http: &HttpRequest<'_>, values: Values) -> Self {
+        let redaction = match values {
+            Values::Kept => None,
+            Values::Redacted(protocol) => Some(Redaction::of(http, protocol)),
+        };
         let fields = http.headers.iter().filter_map(|(name, value)| {
             let value = redaction.as_ref().map_or_else(|| Some(value.to_owned()), |it| it.header(name, value))?;
             Some((name.to_owned(), value))

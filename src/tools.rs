@@ -14,7 +14,7 @@ pub mod rules;
 mod sse;
 mod typing;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ const MAX_PLAIN_CHARS: usize = 160;
 const MEMBER_DIGITS: usize = 16;
 
 /// Of a list of tools.
-const LIMITS: Limits = Limits { json_depth: 64, json_values: 1_000_000, ..Limits::DEFAULT };
+const LIMITS: Limits = Limits { json_depth: 64, json_values: 250_000, ..Limits::DEFAULT };
 
 /// Members of a definition that are read; look-alikes of them are refused.
 const MEMBERS: &[&str] = &["annotations", "description", "inputSchema", "name"];
@@ -95,6 +95,24 @@ pub fn read_pages(pages: &[Vec<u8>]) -> Result<Vec<Definition>, String> {
     unique(all)
 }
 
+/// The digest of each tool in the pages that a server sent, and nothing else: for who asks again and again.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_digests(pages: &[Vec<u8>]) -> Result<HashMap<String, String>, String> {
+    let mut digests = HashMap::new();
+    for page in pages {
+        let json = parse(page)?;
+        for (at, tool) in listed(json.get("result").unwrap_or(&json))?.iter().enumerate() {
+            let name = tool.get("name").and_then(Json::as_str).ok_or_else(|| unnamed(at))?;
+            if digests.insert(name.to_owned(), digest(tool)).is_some() {
+                return Err(twice(name));
+            }
+        }
+    }
+    if digests.len() > MAX_TOOLS { Err(too_many()) } else { Ok(digests) }
+}
+
 fn parse(text: &[u8]) -> Result<Json<'_>, String> {
     if text.len() > MAX_BYTES {
         return Err(format!("the list of tools has more than {MAX_BYTES} bytes"));
@@ -106,14 +124,27 @@ fn parse(text: &[u8]) -> Result<Json<'_>, String> {
 }
 
 fn definitions(page: &Json<'_>) -> Result<Vec<Definition>, String> {
-    let tools = match page {
-        Json::Array(tools) => tools,
-        page => match page.get("tools") {
-            Some(Json::Array(tools)) => tools,
-            _ => return Err("it is no list of tools: expected the result of `tools/list`".into()),
-        },
-    };
-    tools.iter().enumerate().map(|(at, tool)| definition(tool).ok_or_else(|| unnamed(at))).collect()
+    listed(page)?.iter().enumerate().map(|(at, tool)| definition(tool).ok_or_else(|| unnamed(at))).collect()
+}
+
+fn listed<'p, 'j>(page: &'p Json<'j>) -> Result<&'p [Json<'j>], String> {
+    match (page, page.get("tools")) {
+        (Json::Array(tools), _) | (_, Some(Json::Array(tools))) => Ok(tools),
+        _ => Err("it is no list of tools: expected the result of `tools/list`".into()),
+    }
+}
+
+/// The pin of a definition.
+fn digest(tool: &Json<'_>) -> String {
+    format!("sha256:{}", canonical::digest(tool))
+}
+
+fn twice(name: &str) -> String {
+    format!("tool `{}` is there twice", plain(name))
+}
+
+fn too_many() -> String {
+    format!("there are more than {MAX_TOOLS} tools")
 }
 
 fn unnamed(at: usize) -> String {
@@ -122,11 +153,11 @@ fn unnamed(at: usize) -> String {
 
 fn unique(all: Vec<Definition>) -> Result<Vec<Definition>, String> {
     if all.len() > MAX_TOOLS {
-        return Err(format!("there are more than {MAX_TOOLS} tools"));
+        return Err(too_many());
     }
     let mut names = HashSet::new();
     match all.iter().find(|tool| !names.insert(&tool.name)) {
-        Some(twice) => Err(format!("tool `{}` is there twice", plain(&twice.name))),
+        Some(again) => Err(twice(&again.name)),
         None => Ok(all),
     }
 }
@@ -150,7 +181,7 @@ fn definition(tool: &Json<'_>) -> Option<Definition> {
         description: tool.get("description").and_then(Json::as_str).map(str::to_owned),
         input_schema: tool.get("inputSchema").map(to_value),
         hints: hints.iter().filter_map(hint).collect(),
-        digest: format!("sha256:{}", canonical::digest(tool)),
+        digest: digest(tool),
         members: tool.members().unwrap_or_default().iter().map(pin).collect(),
     })
 }

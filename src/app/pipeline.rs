@@ -399,7 +399,8 @@ impl Decide for Pipeline {
         let known = Known::new();
         let request = request::decode(&check.message);
         if let (Some(capture), Ok(request)) = (&self.parts.capture, &request) {
-            capture.take(request, check.identity, known.now, &known.decision_id);
+            let target = snapshot.active.protocol_of(request);
+            capture.take(request, target, check.identity, known.now, &known.decision_id);
         }
         self.decide_request(&check, &snapshot, request, known)
     }

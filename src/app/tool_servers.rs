@@ -25,7 +25,7 @@ use crate::keys::dial::{Dialer, Duplex};
 use crate::keys::pace;
 use crate::tools::client::{Client, Connect};
 use crate::tools::drift::{Pin, State, compare};
-use crate::tools::{Definition, plain, read_pages};
+use crate::tools::{plain, read_digests};
 
 /// Longest file with a token, in bytes.
 const MAX_TOKEN_BYTES: u64 = 16 * 1024;
@@ -178,9 +178,9 @@ pub async fn follow(pipeline: Arc<Pipeline>, at: usize) {
     let mut failures = 0;
     loop {
         let pause = match list(&server).await {
-            Ok(definitions) => {
+            Ok(digests) => {
                 failures = 0;
-                take(&pipeline, &server, &definitions);
+                take(&pipeline, &server, digests);
                 every
             }
             Err(error) => {
@@ -193,7 +193,8 @@ pub async fn follow(pipeline: Arc<Pipeline>, at: usize) {
     }
 }
 
-async fn list(server: &Arc<Watched>) -> Result<Vec<Definition>, String> {
+/// The digest of each tool that a server lists.
+async fn list(server: &Arc<Watched>) -> Result<HashMap<String, String>, String> {
     let time = Duration::from_millis(server.config.timeout_ms);
     let server = server.clone();
     // A task of its own: should a library panic on what a server sent, the attempt has failed, and there is a next one.
@@ -203,7 +204,7 @@ async fn list(server: &Arc<Watched>) -> Result<Vec<Definition>, String> {
         let client = Client { connect: &*server.dialer, url: &server.url, token: token.as_deref() };
         let pages = client.list().await.map_err(|error| format!("the server {error}"))?;
         // Megabytes perhaps, on the thread that also answers for readiness.
-        spawn_blocking(move || read_pages(&pages)).await.map_err(|error| error.to_string())?
+        spawn_blocking(move || read_digests(&pages)).await.map_err(|error| error.to_string())?
     });
     match timeout(time, attempt.join_next()).await {
         Ok(Some(Ok(listed))) => listed,
@@ -231,10 +232,8 @@ pub fn token(path: &Path) -> Result<String, String> {
     Ok(token.to_owned())
 }
 
-fn take(pipeline: &Pipeline, server: &Watched, definitions: &[Definition]) {
+fn take(pipeline: &Pipeline, server: &Watched, digests: HashMap<String, String>) {
     let target = &server.config.target;
-    let digests: HashMap<String, String> =
-        definitions.iter().map(|tool| (tool.name.clone(), tool.digest.clone())).collect();
     let snapshot = pipeline.store().snapshot();
     let states = states(&snapshot.active, target, &digests);
     let known = match &snapshot.active {

@@ -12,6 +12,7 @@ use crate::authz::identity::xfcc;
 use crate::authz::limits::Limits;
 use crate::authz::plain::{parameters, plain_host, plain_path};
 use crate::authz::request::{Body, HttpRequest, drops_headers};
+use crate::authz::target::Protocol;
 
 /// What stands for a value that was taken out.
 const REDACTED: &str = "[redacted]";
@@ -40,13 +41,15 @@ pub struct Redaction<'r> {
     http: &'r HttpRequest<'r>,
     /// The body, if it is unambiguous JSON.
     json: Option<Json<'r>>,
+    /// What it is asked of.
+    protocol: Option<Protocol>,
 }
 
 impl<'r> Redaction<'r> {
     /// Reads the body once: headers that mirror it are redacted with it.
-    pub fn of(http: &'r HttpRequest<'_>) -> Self {
+    pub fn of(http: &'r HttpRequest<'_>, protocol: Option<Protocol>) -> Self {
         let json = http.body.bytes().and_then(|bytes| Json::parse(bytes, &Limits::default()).ok());
-        Self { http, json }
+        Self { http, json, protocol }
     }
 
     /// The path up to its parameters, and a mark of the kind that theirs was.
@@ -121,6 +124,7 @@ impl<'r> Redaction<'r> {
         let mut text = match &self.json {
             None if self.http.body.bytes().is_none_or(<[u8]>::is_empty) => String::new(),
             None => REDACTED.to_owned(),
+            Some(json) if !self.protocol.is_some_and(Protocol::has_messages) => blank(json).to_string(),
             Some(Json::Array(items)) => batch(items).to_string(),
             Some(json) if self.is_rest() => params(json, Asked::Rest).to_string(),
             Some(json) => message(json).to_string(),
@@ -134,7 +138,8 @@ impl<'r> Redaction<'r> {
 
     fn is_rest(&self) -> bool {
         let path = self.http.path.split('?').next().unwrap_or_default();
-        REST.iter().any(|end| path.ends_with(end))
+        self.protocol == Some(Protocol::A2a)
+            && REST.iter().any(|end| path.ends_with(end))
             && self.json.as_ref().is_some_and(|json| json.get("jsonrpc").is_none())
     }
 
@@ -210,6 +215,7 @@ impl<'r> Redaction<'r> {
 
     fn messages(&self) -> &[Json<'r>] {
         match &self.json {
+            _ if !self.protocol.is_some_and(Protocol::has_messages) => &[],
             None => &[],
             Some(Json::Array(items)) => items,
             Some(json) => std::slice::from_ref(json),

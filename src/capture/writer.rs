@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use prometheus::IntCounter;
 
-use super::Capture;
+use super::{Capture, Values};
 use crate::authz::identity::IdentitySource;
 use crate::authz::request::Request;
+use crate::authz::target::Protocol;
 
 /// Most captures that wait to be written.
 const QUEUE: usize = 64;
@@ -107,11 +108,19 @@ impl Capturer {
         let _counted_already = self.shared.dropped.set(counter);
     }
 
-    /// Queues one check, which is decided as of `now`; or drops and counts it.
-    pub fn take(&self, request: &Request<'_>, identity: IdentitySource, now: Timestamp, decision_id: &str) {
+    /// Queues one check of a `target`, if there is one, which is decided as of `now`; or drops and counts it.
+    pub fn take(
+        &self,
+        request: &Request<'_>,
+        target: Option<Protocol>,
+        identity: IdentitySource,
+        now: Timestamp,
+        decision_id: &str,
+    ) {
         // First of all: taking values out means to read the body, and that is not done for nothing.
         let Some(slot) = Slot::reserve(&self.shared) else { return self.shared.drop_one() };
-        let capture = Capture { identity: Some(identity), time: Some(now), ..Capture::of(request, self.redact) };
+        let values = if self.redact { Values::Redacted(target) } else { Values::Kept };
+        let capture = Capture { identity: Some(identity), time: Some(now), ..Capture::of(request, values) };
         if self.sender.try_send(Waiting { name: format!("{decision_id}.json"), capture, slot }).is_err() {
             self.shared.drop_one();
         }

@@ -273,7 +273,7 @@ fn what_cannot_be_read_cannot_be_read_redacted() {
         let Some(before) = decide(&request).filter(|reason| reason.is_unreadable() && !SIZES.contains(reason)) else {
             continue;
         };
-        let after = decide(&redaction::reread(&redaction::redacted(&request)));
+        let after = decide(&redaction::reread(&redaction::redacted(active, &request)));
         // JSON that is ambiguous is replaced as a whole, and so is what is no JSON.
         let is_json = before.code().starts_with("json_") && after == Some(Reason::JsonMalformed);
         if after != Some(before) && !is_json && after != Some(Reason::GrpcFrameMalformed) {

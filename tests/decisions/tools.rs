@@ -315,6 +315,27 @@ fn recursive_schemas_end() {
     load(&made);
 }
 
+/// The official Python SDK reads JSON in the text of an argument that is not just a text.
+#[test]
+fn the_text_null_is_no_text_where_null_may_be() {
+    let schema = json!({ "type": "object", "properties": {
+        "text": { "type": "string" },
+        "union": { "anyOf": [{ "type": "string" }, { "type": "null" }] },
+        "types": { "type": ["string", "null"] },
+        "listed": { "enum": ["null", "a", null] },
+        "named": { "$ref": "#/$defs/n" },
+        "untyped": {},
+    }, "$defs": { "n": { "oneOf": [{ "type": "null" }, { "type": "string" }] } } });
+    assert_eq!(check(&schema, r#"{"text": "null", "union": "nullable", "types": "", "named": "\"null\""}"#), Ok(()));
+    for name in ["union", "types", "listed", "named", "untyped"] {
+        for text in ["null", " null\\n"] {
+            let checked = check(&schema, &format!(r#"{{"{name}": "{text}"}}"#));
+            let refused = checked.unwrap_err();
+            assert!(refused.contains(name), "{refused}");
+        }
+    }
+}
+
 /// The same schema can be too much for many values, and is not for a few.
 #[test]
 fn checking_has_a_bound() {

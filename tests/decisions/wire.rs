@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::{
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use palisade::authz::reason::Reason;
 use palisade::authz::request::{Body, Request};
-use palisade::capture::Capture;
+use palisade::capture::{Capture, Values};
 use palisade::envoy::request;
 use proptest::prelude::*;
 use prost::Message;
@@ -61,7 +61,7 @@ fn listed_headers_keep_their_order_and_repetitions() {
 fn a_capture_survives_being_written() {
     let request =
         capture(r#"{"method": "POST", "path": "/mcp?q=1", "host": "h", "headers": {"a": "1"}, "raw_body": "AP8="}"#);
-    let text = serde_json::to_string(&Capture::of(&request, false)).unwrap();
+    let text = serde_json::to_string(&Capture::of(&request, Values::Kept)).unwrap();
     assert_eq!(Capture::parse(&text).unwrap().request().unwrap(), request);
 }
 

@@ -80,14 +80,22 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// How many values there are, this one included.
+    /// How much there is, this value included.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub fn size(&self) -> Size {
+        let mut size = Size { values: 1, ..Size::default() };
         match self {
-            Self::Array(items) => 1 + items.iter().map(Self::count).sum::<usize>(),
-            Self::Object(members) => 1 + members.iter().map(|(_, value)| value.count()).sum::<usize>(),
-            _ => 1,
+            Self::String(text) => size.text_bytes = text.len(),
+            Self::Array(items) => items.iter().for_each(|item| size.add(item.size())),
+            Self::Object(members) => {
+                for (name, value) in members {
+                    size.name_bytes += name.len();
+                    size.add(value.size());
+                }
+            }
+            _ => {}
         }
+        size
     }
 
     /// The members of an object.
@@ -97,6 +105,25 @@ impl<'a> Json<'a> {
             Self::Object(members) => Some(members),
             _ => None,
         }
+    }
+}
+
+/// How much there is in a value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Values, objects and arrays among them.
+    pub values: usize,
+    /// The length of all texts.
+    pub text_bytes: usize,
+    /// The length of all names of members.
+    pub name_bytes: usize,
+}
+
+impl Size {
+    const fn add(&mut self, other: Self) {
+        self.values += other.values;
+        self.text_bytes += other.text_bytes;
+        self.name_bytes += other.name_bytes;
     }
 }
 

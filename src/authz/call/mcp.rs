@@ -146,7 +146,7 @@ fn frame<'a>(place: &Place<'a, '_>) -> Result<Frame<'a>, Unreadable> {
         let requested = is_version(version).then(|| version.to_owned());
         return Err(Unreadable { requested, ..Reason::McpVersionUnsupported.into() });
     }
-    Ok(Frame { version, session: session::of(place, version)? })
+    Ok(Frame { version, session: session::of(place)? })
 }
 
 /// Whether a text could name a revision: those of the future and of drafts among them.

@@ -6,27 +6,26 @@
 
 mod cost;
 mod node;
+mod patterns;
 mod subschemas;
 
 use std::collections::HashSet;
 
 use jsonschema::error::ValidationErrorKind;
-use jsonschema::{PatternOptions, Validator};
+use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
 use super::shape::{Mismatch, speakable};
 use crate::authz::call::json::Json;
 use crate::authz::call::mcp::Mirror;
 use cost::Cost;
-use node::Strict;
+use node::{Checked, Left, Strict};
+use patterns::Pattern;
 
 pub use node::to_value;
 
 /// Largest schema of a tool, as compact JSON, in bytes.
 pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
-/// Largest program of one regular expression, in bytes.
-const MAX_PATTERN_BYTES: usize = 1024 * 1024;
-
 /// Most steps of one check: tens of milliseconds.
 const MAX_STEPS: usize = 10_000_000;
 
@@ -46,6 +45,8 @@ pub struct Arguments {
     cost: Cost,
     /// What the schema itself calls a property: no secret of a caller.
     names: HashSet<String>,
+    /// Arguments that may be `null`.
+    nullable: HashSet<String>,
     /// Which arguments headers mirror.
     mirrors: Vec<Mirror>,
 }
@@ -69,16 +70,20 @@ impl Arguments {
         }
         let found = subschemas::visit(schema)?;
         let cost = cost::of(schema)?;
-        let patterns = PatternOptions::regex().size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_BYTES);
         let validator = jsonschema::options_for::<Strict>()
             .offline()
-            .with_pattern_options(patterns)
+            .with_pattern_options(patterns::options())
+            .with_keyword("pattern", |_, pattern, _| match Pattern::of(pattern) {
+                Ok(pattern) => Ok(Box::new(pattern)),
+                Err(why) => Err(ValidationError::custom(why)),
+            })
             .should_validate_formats(false)
             .without_content_media_type_support("application/json")
             .without_content_encoding_support("base64")
             .build(schema)
             .map_err(|error| one_line(&error.to_string()))?;
-        Ok(Self { validator, cost, names: found.names, mirrors: found.mirrors })
+        let nullable = subschemas::nullable(schema);
+        Ok(Self { validator, cost, names: found.names, nullable, mirrors: found.mirrors })
     }
 
     /// Which arguments headers mirror (MCP 2026-07-28, "Custom Headers from Tool Parameters").
@@ -93,19 +98,36 @@ impl Arguments {
     /// [`Mismatch`] for the first place that is not: the place and the keyword, never a value. Of a schema that refers to itself no
     /// place is told. Also for arguments of so many values that checking them could take too long.
     pub fn check(&self, arguments: &Json<'_>) -> Result<(), Mismatch> {
-        if arguments.count().saturating_mul(self.cost.steps) > MAX_STEPS {
-            return Err(Mismatch::new(String::new(), "too many values for the tool's JSON Schema".into()));
-        }
-        if self.validator.is_valid(arguments) {
-            return Ok(());
-        }
         let refused = || Mismatch::new(String::new(), "the tool's JSON Schema refuses the arguments".into());
+        let too_much = || Mismatch::new(String::new(), "too many values for the tool's JSON Schema".into());
+        let size = arguments.size();
+        // Counting the characters of a text is as much as that.
+        let values = size.values + (size.text_bytes + size.name_bytes) / 64;
+        if values.saturating_mul(self.cost.steps) > MAX_STEPS
+            || size.name_bytes.saturating_mul(self.cost.steps_per_name_byte) > MAX_STEPS
+        {
+            return Err(too_much());
+        }
+        let left = Left::new(MAX_STEPS);
+        let checked = Checked { json: arguments, left: &left };
+        let is_valid = self.validator.is_valid(checked);
+        if left.is_spent() {
+            return Err(too_much());
+        }
+        if is_valid {
+            return self.check_nulls(arguments);
+        }
         // Saying that they are wrong remembers what was looked at before; saying where does not.
         if self.cost.is_recursive {
             return Err(refused());
         }
         // Only now: saying where costs several times what saying no does. It was refused, also if no place is found.
-        let error = self.validator.validate(arguments).err().ok_or_else(refused)?;
+        let left = Left::new(MAX_STEPS);
+        let checked = Checked { json: arguments, left: &left };
+        let error = self.validator.validate(checked).err().ok_or_else(refused)?;
+        if left.is_spent() {
+            return Err(refused());
+        }
         let mut path = self.place(arguments, error.instance_path().as_str());
         // These are about a member, and are told of the object that it is in.
         match error.kind() {
@@ -118,6 +140,19 @@ impl Arguments {
         }
         let problem = format!("the tool's JSON Schema refuses it (`{}`)", error.kind().keyword());
         Err(Mismatch::new(path, problem))
+    }
+
+    /// Refuses the text `null` for what may be `null`: the official Python SDK reads JSON in the texts of such arguments, and its tool
+    /// sees no value where policies see one.
+    fn check_nulls(&self, arguments: &Json<'_>) -> Result<(), Mismatch> {
+        let is_null = |value: &Json<'_>| value.as_str().is_some_and(|text| text.trim() == "null");
+        let mut members = arguments.members().unwrap_or_default().iter();
+        match members.find(|(name, value)| is_null(value) && self.nullable.contains(name.as_ref())) {
+            None => Ok(()),
+            Some((name, _)) => {
+                Err(Mismatch::new(self.member(name), "the text `null`, which servers may take for no value".into()))
+            }
+        }
     }
 
     /// A JSON pointer into the arguments, as [`Mismatch::path`] writes places.

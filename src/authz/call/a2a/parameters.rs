@@ -113,7 +113,12 @@ pub fn read<'a>(
     if let Some(stray) = DECIDING.iter().find(|name| !members.contains(name) && params.get(name).is_some()) {
         return Err(malformed(format!("`params.{stray}`: not of this method")));
     }
-    let mut read = Parameters { tenant: tenant(params, named)?, ..Parameters::default() };
+    let tenant = tenant(params, named)?;
+    // A server of 0.3 looks at none, and answers for the one that it takes for granted.
+    if generation == Generation::V0_3 && tenant.is_some() {
+        return Err(malformed("`params.tenant`: not of this version"));
+    }
+    let mut read = Parameters { tenant, ..Parameters::default() };
     let mut tasks = Tasks { task: named.task.map(Cow::Borrowed) };
     match operation.subject {
         Subject::Card => {}

@@ -2,9 +2,9 @@
 //!
 //! "Streamable HTTP" (2025-03-26 to 2025-11-25) names the session in a header. The two endpoints of 2024-11-05 name it in
 //! the query of the URL that the server gave out for messages; SDKs call the parameter `sessionId`, `session_id` or
-//! `sessionid`. In 2026-07-28 there are no sessions: a header is ignored, as that revision asks for.
+//! `sessionid`. In 2026-07-28 there are no sessions, and its servers ignore the header; but an older one may ignore the revision
+//! instead, so a session that is named is a fact whatever the revision.
 
-use super::methods::STATELESS;
 use super::mirrors::single;
 use crate::authz::call::{Place, Unreadable};
 use crate::authz::reason::Reason;
@@ -23,18 +23,17 @@ fn malformed(detail: &'static str) -> Unreadable {
 ///
 /// # Errors
 /// [`Reason::McpSessionMalformed`] for one that is no visible ASCII, too long, or named twice.
-pub fn of<'a>(place: &Place<'a, '_>, version: Option<&str>) -> Result<Option<&'a str>, Unreadable> {
+pub fn of<'a>(place: &Place<'a, '_>) -> Result<Option<&'a str>, Unreadable> {
     let header = single(place, HEADER)?;
     if header.is_some_and(|id| !is_session(id)) {
         return Err(malformed("`mcp-session-id`: expected visible ASCII, and no long text"));
     }
     let has_two_endpoints = !place.target.stream_paths.is_empty();
     let query = place.http.path.split_once('?').map(|(_, query)| query).filter(|_| has_two_endpoints);
-    let session = match (header, query.map(in_query).transpose()?.flatten()) {
-        (Some(_), Some(_)) => return Err(malformed("`mcp-session-id`: the query names a session too")),
-        (header, query) => header.or(query),
-    };
-    Ok(session.filter(|_| version != Some(STATELESS)))
+    match (header, query.map(in_query).transpose()?.flatten()) {
+        (Some(_), Some(_)) => Err(malformed("`mcp-session-id`: the query names a session too")),
+        (header, query) => Ok(header.or(query)),
+    }
 }
 
 /// Whether a header's value can name a session.

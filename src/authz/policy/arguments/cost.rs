@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use super::patterns::Pattern;
 use super::subschemas::{Child, children};
 use crate::authz::percent;
 
@@ -19,6 +20,8 @@ const MAX_STEPS: usize = 100_000;
 pub(super) struct Cost {
     /// Steps for each value of the arguments, at most.
     pub(super) steps: usize,
+    /// Steps for each byte of the names of members, at most: regular expressions look at them.
+    pub(super) steps_per_name_byte: usize,
     /// Whether it refers to itself.
     pub(super) is_recursive: bool,
 }
@@ -32,6 +35,21 @@ struct Steps {
     mark: usize,
     /// To check a value in which nothing is.
     leaf: usize,
+    /// For a byte of a text that every `pattern` looks at.
+    patterns: usize,
+    /// For a byte of a name that all look at which look at names.
+    names: usize,
+}
+
+impl Steps {
+    fn add(&mut self, below: Self, child: &Child<'_>) {
+        let Self { check, mark, leaf, patterns, names } = below;
+        self.check = self.check.saturating_add(check);
+        self.mark = self.mark.saturating_add(check).saturating_add(mark);
+        self.leaf = self.leaf.saturating_add(if child.in_place { leaf } else { 0 });
+        self.patterns = self.patterns.saturating_add(patterns);
+        self.names = self.names.saturating_add(if child.is_of_names { patterns.saturating_add(names) } else { names });
+    }
 }
 
 /// Measures a schema.
@@ -42,20 +60,19 @@ pub(super) fn of(root: &Value) -> Result<Cost, String> {
     let is_draft_4 = root.get("$schema").and_then(Value::as_str).is_some_and(|draft| draft.contains("draft-04"));
     let identifier = if is_draft_4 { "id" } else { "$id" };
     let mut walk = Walk { root, identifier, around: Vec::new(), recursive: Vec::new(), left: MAX_STEPS };
-    let whole = walk.steps(root, true)?;
-    let (mut check, mut leaf) = (whole.check, 0);
-    let mut at = 0;
+    let Steps { mut check, mut names, .. } = walk.steps(root, true)?;
+    let (mut at, mut leaf) = (0, 0);
     // A result is remembered for each schema that refers to itself and each object or array; but not for what is in those.
     while let Some(target) = walk.recursive.get(at).copied() {
         let steps = walk.steps(target, true)?;
-        (check, leaf) = (check.saturating_add(steps.check), leaf.max(steps.leaf));
-        at += 1;
+        (check, names) = (check.saturating_add(steps.check), names.saturating_add(steps.names));
+        (at, leaf) = (at + 1, leaf.max(steps.leaf));
     }
-    let steps = check.saturating_mul(leaf + 1);
+    let (steps, steps_per_name_byte) = (check.saturating_mul(leaf + 1), names.saturating_mul(leaf + 1));
     if steps > MAX_STEPS {
         return Err(too_many());
     }
-    Ok(Cost { steps, is_recursive: !walk.recursive.is_empty() })
+    Ok(Cost { steps, steps_per_name_byte, is_recursive: !walk.recursive.is_empty() })
 }
 
 fn too_many() -> String {
@@ -81,7 +98,7 @@ impl<'s> Walk<'s> {
             if !self.recursive.iter().any(|known| std::ptr::eq(*known, schema)) {
                 self.recursive.push(schema);
             }
-            return Ok(Steps { check: 1, mark: 1, leaf: 1 });
+            return Ok(Steps { check: 1, mark: 1, leaf: 1, ..Steps::default() });
         }
         if self.around.len() > MAX_HEIGHT {
             return Err(format!(
@@ -90,15 +107,11 @@ impl<'s> Walk<'s> {
         }
         self.around.push(schema);
         let own = own(schema);
-        let mut steps = Steps { check: own, mark: 1, leaf: own };
+        let mut steps = Steps { check: own, mark: 1, leaf: own, ..patterns(schema)? };
         let target = self.target(schema, is_root)?;
         let below = children(schema).into_iter().filter(|child| !child.is_definition);
-        let below = below.map(|Child { schema, in_place, .. }| (schema, in_place));
-        for (schema, in_place) in below.chain(target.map(|target| (target, true))) {
-            let more = self.steps(schema, false)?;
-            steps.check = steps.check.saturating_add(more.check);
-            steps.mark = steps.mark.saturating_add(more.check).saturating_add(more.mark);
-            steps.leaf = steps.leaf.saturating_add(if in_place { more.leaf } else { 0 });
+        for child in below.chain(target.map(Child::in_place)) {
+            steps.add(self.steps(child.schema, false)?, &child);
         }
         if ["unevaluatedProperties", "unevaluatedItems"].iter().any(|keyword| schema.get(keyword).is_some()) {
             steps.check = steps.check.saturating_add(steps.mark);
@@ -120,6 +133,15 @@ impl<'s> Walk<'s> {
         let target = path.and_then(|path| self.root.pointer(&percent::decoded(path)?));
         target.map(Some).ok_or_else(|| "a reference is no plain path into the same schema (`#/$defs/…`)".into())
     }
+}
+
+/// What the regular expressions of a schema by itself take.
+fn patterns(schema: &Value) -> Result<Steps, String> {
+    let steps = |pattern: &Value| Pattern::of(pattern).map(|pattern| pattern.steps_per_byte());
+    let own = schema.get("pattern").filter(|pattern| pattern.is_string()).map(steps).transpose()?.unwrap_or_default();
+    let of_names = schema.get("patternProperties").and_then(Value::as_object).into_iter().flatten();
+    let of_names = of_names.map(|(pattern, _)| steps(&Value::from(pattern.as_str()))).sum::<Result<usize, String>>()?;
+    Ok(Steps { patterns: own, names: of_names, ..Steps::default() })
 }
 
 /// The steps of a schema by itself: one, and one for each of what it lists.
@@ -190,7 +212,10 @@ mod tests {
             { "properties": { "field": { "enum": ["a", "b"] }, "value": {} }, "required": ["field", "value"] } ] } } });
         let cost = of(&filter).unwrap();
         assert!(cost.is_recursive && cost.steps < 500, "{cost:?}");
-        assert_eq!(of(&json!({ "type": "object" })), Ok(Cost { steps: 1, is_recursive: false }));
+        assert_eq!(
+            of(&json!({ "type": "object" })),
+            Ok(Cost { steps: 1, steps_per_name_byte: 0, is_recursive: false })
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use crate::authz::call::mcp::Mirror;
+use crate::authz::percent;
 
 /// The annotation by which a server asks for a header (MCP 2026-07-28, "x-mcp-header").
 const MIRRORED: &str = "x-mcp-header";
@@ -27,6 +28,9 @@ const IN_PLACE_BY_NAME: [&str; 2] = ["dependencies", "dependentSchemas"];
 /// Keywords whose value is an object of schemas by name, `properties` apart, for what is in that value, or only to be referred to.
 const WITHIN_BY_NAME: [&str; 3] = ["$defs", "definitions", "patternProperties"];
 
+/// Most references from one to the next that are followed to see what may be `null`.
+const MAX_REFERENCES: usize = 16;
+
 /// A schema right below another one.
 pub(super) struct Child<'s> {
     /// The property that it is for, if `properties` has it.
@@ -34,8 +38,17 @@ pub(super) struct Child<'s> {
     pub(super) schema: &'s Value,
     /// Whether it is for the very value that the other one is for, and not for what is in it.
     pub(super) in_place: bool,
+    /// Whether it is for the names of members.
+    pub(super) is_of_names: bool,
     /// Whether it says nothing by itself, and waits for a reference.
     pub(super) is_definition: bool,
+}
+
+impl<'s> Child<'s> {
+    /// One for the very value.
+    pub(super) const fn in_place(schema: &'s Value) -> Self {
+        Self { property: None, schema, in_place: true, is_of_names: false, is_definition: false }
+    }
 }
 
 /// What a schema says.
@@ -78,16 +91,44 @@ pub(super) fn visit(schema: &Value) -> Result<Found, String> {
     Ok(found)
 }
 
+/// The arguments that may be `null`, as far as that can be said without looking at values.
+pub(super) fn nullable(schema: &Value) -> HashSet<String> {
+    let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+    properties.filter(|(_, property)| may_be_null(schema, property, 0)).map(|(name, _)| name.clone()).collect()
+}
+
+fn may_be_null(root: &Value, schema: &Value, depth: usize) -> bool {
+    let is_null = |ty: &Value| ty == "null";
+    let any = |keyword: &str| schema.get(keyword).and_then(Value::as_array).map(|all| all.iter());
+    let below = |schema: &Value| may_be_null(root, schema, depth + 1);
+    if depth > MAX_REFERENCES {
+        return true;
+    }
+    if let Some(ty) = schema.get("type") {
+        return is_null(ty) || ty.as_array().is_some_and(|types| types.iter().any(is_null));
+    }
+    if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+        let target = reference.strip_prefix('#').and_then(percent::decoded).and_then(|path| root.pointer(&path));
+        return target.is_none_or(below);
+    }
+    if let Some(mut values) = any("enum") {
+        return values.any(Value::is_null);
+    }
+    match (schema.get("const"), any("anyOf").or_else(|| any("oneOf"))) {
+        (Some(value), _) => value.is_null(),
+        (None, Some(mut options)) => options.any(below),
+        (None, None) => true,
+    }
+}
+
 /// The schemas right below one.
 pub(super) fn children(schema: &Value) -> Vec<Child<'_>> {
     let mut all = Vec::new();
     for (keyword, value) in schema.as_object().into_iter().flatten() {
         let keyword = keyword.as_str();
-        let (in_place, is_definition) = (
-            IN_PLACE.contains(&keyword) || IN_PLACE_BY_NAME.contains(&keyword),
-            matches!(keyword, "$defs" | "definitions"),
-        );
-        let child = |property, schema| Child { property, schema, in_place, is_definition };
+        let in_place = IN_PLACE.contains(&keyword) || IN_PLACE_BY_NAME.contains(&keyword);
+        let (is_of_names, is_definition) = (keyword == "propertyNames", matches!(keyword, "$defs" | "definitions"));
+        let child = |property, schema| Child { property, schema, in_place, is_of_names, is_definition };
         let is_plain = IN_PLACE.contains(&keyword) || WITHIN.contains(&keyword);
         match value {
             Value::Object(properties) if keyword == "properties" => {
