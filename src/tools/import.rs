@@ -28,6 +28,10 @@ pub struct Imported {
     pub report: Vec<String>,
     /// Tools that are left out, and why.
     pub left_out: Vec<String>,
+    /// Tools that are not listed any more, and what the operator said of each.
+    pub gone: Vec<String>,
+    /// How many tools there are of which the operator said nothing.
+    pub unsaid: usize,
     /// How many tools there are.
     pub tools: usize,
 }
@@ -53,14 +57,22 @@ pub fn import(server: &str, definitions: &[Definition], before: Option<&Registry
         match typed {
             Err(why) => left_out.push(format!("`{name}`: {why}")),
             Ok(typed) => {
-                report.push(format!("{:<9} {name}", change(definition, old)));
+                report.push(change(definition, old, &name));
+                if let Some(old) = old.filter(|old| old.digest.as_deref() != Some(definition.digest.as_str())) {
+                    report.extend(reworded(old.description.as_deref(), definition.description.as_deref()));
+                }
                 report.extend(typed.notes.iter().map(|note| format!("{:<9}   {}", "", told(note))));
                 tools.push((definition, old, typed));
             }
         }
     }
-    let gone = known.keys().filter(|name| !definitions.iter().any(|definition| definition.name == ***name));
-    report.extend(gone.map(|name| format!("{:<9} {}", "gone", plain(name))));
+    let gone: Vec<&&Tool> =
+        known.values().filter(|tool| !definitions.iter().any(|definition| definition.name == tool.name)).collect();
+    report.extend(gone.iter().map(|tool| format!("{:<9} {}", "gone", plain(&tool.name))));
+    let lost = |tool: &&&Tool| {
+        let words = said(tool).join(", ");
+        (!words.is_empty()).then(|| format!("`{}`: {words}", plain(&tool.name)))
+    };
     let written: Vec<Value> = tools.iter().map(|(new, old, typed)| entry(new, *old, typed, rules)).collect();
     let registry = json!({ "server": server, "tools": written });
     let actions: Vec<Action<'_>> = tools
@@ -72,8 +84,34 @@ pub fn import(server: &str, definitions: &[Definition], before: Option<&Registry
         schema: fragment::text(server, &actions),
         report,
         left_out,
+        gone: gone.iter().filter_map(lost).collect(),
+        unsaid: tools.iter().filter(|(_, old, _)| old.is_none_or(|old| properties(old).is_empty())).count(),
         tools: tools.len(),
     }
+}
+
+/// What the operator said of a tool, by name.
+fn said(tool: &Tool) -> Vec<&'static str> {
+    let groups = (!tool.groups.is_empty()).then_some("groups");
+    properties(tool).into_iter().chain(groups).collect()
+}
+
+/// The properties that policies see.
+fn properties(tool: &Tool) -> Vec<&'static str> {
+    let all = [
+        ("classification", tool.classification.is_some()),
+        ("read_only", tool.read_only.is_some()),
+        ("destructive", tool.destructive.is_some()),
+    ];
+    all.into_iter().filter(|(_, is_said)| *is_said).map(|(name, _)| name).collect()
+}
+
+/// How a description changed, for whoever has to judge it: it is what a model reads. Nothing if it did not.
+#[must_use]
+pub fn reworded(before: Option<&str>, now: Option<&str>) -> Vec<String> {
+    let now = now.map(|text| shortened(text, MAX_DESCRIPTION_CHARS));
+    let line = |what: &str, text: Option<&str>| format!("{:<9}   {what} {}", "", text.unwrap_or("(nothing)"));
+    if before == now.as_deref() { Vec::new() } else { vec![line("was:", before), line("is: ", now.as_deref())] }
 }
 
 /// Whether a schema file may be replaced: nobody has written in it since it was made.
@@ -92,16 +130,14 @@ fn check(definition: &Definition) -> Result<&Value, String> {
     Ok(schema)
 }
 
-fn change(new: &Definition, old: Option<&Tool>) -> String {
-    match old.map(|old| (old.digest.as_deref(), old)) {
-        None => "new".into(),
-        Some((None, _)) => "pinned".into(),
-        Some((Some(pin), _)) if pin == new.digest => "same".into(),
-        Some((Some(_), old)) => {
-            let members = changed_members(&old.members, &new.members).join(", ");
-            format!("changed ({members})")
-        }
-    }
+fn change(new: &Definition, old: Option<&Tool>, name: &str) -> String {
+    let (what, members) = match old.map(|old| (old.digest.as_deref(), old)) {
+        None => ("new", String::new()),
+        Some((None, _)) => ("pinned", String::new()),
+        Some((Some(pin), _)) if pin == new.digest => ("same", String::new()),
+        Some((Some(_), old)) => ("changed", format!(" ({})", changed_members(&old.members, &new.members).join(", "))),
+    };
+    format!("{what:<9} {name}{members}")
 }
 
 fn told(note: &Note) -> String {
@@ -116,8 +152,8 @@ fn entry(new: &Definition, old: Option<&Tool>, typed: &Typed, rules: &Rules) -> 
         members.extend(value.map(|value| (name.to_owned(), value)));
     };
     add("name", Some(json!(new.name)));
-    let said = || new.description.as_deref().map(|text| shortened(text, MAX_DESCRIPTION_CHARS));
-    add("description", old.and_then(|old| old.description.clone()).or_else(said).map(Value::from));
+    let description = new.description.as_deref().map(|text| shortened(text, MAX_DESCRIPTION_CHARS));
+    add("description", description.map(Value::from));
     add("classification", old.and_then(|old| old.classification.clone()).map(Value::from));
     add("read_only", old.and_then(|old| old.read_only).map(Value::from));
     add("destructive", old.and_then(|old| old.destructive).map(Value::from));

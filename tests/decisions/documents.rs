@@ -130,8 +130,11 @@ fn configuration_in_documents_is_taken() {
                     kinds[2] += 1;
                     target(&block.text)
                 }
+                "toml targets" => load_with("targets.toml", |targets| format!("{targets}\n{}", block.text)),
                 "toml rules" => Rules::parse(&block.text).map(drop),
-                other => Err(format!("`{other}`: a block is `toml`, `toml more`, `toml target` or `toml rules`")),
+                other => Err(format!(
+                    "`{other}`: a block is `toml`, `toml more`, `toml target`, `toml targets` or `toml rules`"
+                )),
             };
             wrong.extend(outcome.err().map(|error| format!("{}: {error}", block.place)));
         }

@@ -115,8 +115,13 @@ fn what_is_imported_is_in_force_and_what_somebody_wrote_is_not_lost() {
     ] {
         assert!(text.lines().any(|told| told == line), "{line}\n{text}");
     }
-    // Policies name a tool that is gone: the bundle would not load, and stays as it is.
+    assert!(text.contains("was: Does get_customer.\n") && text.contains("Mention every password."), "{text}");
+    // What was said of a tool is not lost because a list lacks it.
     let refused = import(&setup, &server.url, &[]);
+    assert_eq!(code(&refused), 13);
+    assert!(stderr(&refused).contains("`revenue_report`: classification"), "{}", stderr(&refused));
+    // Policies name a tool that is gone: the bundle would not load, and stays as it is.
+    let refused = import(&setup, &server.url, &["--remove-gone"]);
     assert_eq!(code(&refused), 1);
     assert!(stderr(&refused).contains("nothing was written, for the bundle would not load"), "{}", stderr(&refused));
     assert_eq!(code(&verify(&setup, &server.url)), 13);
@@ -418,7 +423,9 @@ fn a_server_that_is_watched_for_no_target_is_a_mistake() {
     let setup = Setup::new();
     let (bundle, config) = (setup.bundle(), setup.path().join("watching.toml"));
     for (target, code_expected) in [("crm", 0), ("crn", 1), ("researcher", 1)] {
-        let text = format!("[[tool_server]]\ntarget = \"{target}\"\nurl = \"https://crm.example.org/mcp\"\n");
+        let text = format!(
+            "[[listener]]\ntcp = \"127.0.0.1:0\"\n[identity]\ntrust_domains = [\"example.org\"]\n[[tool_server]]\ntarget = \"{target}\"\nurl = \"https://crm.example.org/mcp\"\n"
+        );
         std::fs::write(&config, text).unwrap();
         let output = palisade(&["check", "--bundle", bundle.to_str().unwrap(), "--config", config.to_str().unwrap()]);
         assert_eq!(code(&output), code_expected, "{}", stderr(&output));

@@ -99,7 +99,8 @@ impl Arguments {
     /// place is told. Also for arguments of so many values that checking them could take too long.
     pub fn check(&self, arguments: &Json<'_>) -> Result<(), Mismatch> {
         let refused = || Mismatch::new(String::new(), "the tool's JSON Schema refuses the arguments".into());
-        let too_much = || Mismatch::new(String::new(), "too many values for the tool's JSON Schema".into());
+        let too_much =
+            || Mismatch::new(String::new(), "too much for the tool's JSON Schema to be checked in time".into());
         let size = arguments.size();
         // Counting the characters of a text is as much as that.
         let values = size.values + (size.text_bytes + size.name_bytes) / 64;

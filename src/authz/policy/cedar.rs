@@ -7,6 +7,8 @@
 //! Palisade names the crate. Policies are parsed and type checked through it as well; what that does not accept at once goes
 //! to the public validator, and [`super::Reference`] asks the public authorizer, to compare with.
 
+use std::sync::LazyLock;
+
 pub use cedar_policy_core::ast::{
     ActionConstraint, BinaryOp, Context, Effect, Eid, Entity, EntityReference, EntityType, EntityUID, EntityUIDEntry,
     Expr, ExprKind, Literal, Name, PartialValue, Policy, PolicyID, PolicySet, PrincipalOrResourceConstraint, Request,
@@ -47,7 +49,12 @@ pub fn id_of(uid: &EntityUID) -> &str {
 /// text; `None` if the text is none of that type.
 #[must_use]
 pub fn extension_value(constructor: &str, text: &str) -> Option<Value> {
-    let name: Name = constructor.parse().ok()?;
-    let call = RestrictedExpr::call_extension_fn(name, [RestrictedExpr::val(text)]);
+    // Reading a name takes a parser, and longer than all the rest.
+    static NAMES: LazyLock<Vec<(&str, Name)>> = LazyLock::new(|| {
+        let named = |name| Some((name, Name::parse_unqualified_name(name).ok()?));
+        ["datetime", "decimal", "duration", "ip"].into_iter().filter_map(named).collect()
+    });
+    let (_, name) = NAMES.iter().find(|(known, _)| *known == constructor)?;
+    let call = RestrictedExpr::call_extension_fn(name.clone(), [RestrictedExpr::val(text)]);
     RestrictedEvaluator::new(Extensions::all_available()).interpret(call.as_borrowed()).ok()
 }

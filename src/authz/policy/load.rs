@@ -136,7 +136,12 @@ impl<'f> Texts<'f> {
             let registry = Registry::parse(name, text)?;
             let wrong = |message: String| Err(BundleError::new(name, message));
             match targets.iter().find(|target| *target.name == *registry.server) {
-                None => return wrong(format!("server `{}` is no target", registry.server)),
+                None => {
+                    return wrong(format!(
+                        "server `{}` is no target: targets.toml needs a `[[target]]` of that name",
+                        registry.server
+                    ));
+                }
                 Some(target) if target.protocol != Protocol::Mcp => {
                     return wrong(format!("server `{}` does not speak mcp, so it has no tools", registry.server));
                 }

@@ -111,7 +111,9 @@ impl Shape {
         }
         let Self::Record(members) = at else { return wrong("leads to no member of an object") };
         if members.contains_key(name) {
-            return wrong("has a type in the schema, so policies see it; expected it in one of the two");
+            return wrong(
+                "has a type in the schema, so policies see it; expected it in one of the two (`palisade tools import` takes it out of the type)",
+            );
         }
         members.insert(name.clone(), (Self::Unseen, false));
         Ok(())
@@ -136,11 +138,9 @@ impl Shape {
         match (self, json) {
             (Self::Unseen, _) => Ok(None),
             (Self::Extension("decimal"), Json::Number(text)) => {
-                let value = decimal(text).and_then(|text| extension_value("decimal", &text));
-                let value = value.ok_or_else(|| {
-                    here("expected a number with at most four decimal places and fifteen digits".into())
-                })?;
-                Ok(Some(value).filter(|_| wanted))
+                let refused = || here("expected a number with at most four decimal places and fifteen digits".into());
+                let text = decimal(text).ok_or_else(refused)?;
+                if wanted { extension_value("decimal", &text).ok_or_else(refused).map(Some) } else { Ok(None) }
             }
             (Self::Bool, Json::Bool(value)) => Ok(wanted.then(|| Value::from(*value))),
             (Self::Long, Json::Number(_)) => match json.as_i64() {
@@ -209,6 +209,8 @@ fn decimal(number: &str) -> Option<String> {
     let digits = format!("{significant}{}", "0".repeat(zeros));
     let digits = format!("{digits:0>width$}", width = places + 1);
     let (whole, fraction) = digits.split_at_checked(digits.len() - places)?;
+    // What Cedar has room for; of so many digits none are behind the point.
+    whole.parse::<i64>().ok().filter(|whole| *whole <= i64::MAX / 10_000)?;
     Some(format!("{sign}{whole}.{}", if fraction.is_empty() { "0" } else { fraction }))
 }
 
@@ -360,6 +362,7 @@ mod tests {
             ("0.00001e1", "0.0001"),
             ("12345678901.2345", "12345678901.2345"),
             ("-123456789012345", "-123456789012345.0"),
+            ("922337203685477", "922337203685477.0"),
         ] {
             assert_eq!(decimal(number).as_deref(), Some(expected), "{number}");
             assert!(extension_value("decimal", expected).is_some(), "{number}");
@@ -371,6 +374,7 @@ mod tests {
             "1.23456",
             "1e-99999999999999999999",
             "123456789012.3456",
+            "922337203685478",
             "922337203685477.5807",
             "1e15",
             "9e300",

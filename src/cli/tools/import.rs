@@ -19,32 +19,38 @@ const BASE: &str = include_str!("../../../cedar/palisade.cedarschema");
 
 /// Make a registry file and a Cedar schema of a server's tools
 ///
-/// SOURCE is the server's URL (streamable HTTP), or a file: the result of `tools/list`, the JSON-RPC response around it, an array
-/// of several of these (one per page), or an array of tools; `-` reads standard input. Written are NAME.tools.json and
-/// NAME.cedarschema: one action per tool, with the type of its arguments; the digest by which `palisade tools verify`, and
-/// `[[tool_server]]` of the configuration, tell when the server changes the tool; and the JSON Schema that arguments are
-/// checked against before any policy is asked.
+/// SOURCE is the server's URL (streamable HTTP), or a file: the result of `tools/list`,
+/// the JSON-RPC response around it, an array of several of these (one per page), or an
+/// array of tools; `-` reads standard input. Written are
 ///
-/// Read both before you put them in force: all of it is the word of the server. Nothing it says becomes a property of a tool:
-/// `classification`, `read_only` and `destructive` are yours to write into the registry, and an import keeps them, the groups and the
-/// description of every tool that is there already. New tools get groups by your rules:
+///   NAME.cedarschema   one action per tool, with the type of its arguments
+///   NAME.tools.json    the registry: what you say of each tool; the digest by which
+///                      `palisade tools verify` and `[[tool_server]]` tell when the server
+///                      changes it; the JSON Schema that arguments are checked against
+///
+/// Read both before you put them in force: all of it is the word of the server. Nothing it
+/// says becomes a property of a tool: `classification`, `read_only` and `destructive` are
+/// yours to write into the registry, and an import keeps them, and the groups, of every
+/// tool that is still listed. New tools get groups by your rules:
 ///
 ///   [[rule]]
 ///   tools = ["export_*", "send_*"]   # `*` is any text, `?` one character
 ///   groups = ["exfiltration"]
 ///   [[rule]]
-///   hint = "readOnlyHint"            # the server's own word, which counts where you say so
+///   hint = "readOnlyHint"            # the server's own word, where you say so
 ///   is = true
 ///   groups = ["says-it-reads"]
 ///
-/// What Cedar has no type for (several types in one place, objects of any members, tuples) is listed as `unseen` in the
-/// registry: the schema checks it, the tool gets it, and no policy sees it. What is there stays; add to it what policies need
-/// not see.
+/// What Cedar has no type for (several types in one place, objects of any members, tuples)
+/// is listed as `unseen` in the registry: the schema checks it, the tool gets it, and no
+/// policy sees it. Add to it what policies need not see.
 ///
-/// In a folder with a targets.toml the whole bundle has to load with the new files, or nothing is written.
+/// In a folder with a targets.toml the whole bundle has to load with the new files, or
+/// nothing is written.
 ///
-/// Exit codes: 0 written; 13 not written, because tools had to be left out (`--skip-unsupported` writes the others); 1 failure; 2
-/// wrong command line.
+/// Exit codes: 0 written; 13 not written, because tools had to be left out
+/// (`--skip-unsupported` writes the others), or some are gone of which you said something
+/// (`--remove-gone`); 1 failure; 2 wrong command line.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
@@ -63,6 +69,9 @@ pub(super) struct Arguments {
     /// Write the others, if tools have to be left out
     #[arg(long)]
     skip_unsupported: bool,
+    /// Take tools out that are not listed any more, with what was said of them
+    #[arg(long)]
+    remove_gone: bool,
     /// Replace a schema file that somebody wrote in
     #[arg(long)]
     force: bool,
@@ -107,12 +116,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, String> {
         complain("nothing was written; --skip-unsupported writes the tools that are left");
         return Ok(print(&report, exit::DRIFT));
     }
+    if !imported.gone.is_empty() && !arguments.remove_gone {
+        imported.gone.iter().for_each(|tool| complain(&format!("gone, with what you said of it: {tool}")));
+        complain("nothing was written, for the list may depend on who asks; --remove-gone takes these tools out");
+        return Ok(print(&report, exit::DRIFT));
+    }
     let new = [(registry_name.as_str(), &imported.registry), (schema_name.as_str(), &imported.schema)];
     check(&arguments.out, target, &imported, &new)?;
     for (name, text) in new {
         replace(&arguments.out, name, text)?;
     }
     let _ = writeln!(report, "{} tools in {registry_name} and {schema_name}", imported.tools);
+    if imported.unsaid > 0 {
+        let _ = writeln!(
+            report,
+            "{} of them have no `classification`, `read_only` or `destructive`: what forbids by these does not hold for them",
+            imported.unsaid
+        );
+    }
     Ok(print(&report, exit::OK))
 }
 

@@ -11,19 +11,27 @@ use crate::authz::policy::registry::Registry;
 use crate::config::Config;
 use crate::config::tool_servers::ToolServer;
 use crate::tools::drift::{Pin, State, changed_members, compare};
+use crate::tools::import::reworded;
 use crate::tools::{Definition, plain};
 
 /// Compare a server's tools with the registry
 ///
-/// `palisade tools verify --target NAME SOURCE --bundle DIR` compares what SOURCE lists (a URL or a file, as for `palisade tools
-/// import`) with the digests in DIR/NAME.tools.json. `palisade tools verify --all --config FILE` asks every `[[tool_server]]` of
-/// the configuration, and compares with its bundle. One line per tool: same; changed, with the members of the definition that
-/// did; new, so not registered; gone, so not listed; unpinned, so registered by hand without a digest.
+/// `palisade tools verify --target NAME SOURCE --bundle DIR` compares what SOURCE lists (a
+/// URL or a file, as for `palisade tools import`) with the digests in DIR/NAME.tools.json.
+/// `palisade tools verify --all --config FILE` asks every `[[tool_server]]` of the
+/// configuration, and compares with its bundle. One line per tool:
 ///
-/// A description that changed counts: it is what a model reads, and so the way to make it do what nobody reviewed.
+///   same       it is the one that is registered
+///   changed    with the members of the definition that did, and the words of a description
+///   new        it is not registered
+///   gone       it is not listed
+///   unpinned   it is registered by hand, without a digest
 ///
-/// Exit codes: 0 every tool is the one that is registered; 13 at least one changed, is new or gone; 1 failure, also a server that
-/// cannot be asked; 2 wrong command line.
+/// A description that changed counts: it is what a model reads, and so the way to make it
+/// do what nobody reviewed.
+///
+/// Exit codes: 0 every tool is the one that is registered; 13 at least one changed, is new
+/// or gone; 1 failure, also a server that cannot be asked; 2 wrong command line.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
@@ -108,6 +116,10 @@ fn tell(registry: &Registry, definitions: &[Definition]) -> (String, bool) {
             _ => String::new(),
         };
         let _ = writeln!(text, "{:<9} {}/{}{members}", state.as_str(), registry.server, plain(name));
+        if let (State::Changed, Some(pinned), Some(defined)) = (state, pinned, defined) {
+            let lines = reworded(pinned.description.as_deref(), defined.description.as_deref());
+            lines.iter().for_each(|line| text.extend([line, "\n"]));
+        }
     }
     (text, drifted)
 }

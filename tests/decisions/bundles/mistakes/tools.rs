@@ -99,7 +99,7 @@ pub const MISTAKES: &[Mistake] = &[
 }"#,
             )
         },
-        message: "crm.tools.json: server `crn` is no target",
+        message: "crm.tools.json: server `crn` is no target: targets.toml needs a `[[target]]` of that name",
     },
     Mistake {
         name: "tools of a server that speaks no MCP",
