@@ -4,6 +4,8 @@
 //! lines that refer to one another twice are 2^n schemas. So a schema is walked here as it will be then, and one that is too much is
 //! refused before anybody calls.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::patterns::Pattern;
@@ -14,6 +16,8 @@ use crate::authz::percent;
 const MAX_HEIGHT: usize = 64;
 /// Most steps for one value.
 const MAX_STEPS: usize = 100_000;
+/// Most steps for a byte of all regular expressions of a schema: compiling so many takes a second.
+const MAX_PATTERN_STEPS: usize = 1_000_000;
 
 /// What a schema costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +63,15 @@ impl Steps {
 pub(super) fn of(root: &Value) -> Result<Cost, String> {
     let is_draft_4 = root.get("$schema").and_then(Value::as_str).is_some_and(|draft| draft.contains("draft-04"));
     let identifier = if is_draft_4 { "id" } else { "$id" };
-    let mut walk = Walk { root, identifier, around: Vec::new(), recursive: Vec::new(), left: MAX_STEPS };
+    let mut walk = Walk {
+        root,
+        identifier,
+        around: Vec::new(),
+        recursive: Vec::new(),
+        left: MAX_STEPS,
+        patterns: HashMap::new(),
+        patterns_left: MAX_PATTERN_STEPS,
+    };
     let Steps { mut check, mut names, .. } = walk.steps(root, true)?;
     let (mut at, mut leaf) = (0, 0);
     // A result is remembered for each schema that refers to itself and each object or array; but not for what is in those.
@@ -89,6 +101,9 @@ struct Walk<'s> {
     recursive: Vec<&'s Value>,
     /// How many more schemas may be looked at.
     left: usize,
+    /// The steps of each regular expression, which is compiled to know them, and how many more there may be.
+    patterns: HashMap<&'s str, usize>,
+    patterns_left: usize,
 }
 
 impl<'s> Walk<'s> {
@@ -107,7 +122,7 @@ impl<'s> Walk<'s> {
         }
         self.around.push(schema);
         let own = own(schema);
-        let mut steps = Steps { check: own, mark: 1, leaf: own, ..patterns(schema)? };
+        let mut steps = Steps { check: own, mark: 1, leaf: own, ..self.patterns_of(schema)? };
         let target = self.target(schema, is_root)?;
         let below = children(schema).into_iter().filter(|child| !child.is_definition);
         for child in below.chain(target.map(Child::in_place)) {
@@ -117,6 +132,28 @@ impl<'s> Walk<'s> {
             steps.check = steps.check.saturating_add(steps.mark);
         }
         self.around.pop();
+        Ok(steps)
+    }
+
+    /// What the regular expressions of a schema by itself take.
+    fn patterns_of(&mut self, schema: &'s Value) -> Result<Steps, String> {
+        let mut steps = Steps::default();
+        if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
+            steps.patterns = self.pattern(pattern)?;
+        }
+        for (pattern, _) in schema.get("patternProperties").and_then(Value::as_object).into_iter().flatten() {
+            steps.names = steps.names.saturating_add(self.pattern(pattern)?);
+        }
+        Ok(steps)
+    }
+
+    fn pattern(&mut self, pattern: &'s str) -> Result<usize, String> {
+        if let Some(steps) = self.patterns.get(pattern) {
+            return Ok(*steps);
+        }
+        let steps = Pattern::of(&Value::from(pattern))?.steps_per_byte();
+        self.patterns_left = self.patterns_left.checked_sub(steps).ok_or("its regular expressions are too many")?;
+        self.patterns.insert(pattern, steps);
         Ok(steps)
     }
 
@@ -133,15 +170,6 @@ impl<'s> Walk<'s> {
         let target = path.and_then(|path| self.root.pointer(&percent::decoded(path)?));
         target.map(Some).ok_or_else(|| "a reference is no plain path into the same schema (`#/$defs/…`)".into())
     }
-}
-
-/// What the regular expressions of a schema by itself take.
-fn patterns(schema: &Value) -> Result<Steps, String> {
-    let steps = |pattern: &Value| Pattern::of(pattern).map(|pattern| pattern.steps_per_byte());
-    let own = schema.get("pattern").filter(|pattern| pattern.is_string()).map(steps).transpose()?.unwrap_or_default();
-    let of_names = schema.get("patternProperties").and_then(Value::as_object).into_iter().flatten();
-    let of_names = of_names.map(|(pattern, _)| steps(&Value::from(pattern.as_str()))).sum::<Result<usize, String>>()?;
-    Ok(Steps { patterns: own, names: of_names, ..Steps::default() })
 }
 
 /// The steps of a schema by itself: one, and one for each of what it lists.
@@ -198,6 +226,20 @@ mod tests {
         assert_eq!(of(&items(json!({ "required": names }))), Err(too_many()));
         assert_eq!(of(&items(json!({ "enum": names }))), Err(too_many()));
         assert_eq!(of(&items(json!({ "dependentRequired": { "a": names } }))), Err(too_many()));
+    }
+
+    #[test]
+    fn regular_expressions_count_once_to_be_compiled() {
+        let large = |at: usize| json!({ "pattern": format!("[a-z]{{1,{}}}[0-9]", 4_000 + at) });
+        let all =
+            |count: usize| json!({ "properties": { "a": { "anyOf": (0..count).map(large).collect::<Vec<_>>() } } });
+        assert!(of(&all(5)).is_ok());
+        assert!(of(&all(200)).unwrap_err().contains("regular expressions"));
+        // The same one, a thousand times.
+        let same = json!({ "anyOf": vec![large(0); 1_000] });
+        assert!(of(&same).is_ok());
+        let names = of(&json!({ "patternProperties": { "^a+$": true }, "propertyNames": large(0) })).unwrap();
+        assert!(names.steps_per_name_byte > 20, "{names:?}");
     }
 
     #[test]
