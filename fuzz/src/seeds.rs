@@ -12,7 +12,8 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::{
 };
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use palisade::authz::request::{Body, Request};
-use palisade::capture::Capture;
+use palisade::authz::target::Protocol;
+use palisade::capture::{Capture, Values};
 use prost::Message;
 
 use crate::targets::{bundle, message, proof, repository, token};
@@ -127,7 +128,8 @@ pub fn write() {
     }
     for (at, request) in requests().iter().enumerate() {
         put("check_request", at, &check(request).encode_to_vec());
-        put("capture", at, &serde_json::to_vec(&Capture::of(request, at % 2 == 1)).unwrap_or_default());
+        let values = if at % 2 == 1 { Values::Redacted(Some(Protocol::Mcp)) } else { Values::Kept };
+        put("capture", at, &serde_json::to_vec(&Capture::of(request, values)).unwrap_or_default());
         let message = check(request).encode_to_vec();
         let length = u32::try_from(message.len()).unwrap_or(0).to_be_bytes();
         put("exchange", at, &[b"250m\n", &[0][..], &length, &message].concat());

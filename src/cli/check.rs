@@ -68,7 +68,7 @@ const MAX_OTHERS: usize = 20;
 pub fn run(arguments: &Arguments) -> u8 {
     let checked = match &arguments.request {
         Some(request) => check(arguments, request),
-        None => load_bundle(arguments).map(|(bundle, reference)| (summary::of(&bundle, &reference), exit::OK)),
+        None => summarise(arguments).map(|text| (text, exit::OK)),
     };
     match checked {
         Ok((text, code)) => print(&text, code),
@@ -145,6 +145,13 @@ fn load_bundle(arguments: &Arguments) -> Result<(Bundle, Reference), String> {
         .try_for_each(|server| server.check_target(&bundle))
         .map_err(|error| format!("{}: {error}", path.display()))?;
     Ok((bundle, reference))
+}
+
+fn summarise(arguments: &Arguments) -> Result<String, String> {
+    let (bundle, reference) = load_bundle(arguments)?;
+    let config = arguments.config.as_deref().map(Config::load).transpose().map_err(|error| error.to_string())?;
+    let trust_domains = config.as_ref().map(|config| config.identity.trust_domains.as_slice());
+    Ok(summary::of(&bundle, &reference, trust_domains))
 }
 
 fn settings(

@@ -10,9 +10,9 @@ const MAX_NAMES: usize = 10;
 /// More policies than that about one principal or resource are told.
 const CROWD: usize = 100;
 
-/// A valid bundle in a few lines.
+/// A valid bundle in a few lines. Of `trust_domains`, those of the configuration, policies should name no others.
 #[must_use]
-pub fn of(bundle: &Bundle, reference: &Reference) -> String {
+pub fn of(bundle: &Bundle, reference: &Reference, trust_domains: Option<&[String]>) -> String {
     let mut text = String::new();
     let forbids = bundle.engine().infos().filter(|policy| policy.forbids).count();
     let policies = bundle.engine().len();
@@ -54,8 +54,23 @@ pub fn of(bundle: &Bundle, reference: &Reference) -> String {
     let _ = writeln!(text, "named      trust domains: {}", names(&reference.named("TrustDomain")));
     let _ = writeln!(text, "           namespaces: {}", names(&reference.named("Namespace")));
     let _ = writeln!(text, "           agents: {}", names(&reference.named("Agent")));
+    let foreign = trust_domains.map(|known| foreign(reference, known)).unwrap_or_default();
+    if !foreign.is_empty() {
+        let says = "`identity.trust_domains` does not list: no caller is theirs";
+        let _ = writeln!(text, "foreign    policies name agents of {}, which {says}", names(&foreign));
+    }
     text.push_str("the bundle is valid\n");
     text
+}
+
+/// The trust domains of what policies name that are none of these.
+fn foreign(reference: &Reference, known: &[String]) -> BTreeSet<String> {
+    let named = ["TrustDomain", "Namespace", "Agent"].into_iter().flat_map(|kind| reference.named(kind));
+    let domain = |name: String| {
+        let name = name.strip_prefix("spiffe://").unwrap_or(&name);
+        name.split('/').next().unwrap_or_default().to_owned()
+    };
+    named.map(domain).filter(|domain| !known.contains(domain)).collect()
 }
 
 fn names(all: &BTreeSet<String>) -> String {

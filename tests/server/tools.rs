@@ -419,7 +419,7 @@ fn a_server_that_cannot_be_watched_as_configured_stops_the_start() {
 }
 
 #[test]
-fn a_server_that_is_watched_for_no_target_is_a_mistake() {
+fn a_bundle_is_held_against_its_configuration() {
     let setup = Setup::new();
     let (bundle, config) = (setup.bundle(), setup.path().join("watching.toml"));
     for (target, code_expected) in [("crm", 0), ("crn", 1), ("researcher", 1)] {
@@ -431,5 +431,11 @@ fn a_server_that_is_watched_for_no_target_is_a_mistake() {
         assert_eq!(code(&output), code_expected, "{}", stderr(&output));
         let said = format!("`tool_server.target`: the bundle has no target `{target}` that speaks mcp");
         assert_eq!(stderr(&output).contains(&said), code_expected == 1, "{}", stderr(&output));
+        assert!(!stdout(&output).contains("foreign"), "{}", stdout(&output));
     }
+    std::fs::write(&config, "[[listener]]\ntcp = \"127.0.0.1:0\"\n[identity]\ntrust_domains = [\"mesh.acme.io\"]\n")
+        .unwrap();
+    let output = palisade(&["check", "--bundle", bundle.to_str().unwrap(), "--config", config.to_str().unwrap()]);
+    let said = "policies name agents of example.org, which `identity.trust_domains` does not list";
+    assert!(code(&output) == 0 && stdout(&output).contains(said), "{}", stdout(&output));
 }
