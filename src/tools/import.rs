@@ -55,7 +55,7 @@ pub fn import(server: &str, definitions: &[Definition], before: Option<&Registry
             typing::of(schema, &hidden)
         });
         match typed {
-            Err(why) => left_out.push(format!("`{name}`: {why}")),
+            Err(why) => left_out.push(format!("`{name}`: {}", shortened(&why, MAX_DESCRIPTION_CHARS))),
             Ok(typed) => {
                 report.push(change(definition, old, &name));
                 if let Some(old) = old.filter(|old| old.digest.as_deref() != Some(definition.digest.as_str())) {

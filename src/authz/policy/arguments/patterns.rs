@@ -23,18 +23,18 @@ impl Pattern {
     /// Compiles one.
     ///
     /// # Errors
-    /// For the operator: why it cannot be had.
-    pub(super) fn of(pattern: &Value) -> Result<Self, String> {
-        let mut why = String::new();
+    /// For the operator: why it may be that it cannot be had.
+    pub(super) fn of(pattern: &Value) -> Result<Self, &'static str> {
         for (size, steps_per_byte) in SIZES {
             let options = PatternOptions::regex().size_limit(size).dfa_size_limit(size);
             let options = jsonschema::options_for::<Strict>().offline().with_pattern_options(options);
-            match options.build(&json!({ "pattern": pattern })) {
-                Ok(validator) => return Ok(Self { validator, steps_per_byte }),
-                Err(error) => why = error.to_string(),
+            if let Ok(validator) = options.build(&json!({ "pattern": pattern })) {
+                return Ok(Self { validator, steps_per_byte });
             }
         }
-        Err(why)
+        Err(
+            "a regular expression is none, cannot be run in linear time (look-around, back references), or is too large",
+        )
     }
 
     pub(super) const fn steps_per_byte(&self) -> usize {
