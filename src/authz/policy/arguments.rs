@@ -28,6 +28,8 @@ pub use node::to_value;
 pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 /// Most steps of one check: tens of milliseconds.
 const MAX_STEPS: usize = 10_000_000;
+/// Most steps of one that tells where arguments are wrong.
+const MAX_PLACED_STEPS: usize = 200_000;
 
 /// The drafts that a schema may name. Without `$schema` it is 2020-12 (MCP 2026-07-28, "JSON Schema Usage").
 const DRAFTS: [&str; 5] = [
@@ -104,9 +106,8 @@ impl Arguments {
         let size = arguments.size();
         // Counting the characters of a text is as much as that.
         let values = size.values + (size.text_bytes + size.name_bytes) / 64;
-        if values.saturating_mul(self.cost.steps) > MAX_STEPS
-            || size.name_bytes.saturating_mul(self.cost.steps_per_name_byte) > MAX_STEPS
-        {
+        let name_steps = size.name_bytes.saturating_mul(self.cost.steps_per_name_byte);
+        if values.saturating_mul(self.cost.steps) > MAX_STEPS || name_steps > MAX_STEPS {
             return Err(too_much());
         }
         let left = Left::new(MAX_STEPS);
@@ -118,8 +119,10 @@ impl Arguments {
         if is_valid {
             return self.check_nulls(arguments);
         }
-        // Saying that they are wrong remembers what was looked at before; saying where does not.
-        if self.cost.is_recursive {
+        // Saying that they are wrong remembers what was looked at before; saying where does not, and keeps an error for each place
+        // that is looked at on the way.
+        let is_small = values.saturating_mul(self.cost.steps) <= MAX_PLACED_STEPS && name_steps <= MAX_PLACED_STEPS;
+        if self.cost.is_recursive || !is_small {
             return Err(refused());
         }
         // Only now: saying where costs several times what saying no does. It was refused, also if no place is found.

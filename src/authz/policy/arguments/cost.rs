@@ -14,6 +14,8 @@ use crate::authz::percent;
 
 /// How deep schemas may lie within one another, references followed: checking recurses with it.
 const MAX_HEIGHT: usize = 64;
+/// Keywords that ask what else was looked at.
+const MARKING: [&str; 2] = ["unevaluatedProperties", "unevaluatedItems"];
 /// Most steps for one value.
 const MAX_STEPS: usize = 100_000;
 /// Most steps for a byte of all regular expressions of a schema: compiling so many takes a second.
@@ -43,16 +45,20 @@ struct Steps {
     patterns: usize,
     /// For a byte of a name that all look at which look at names.
     names: usize,
+    /// The same, to find which members are looked at.
+    names_mark: usize,
 }
 
 impl Steps {
     fn add(&mut self, below: Self, child: &Child<'_>) {
-        let Self { check, mark, leaf, patterns, names } = below;
+        let Self { check, mark, leaf, patterns, names, names_mark } = below;
         self.check = self.check.saturating_add(check);
         self.mark = self.mark.saturating_add(check).saturating_add(mark);
         self.leaf = self.leaf.saturating_add(if child.in_place { leaf } else { 0 });
         self.patterns = self.patterns.saturating_add(patterns);
-        self.names = self.names.saturating_add(if child.is_of_names { patterns.saturating_add(names) } else { names });
+        let names = if child.is_of_names { patterns.saturating_add(names) } else { names };
+        self.names = self.names.saturating_add(names);
+        self.names_mark = self.names_mark.saturating_add(names).saturating_add(names_mark);
     }
 }
 
@@ -71,20 +77,30 @@ pub(super) fn of(root: &Value) -> Result<Cost, String> {
         left: MAX_STEPS,
         patterns: HashMap::new(),
         patterns_left: MAX_PATTERN_STEPS,
+        looks_at_names: false,
+        marks: false,
     };
-    let Steps { mut check, mut names, .. } = walk.steps(root, true)?;
+    walk.look_through(root, true)?;
+    let mut whole = walk.steps(root)?;
     let (mut at, mut leaf) = (0, 0);
     // A result is remembered for each schema that refers to itself and each object or array; but not for what is in those.
     while let Some(target) = walk.recursive.get(at).copied() {
-        let steps = walk.steps(target, true)?;
-        (check, names) = (check.saturating_add(steps.check), names.saturating_add(steps.names));
+        let steps = walk.steps(target)?;
+        whole.add(steps, &Child::in_place(target));
         (at, leaf) = (at + 1, leaf.max(steps.leaf));
     }
-    let (steps, steps_per_name_byte) = (check.saturating_mul(leaf + 1), names.saturating_mul(leaf + 1));
+    let is_recursive = !walk.recursive.is_empty();
+    if is_recursive && walk.marks {
+        return Err("it refers to itself, and has `unevaluatedProperties` or `unevaluatedItems`".into());
+    }
+    // What is met again may look at names this time.
+    let again = if is_recursive && walk.looks_at_names { whole.patterns } else { 0 };
+    let steps = whole.check.saturating_mul(leaf + 1);
+    let steps_per_name_byte = whole.names.saturating_add(again).saturating_mul(leaf + 1);
     if steps > MAX_STEPS {
         return Err(too_many());
     }
-    Ok(Cost { steps, steps_per_name_byte, is_recursive: !walk.recursive.is_empty() })
+    Ok(Cost { steps, steps_per_name_byte, is_recursive })
 }
 
 fn too_many() -> String {
@@ -104,10 +120,41 @@ struct Walk<'s> {
     /// The steps of each regular expression, which is compiled to know them, and how many more there may be.
     patterns: HashMap<&'s str, usize>,
     patterns_left: usize,
+    /// Whether there is a `propertyNames`.
+    looks_at_names: bool,
+    /// Whether there is an `unevaluatedProperties` or `unevaluatedItems`.
+    marks: bool,
 }
 
 impl<'s> Walk<'s> {
-    fn steps(&mut self, schema: &'s Value, is_root: bool) -> Result<Steps, String> {
+    /// Looks through all of the document, for a reference may lead anywhere in it.
+    fn look_through(&mut self, value: &'s Value, is_root: bool) -> Result<(), String> {
+        match value {
+            Value::Array(items) => items.iter().try_for_each(|item| self.look_through(item, false)),
+            Value::Object(members) => {
+                // What has a name of its own is another document, and paths in it are its own.
+                let apart = [self.identifier, "$schema"];
+                if !is_root && apart.iter().any(|keyword| members.get(*keyword).is_some_and(Value::is_string)) {
+                    return Err(format!("a schema within it has a `{}` or `$schema` of its own", self.identifier));
+                }
+                self.looks_at_names |= members.contains_key("propertyNames");
+                self.marks |= MARKING.iter().any(|keyword| members.contains_key(*keyword));
+                let named = members.get("patternProperties").and_then(Value::as_object).into_iter().flatten();
+                let own = members.get("pattern").and_then(Value::as_str);
+                for pattern in named.map(|(pattern, _)| pattern.as_str()).chain(own) {
+                    // In an example it may be anything; where it is one that counts, it is told later.
+                    let Ok(steps) = self.pattern(pattern) else { continue };
+                    // Each is compiled where it stands.
+                    let left = self.patterns_left.checked_sub(steps);
+                    self.patterns_left = left.ok_or("its regular expressions are too many")?;
+                }
+                members.values().try_for_each(|member| self.look_through(member, false))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn steps(&mut self, schema: &'s Value) -> Result<Steps, String> {
         self.left = self.left.checked_sub(1).ok_or_else(too_many)?;
         if self.around.iter().any(|around| std::ptr::eq(*around, schema)) {
             if !self.recursive.iter().any(|known| std::ptr::eq(*known, schema)) {
@@ -123,13 +170,14 @@ impl<'s> Walk<'s> {
         self.around.push(schema);
         let own = own(schema);
         let mut steps = Steps { check: own, mark: 1, leaf: own, ..self.patterns_of(schema)? };
-        let target = self.target(schema, is_root)?;
+        let target = self.target(schema)?;
         let below = children(schema).into_iter().filter(|child| !child.is_definition);
         for child in below.chain(target.map(Child::in_place)) {
-            steps.add(self.steps(child.schema, false)?, &child);
+            steps.add(self.steps(child.schema)?, &child);
         }
-        if ["unevaluatedProperties", "unevaluatedItems"].iter().any(|keyword| schema.get(keyword).is_some()) {
+        if MARKING.iter().any(|keyword| schema.get(keyword).is_some()) {
             steps.check = steps.check.saturating_add(steps.mark);
+            steps.names = steps.names.saturating_add(steps.names_mark);
         }
         self.around.pop();
         Ok(steps)
@@ -144,6 +192,7 @@ impl<'s> Walk<'s> {
         for (pattern, _) in schema.get("patternProperties").and_then(Value::as_object).into_iter().flatten() {
             steps.names = steps.names.saturating_add(self.pattern(pattern)?);
         }
+        steps.names_mark = steps.names;
         Ok(steps)
     }
 
@@ -152,18 +201,14 @@ impl<'s> Walk<'s> {
             return Ok(*steps);
         }
         let steps = Pattern::of(&Value::from(pattern))?.steps_per_byte();
-        self.patterns_left = self.patterns_left.checked_sub(steps).ok_or("its regular expressions are too many")?;
         self.patterns.insert(pattern, steps);
         Ok(steps)
     }
 
     /// What a schema refers to.
-    fn target(&self, schema: &Value, is_root: bool) -> Result<Option<&'s Value>, String> {
-        let elsewhere = ["$dynamicRef", "$recursiveRef"].iter().any(|keyword| schema.get(keyword).is_some());
-        // Below another identifier, a path is one into what has it.
-        let is_apart = !is_root && schema.get(self.identifier).is_some_and(Value::is_string);
+    fn target(&self, schema: &Value) -> Result<Option<&'s Value>, String> {
         let path = match schema.get("$ref") {
-            _ if elsewhere || is_apart => None,
+            _ if ["$dynamicRef", "$recursiveRef"].iter().any(|keyword| schema.get(keyword).is_some()) => None,
             None => return Ok(None),
             Some(reference) => reference.as_str().and_then(|reference| reference.strip_prefix('#')),
         };
@@ -172,15 +217,16 @@ impl<'s> Walk<'s> {
     }
 }
 
-/// The steps of a schema by itself: one, and one for each of what it lists.
+/// The steps of a schema by itself: one, and one for each of what it lists. Telling items apart is several for each.
 fn own(schema: &Value) -> usize {
     let listed = |value: &Value| match value {
         Value::Array(items) => items.len(),
-        // `dependentRequired`, and the older `dependencies`.
-        Value::Object(members) => members.values().filter_map(Value::as_array).map(Vec::len).sum(),
+        // `dependentRequired`, and the older `dependencies`: each name is looked for, whatever it asks for.
+        Value::Object(members) => members.values().filter_map(Value::as_array).map(|names| 1 + names.len()).sum(),
         _ => 0,
     };
-    1 + schema.as_object().into_iter().flatten().map(|(_, value)| listed(value)).sum::<usize>()
+    let apart = if schema.get("uniqueItems").is_some() { 8 } else { 0 };
+    1 + apart + schema.as_object().into_iter().flatten().map(|(_, value)| listed(value)).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -218,6 +264,28 @@ mod tests {
         assert!(of(&chain(3, &json!({}), strict)).is_ok());
     }
 
+    /// The crate panics at it (jsonschema 0.60.2).
+    #[test]
+    fn what_refers_to_itself_marks_nothing() {
+        let schema = json!({ "unevaluatedProperties": {}, "$ref": "#/$defs/y",
+            "$defs": { "y": { "patternProperties": { "^\\S*$": { "$ref": "#" } } } } });
+        assert!(of(&schema).unwrap_err().contains("unevaluatedProperties"));
+    }
+
+    #[test]
+    fn names_count_as_often_as_they_are_looked_at() {
+        let mut schema = json!({ "patternProperties": { "(?:[ab]\\B){150}c": true } });
+        let mut before = of(&schema).unwrap().steps_per_name_byte;
+        for _ in 0..5 {
+            schema = json!({ "anyOf": [schema, { "maxProperties": 0 }], "unevaluatedProperties": false });
+            let now = of(&schema).unwrap().steps_per_name_byte;
+            assert!(now >= 2 * before, "{before} {now}");
+            before = now;
+        }
+        let again = json!({ "pattern": "(?:[ab]\\B){3000}c", "propertyNames": { "$ref": "#" } });
+        assert!(of(&again).unwrap().steps_per_name_byte >= 2_300);
+    }
+
     #[test]
     fn lists_count() {
         let names: Vec<String> = (0..50_000).map(|name| name.to_string()).collect();
@@ -226,6 +294,8 @@ mod tests {
         assert_eq!(of(&items(json!({ "required": names }))), Err(too_many()));
         assert_eq!(of(&items(json!({ "enum": names }))), Err(too_many()));
         assert_eq!(of(&items(json!({ "dependentRequired": { "a": names } }))), Err(too_many()));
+        let empty: serde_json::Map<_, _> = names.iter().map(|name| (name.clone(), json!([]))).collect();
+        assert_eq!(of(&items(json!({ "dependentRequired": empty }))), Err(too_many()));
     }
 
     #[test]
@@ -235,9 +305,11 @@ mod tests {
             |count: usize| json!({ "properties": { "a": { "anyOf": (0..count).map(large).collect::<Vec<_>>() } } });
         assert!(of(&all(5)).is_ok());
         assert!(of(&all(200)).unwrap_err().contains("regular expressions"));
-        // The same one, a thousand times.
-        let same = json!({ "anyOf": vec![large(0); 1_000] });
-        assert!(of(&same).is_ok());
+        // The same one, referred to a thousand times.
+        let referred = json!({ "anyOf": vec![json!({ "$ref": "#/$defs/p" }); 1_000], "$defs": { "p": large(0) } });
+        assert!(of(&referred).is_ok());
+        // Where it stands a thousand times, it is compiled so often.
+        assert!(of(&json!({ "anyOf": vec![large(0); 1_000] })).is_err());
         let names = of(&json!({ "patternProperties": { "^a+$": true }, "propertyNames": large(0) })).unwrap();
         assert!(names.steps_per_name_byte > 20, "{names:?}");
     }
@@ -274,6 +346,14 @@ mod tests {
         ] {
             assert!(of(&schema).is_err(), "{schema}");
         }
+        // A path through a document of its own, below which references are that one's.
+        let inner = json!({ "$id": "https://example.org/x", "$defs": { "e": { "$ref": "#/$defs/e" } } });
+        let outer = json!({ "properties": { "a": { "$ref": "#/$defs/x/$defs/e" } }, "$defs": { "e": {}, "x": inner } });
+        assert!(of(&outer).is_err());
+        assert!(of(&json!({ "$defs": { "x": { "$schema": "http://json-schema.org/draft-07/schema#" } } })).is_err());
+        // What is no expression, in an example, is not compiled.
+        assert!(of(&json!({ "examples": [{ "pattern": "**/*.py" }] })).is_ok());
+        assert!(of(&json!({ "pattern": "**/*.py" })).is_err());
         // Properties of these names are properties.
         assert!(
             of(&json!({ "$id": "https://example.org/", "properties": { "$id": {}, "$ref": {}, "id": {} } })).is_ok()
