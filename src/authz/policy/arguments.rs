@@ -97,8 +97,8 @@ impl Arguments {
     /// Whether arguments are what the schema asks for.
     ///
     /// # Errors
-    /// [`Mismatch`] for the first place that is not: the place and the keyword, never a value. Of a schema that refers to itself no
-    /// place is told. Also for arguments of so many values that checking them could take too long.
+    /// [`Mismatch`] for the first place that is not: the place and the keyword, never a value. Of a schema that refers to itself, and
+    /// of very many values, no place is told. Also for arguments that are so much that checking them could take too long.
     pub fn check(&self, arguments: &Json<'_>) -> Result<(), Mismatch> {
         let refused = || Mismatch::new(String::new(), "the tool's JSON Schema refuses the arguments".into());
         let too_much =

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::patterns::Pattern;
+use super::patterns::{MOST_STEPS_PER_BYTE, Pattern};
 use super::subschemas::{Child, children};
 use crate::authz::percent;
 
@@ -142,9 +142,9 @@ impl<'s> Walk<'s> {
                 let named = members.get("patternProperties").and_then(Value::as_object).into_iter().flatten();
                 let own = members.get("pattern").and_then(Value::as_str);
                 for pattern in named.map(|(pattern, _)| pattern.as_str()).chain(own) {
-                    // In an example it may be anything; where it is one that counts, it is told later.
-                    let Ok(steps) = self.pattern(pattern) else { continue };
-                    // Each is compiled where it stands.
+                    // Each is compiled where it stands. In an example it may be anything; where it is one that counts, that is
+                    // told later, and trying took as long as it takes for the largest.
+                    let steps = self.pattern(pattern).unwrap_or(MOST_STEPS_PER_BYTE);
                     let left = self.patterns_left.checked_sub(steps);
                     self.patterns_left = left.ok_or("its regular expressions are too many")?;
                 }
@@ -354,6 +354,9 @@ mod tests {
         // What is no expression, in an example, is not compiled.
         assert!(of(&json!({ "examples": [{ "pattern": "**/*.py" }] })).is_ok());
         assert!(of(&json!({ "pattern": "**/*.py" })).is_err());
+        let tried = |at: usize| json!({ "pattern": format!("((a{{1000}}){{1000}}){{{at}}}") });
+        let examples: Vec<Value> = (1_000..1_100).map(tried).collect();
+        assert!(of(&json!({ "examples": examples })).unwrap_err().contains("regular expressions"));
         // Properties of these names are properties.
         assert!(
             of(&json!({ "$id": "https://example.org/", "properties": { "$id": {}, "$ref": {}, "id": {} } })).is_ok()
