@@ -3,13 +3,17 @@
 
 mod accept;
 pub mod comparison;
+mod control;
 mod http_port;
+mod in_force;
 pub mod listen;
 mod logout;
 pub mod pipeline;
 mod priority;
 pub mod reload;
 mod secret;
+mod settle;
+mod status;
 pub mod tool_servers;
 
 use std::io;
@@ -34,17 +38,20 @@ use crate::config::dpop::{Dpop, NonceUse};
 use crate::config::sessions::BeforeStart;
 use crate::config::{self, Config};
 use crate::envoy::service::Bounds;
+use crate::journal::JournalError;
 use crate::keys::{Keys, KeysError};
 use crate::logout as backchannel;
 use crate::replay::{Memory, Room};
 use crate::sessions::Sessions;
 use crate::sessions::waiting::Waiting;
+use crate::state::Unreadable;
 use crate::store::Store;
 use crate::store::loader::Loader;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{logs, spans::Spans};
 use crate::tokens::{self, Verifier};
 use comparison::Comparer;
+use control::doors::Doors;
 use http_port::Port;
 use listen::{Bound, Serving};
 use pipeline::Pipeline;
@@ -86,6 +93,15 @@ pub enum StartError {
     /// Keys cannot be had as configured.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// Control cannot be served as configured.
+    #[error("control: {0}")]
+    Control(String),
+    /// The journal cannot be opened.
+    #[error("cannot open the journal {0}: {1}")]
+    Journal(PathBuf, JournalError),
+    /// What was in force cannot be known.
+    #[error("state: {0}")]
+    State(#[from] Unreadable),
     /// A thread or a runtime could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -101,6 +117,8 @@ pub struct Running {
     pub admin: SocketAddr,
     /// Where issuers send logout tokens, if anywhere.
     pub logout: Option<SocketAddr>,
+    /// Where control is asked for, if anywhere.
+    pub control: ControlPorts,
     stop: watch::Sender<bool>,
     deciding: JoinHandle<()>,
     background: Background,
@@ -108,6 +126,15 @@ pub struct Running {
     writer: audit::Writer,
     spans: Option<Spans>,
     drain: Duration,
+}
+
+/// Where control is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ControlPorts {
+    /// With mTLS.
+    pub tcp: Option<SocketAddr>,
+    /// By the users of this machine.
+    pub unix: Option<PathBuf>,
 }
 
 /// The thread of everything that does not decide.
@@ -132,7 +159,9 @@ pub struct Drained {
 pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, StartError> {
     let bound = config.listener.iter().map(listen::bind).collect::<Result<Vec<Bound>, StartError>>()?;
     let ports = Ports::bind(config)?;
+    let doors = Doors::bind(&config.control)?;
     let (admin, logout) = (ports.admin.address, ports.logout.as_ref().map(|port| port.address));
+    let control = doors.ports.clone();
     let tcp = bound.iter().filter_map(Bound::tcp_address).collect();
     let unix = bound.iter().filter_map(Bound::unix_path).collect();
     let sink =
@@ -151,11 +180,11 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Telemetry(error.to_string()))?);
     capture.iter().for_each(|capture| capture.count_dropped(metrics.captures_dropped.clone()));
     let writer = recording(config, sink, spans.clone())?;
-    let loader = Loader::new(config.comparison.one_in > 0, config.bundle.max_unindexed_policies);
-    let store = Arc::new(Store::new(config.bundle.path.clone(), loader));
-    let comparer = Comparer::start(config.comparison.one_in, settings.clone(), config.zone(), metrics.clone())?;
+    let store = Arc::new(storing(config));
+    let (state, journal) = in_force::open(config)?;
     let in_flight = Arc::new(AtomicUsize::new(0));
     let pipeline = Arc::new(Pipeline::new(pipeline::Parts {
+        comparer: Comparer::start(config.comparison.one_in, settings.clone(), metrics.clone())?,
         store: store.clone(),
         tokens: Verifier::new(settings.tokens.clone(), Box::new(Ring(keys.clone()))),
         keys: keys.clone(),
@@ -163,6 +192,8 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         waiting: waiting(config),
         proofs: Box::new(remembering(config)),
         tool_servers,
+        state: Arc::new(state),
+        journal,
         settings,
         zone: config.zone(),
         recorder: writer.recorder(),
@@ -171,17 +202,12 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         metrics,
         in_flight: in_flight.clone(),
         capture,
-        comparer,
         load_time: Duration::from_secs(config.bundle.load_seconds),
     }));
     let (stop, stopped) = watch::channel(false);
     let serving = Serving {
         pipeline: pipeline.clone(),
-        bounds: Bounds {
-            message_bytes: config.server.check_message_bytes,
-            in_flight: config.server.in_flight_checks,
-            deadline: Duration::from_millis(config.server.deadline_ms),
-        },
+        bounds: bounds(&config.server),
         server: config.server.clone(),
         in_flight,
         stopped,
@@ -196,17 +222,36 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     let watch = match loaded {
         Ok(watch) => watch,
         Err(error) => {
-            // Failing to start is no reason to leave threads behind.
-            let _nobody_listens_any_more = stop.send(true);
-            let _ended = deciding.join();
-            let _nothing_is_queued = writer.finish(Instant::now() + SPANS_TIMEOUT);
+            give_up(&stop, deciding, writer);
             return Err(error);
         }
     };
-    let background = start_background(background, ports, pipeline.clone(), watch, stop.subscribe())?;
-    tracing::info!(?tcp, ?unix, %admin, ?logout, "ready");
+    let background = start_background(background, (ports, doors), pipeline.clone(), watch, stop.subscribe())?;
+    tracing::info!(?tcp, ?unix, %admin, ?logout, control.tcp = ?control.tcp, control.unix = ?control.unix, "ready");
     let drain = Duration::from_secs(config.server.drain_seconds);
-    Ok(Running { tcp, unix, admin, logout, stop, deciding, background, pipeline, writer, spans, drain })
+    Ok(Running { tcp, unix, admin, logout, control, stop, deciding, background, pipeline, writer, spans, drain })
+}
+
+/// Bounds of one exchange.
+const fn bounds(server: &config::Server) -> Bounds {
+    Bounds {
+        message_bytes: server.check_message_bytes,
+        in_flight: server.in_flight_checks,
+        deadline: Duration::from_millis(server.deadline_ms),
+    }
+}
+
+/// Failing to start is no reason to leave threads behind.
+fn give_up(stop: &watch::Sender<bool>, deciding: JoinHandle<()>, writer: audit::Writer) {
+    let _nobody_listens_any_more = stop.send(true);
+    let _ended = deciding.join();
+    let _nothing_is_queued = writer.finish(Instant::now() + SPANS_TIMEOUT);
+}
+
+/// What loads the bundle and holds it.
+fn storing(config: &Config) -> Store {
+    let loader = Loader::new(config.comparison.one_in > 0, config.bundle.max_unindexed_policies);
+    Store::new(config.bundle.path.clone(), loader)
 }
 
 /// What exports spans, if they are wanted.
@@ -340,7 +385,7 @@ impl Ports {
 
 fn start_background(
     runtime: tokio::runtime::Runtime,
-    ports: Ports,
+    (ports, doors): (Ports, Doors),
     pipeline: Arc<Pipeline>,
     watch: Option<crate::store::watch::Watch>,
     mut stopped: watch::Receiver<bool>,
@@ -350,7 +395,7 @@ fn start_background(
     let following: Vec<_> = (0..).map_while(|issuer| Some((issuer, keys.looks(issuer)?))).collect();
     let serving = {
         let _on_the_runtime = runtime.enter();
-        ports.serve(&pipeline)?
+        (ports.serve(&pipeline)?, doors.serve(&pipeline, stopped.clone())?)
     };
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let thread = thread::Builder::new().name("admin".into()).spawn(move || {
@@ -358,6 +403,7 @@ fn start_background(
             if let Some(watch) = watch {
                 tokio::spawn(reload::follow(pipeline.clone(), watch));
             }
+            tokio::spawn(in_force::tidy(pipeline.clone()));
             for at in 0..pipeline.tool_servers().len() {
                 tokio::spawn(tool_servers::follow(pipeline.clone(), at));
             }
@@ -399,6 +445,11 @@ impl Running {
             thread::sleep(Duration::from_millis(5));
         }
         let in_time = self.deciding.is_finished();
+        if let Some(journal) = &self.pipeline.parts.journal
+            && !journal.clone().finish(deadline)
+        {
+            tracing::error!("the journal was not written to its end");
+        }
         let unwritten_records = self.writer.finish(deadline.max(Instant::now() + Duration::from_secs(1)));
         if let Some(spans) = &self.spans {
             spans.finish(SPANS_TIMEOUT);

@@ -430,6 +430,7 @@ mod tests {
             bundle: "".into(),
             trace,
             duration_micros: 1,
+            control: None,
         })
     }
 

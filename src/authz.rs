@@ -11,12 +11,15 @@
 
 pub mod call;
 pub mod comparison;
+pub mod control;
 pub mod decision;
 pub mod digest;
 pub mod facts;
+pub mod held;
 pub mod hex;
 pub mod identity;
 pub mod limits;
+pub mod metering;
 pub mod percent;
 pub mod plain;
 pub mod policy;
@@ -26,29 +29,27 @@ pub mod record;
 pub mod request;
 pub mod seal;
 pub mod secret;
+pub mod state;
 pub mod step_up;
 pub mod target;
 pub mod token;
 pub mod traceparent;
+mod verdict;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use call::a2a::Generation;
 use call::http::canonical_path;
 use call::json_rpc::Reply;
-use call::{Call, ProtocolFacts, Reading, Resource, Unreadable};
-use decision::{Decision, Denial, Evaluation, Permit, Verdict};
+use call::{Reading, Unreadable};
+use decision::{Decision, Denial, Verdict};
 use facts::Facts;
+use held::Held;
 use identity::{Caller, Identity, IdentitySource};
 use limits::Limits;
-use plain::{MAX_NAME_BYTES, bounded};
-use policy::cedar::id_of;
-use policy::demands;
-use policy::engine::Answer;
+use policy::Bundle;
 use policy::parts::Parts;
 use policy::server::Server;
-use policy::{Bundle, Evaluated, Satisfied};
 use reason::{Challenge, Reason};
 use request::{HttpRequest, OWN_HEADERS, Request};
 use seal::Seal;
@@ -58,6 +59,7 @@ use token::challenge;
 use token::dpop::Expected;
 use token::holder::{Certificate, Peer};
 use token::{Proved, Rules, Tokens};
+use verdict::decide_all;
 
 /// The bundle in force. Before the first one is loaded there is still one: it denies.
 #[derive(Debug, Default)]
@@ -155,12 +157,24 @@ fn read_known<'a>(
     let found = bundle.find_target(request);
     known.target = found.ok().flatten().map(|(target, _)| target.clone());
     known.reply = known.target.as_deref().map(|target| call::reply(target, request.http.as_ref())).unwrap_or_default();
+    let held = Held::of(&facts.state.holds, facts.now);
+    if let Some(held) = held {
+        held.everything(bundle.digest())?;
+        held.called(known.target.as_deref().map(|target| &*target.name), &request.destination_principal)?;
+    }
+    if facts.state.doubt.holds {
+        return Err(Reason::StateUnavailable.into());
+    }
     let agent = match identity::identify(request, source, &settings.trust_domains) {
         Identity::Verified(agent) => agent,
         Identity::Absent => return Err(Reason::IdentityAbsent.into()),
         Identity::Failed { reason, detail } => return Err(Denial { detail: Some(detail), ..reason.into() }),
     };
     known.caller = Some(agent.clone());
+    if let Some(held) = held {
+        held.agent(&agent)?;
+        held.tokens(&facts.tokens, &settings.tokens)?;
+    }
     let certificate = match source {
         IdentitySource::SourcePrincipal => Certificate::Pem(&request.source_certificate),
         // The connection's is the waypoint's, whoever calls.
@@ -194,6 +208,13 @@ fn read_known<'a>(
             }
             Denial { detail: detail.map(Cow::into_owned), requested, ..reason.into() }
         })?;
+    known.task = reading.task.map(str::to_owned);
+    if let Some(held) = held {
+        let calls = reading.calls.iter();
+        calls.clone().try_for_each(|call| held.call(&target.name, call, reading.task)).inspect_err(|_| {
+            known.reply = reading.reply.clone();
+        })?;
+    }
     let sealer = Sealer { seal: &settings.seal, agent: caller.agent.clone(), target, now };
     if reading.calls.iter().any(|call| sealer.is_misused(call)) {
         known.reply = reading.reply;
@@ -227,96 +248,6 @@ fn prove(target: Option<&Target>, settings: &Settings, tokens: &Tokens, peer: &P
         }
     }
     Ok(proved)
-}
-
-/// Decides every call of the request. The first denial denies all.
-fn decide_all(bundle: &Bundle, parts: &Parts<'_>, sealer: &Sealer<'_>) -> (Verdict, Vec<Evaluation>) {
-    let mut evidence = Vec::with_capacity(1);
-    let mut evaluations = Vec::with_capacity(1);
-    for call in &parts.reading.calls {
-        let (outcome, evaluation) = decide_one(bundle, parts, call);
-        evaluations.push(evaluation);
-        match outcome {
-            Ok(satisfied) => evidence.push(satisfied),
-            Err(mut denial) => {
-                if denial.reason == Reason::StepUpRequired {
-                    denial.state = sealer.state_for(call);
-                }
-                return (Verdict::Denial(denial), evaluations);
-            }
-        }
-    }
-    let verdict = match Permit::new(evidence) {
-        Some(permit) => Verdict::Permit(permit),
-        // A reading always has a call; one without would have no evidence.
-        None => Verdict::Denial(Reason::InternalError.into()),
-    };
-    (verdict, evaluations)
-}
-
-fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Satisfied, Denial>, Evaluation) {
-    let mut evaluation = describe(call);
-    let query = match bundle.query(parts, call, None) {
-        Ok(query) => query,
-        Err(refused) => {
-            return (Err(Denial { detail: refused.detail, ..refused.reason.into() }), evaluation);
-        }
-    };
-    evaluation.resource = Some(query.resource().uid().clone());
-    // Of a tool that is not registered, what is decided is another action than its own, which there is none of.
-    if let Some(action) = bundle.engine().action_uid(query.action()).map(id_of).filter(|id| *id != call.action) {
-        evaluation.action = bounded(action, MAX_NAME_BYTES);
-    }
-    let answer = bundle.engine().decide(&query);
-    evaluation.evaluated = Evaluated::of(bundle.engine().clone(), query);
-    let shown = parts.shown();
-    let outcome = match answer {
-        Answer::Permitted(satisfied) => {
-            let (held, demanding) = demands::hold(satisfied, &shown);
-            evaluation.policies = held.as_ref().map(|held| held.permits().to_vec()).unwrap_or_default();
-            evaluation.demanding = demanding;
-            held
-        }
-        Answer::Forbidden { forbids, permits, failures } => {
-            let message = forbids.iter().find_map(|policy| policy.message.as_deref().map(str::to_owned));
-            let demands = if failures.is_empty() { demands::lifting(&forbids, &permits, &shown) } else { None };
-            evaluation.policies = forbids;
-            evaluation.failures = failures;
-            Err(Denial { message, ..demands.map_or(Reason::PolicyForbids.into(), |demands| demands.ask_for(&shown)) })
-        }
-        Answer::Failed(failures) => {
-            evaluation.failures = failures;
-            Err(Reason::PolicyError.into())
-        }
-        Answer::NotPermitted => Err(Reason::NoPolicyPermits.into()),
-        Answer::Broken => Err(Reason::InternalError.into()),
-    };
-    (outcome, evaluation)
-}
-
-fn describe(call: &Call<'_>) -> Evaluation {
-    let (version, session) = match &call.facts {
-        ProtocolFacts::Mcp { protocol_version, session, .. } => (protocol_version.as_deref(), session.as_deref()),
-        ProtocolFacts::A2a(facts) => (facts.generation.map(Generation::as_str), None),
-        ProtocolFacts::None | ProtocolFacts::Opaque { .. } => (None, None),
-    };
-    Evaluation {
-        action: bounded(&call.action, MAX_NAME_BYTES),
-        resource: None,
-        method: call.method.as_deref().map(|method| bounded(method, MAX_NAME_BYTES)),
-        tool: match &call.resource {
-            Resource::Tool(name) => Some(bounded(name, MAX_NAME_BYTES)),
-            Resource::Server | Resource::Endpoint(_) => None,
-        },
-        protocol_version: version.map(str::to_owned),
-        session: session.map(str::to_owned),
-        trace: call.trace,
-        id: call.id.clone(),
-        policies: Vec::new(),
-        demanding: Vec::new(),
-        failures: Vec::new(),
-        evaluated: Evaluated::default(),
-    }
 }
 
 /// A request read up to the questions it puts, for explanations.

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod config;
+mod control;
 mod offline;
 pub mod serve;
 pub mod summary;
@@ -15,9 +16,9 @@ use clap::{Parser, Subcommand};
 pub mod exit {
     /// Done; for `check`: permitted, or a valid bundle.
     pub const OK: u8 = 0;
-    /// It could not be done: configuration, bundle, file.
+    /// It could not be done: configuration, bundle, file, a server that cannot be reached.
     pub const FAILURE: u8 = 1;
-    /// `check`: denied.
+    /// `check`, and what asks a running Palisade: denied.
     pub const DENIAL: u8 = 10;
     /// `check`: the request could not be read, which denies it too.
     pub const UNREADABLE: u8 = 11;
@@ -25,6 +26,9 @@ pub mod exit {
     pub const UNVERIFIED: u8 = 12;
     /// `tools`: the server's list is not what is, or could be, registered.
     pub const DRIFT: u8 = 13;
+    /// `hold`, `release`, `grant`, `revoke`, `complete`: done at the server that was asked, which cannot reach the store that it
+    /// shares with others.
+    pub const NOT_SHARED: u8 = 14;
 }
 
 /// Envoy external authorization for AI agents: Cedar policies on every agent-to-agent and agent-to-tool call.
@@ -45,6 +49,8 @@ enum Command {
     Check(check::Arguments),
     Config(config::Arguments),
     Tools(tools::Arguments),
+    #[command(flatten)]
+    Control(control::Command),
 }
 
 /// Parses the command line and runs the command.
@@ -55,6 +61,7 @@ pub fn run() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Tools(arguments) => tools::run(&arguments),
+        Command::Control(command) => control::run(&command),
     };
     ExitCode::from(code)
 }

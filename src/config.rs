@@ -1,10 +1,12 @@
 //! The configuration: one TOML file, composed of each module's own part.
 
 mod check;
+pub mod control;
 pub mod dpop;
 mod files;
 mod places;
 pub mod sessions;
+pub mod state;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -26,9 +28,11 @@ use crate::authz::token::presented::Place;
 use crate::keys::source::Owner;
 use crate::keys::workload_api::WorkloadApi;
 use crate::{audit, telemetry};
+use control::Control;
 use dpop::Dpop;
 use places::Places;
 use sessions::Sessions;
+use state::State;
 use tool_servers::ToolServer;
 
 /// The commented default file, as `palisade config default` prints it.
@@ -60,6 +64,10 @@ pub struct Config {
     pub secret: Secret,
     /// Ends of sessions.
     pub sessions: Sessions,
+    /// Holds, grants, and what is used of limits.
+    pub state: State,
+    /// Where holds and grants are asked for.
+    pub control: Control,
     /// The bundle.
     pub bundle: Bundle,
     /// Servers whose tools are watched.
@@ -304,7 +312,9 @@ impl Config {
             server.token_file = server.token_file.as_ref().map(|path| base.join(path));
             server.ca_file = server.ca_file.as_ref().map(|path| base.join(path));
         }
+        config.state.journal = config.state.journal.as_ref().map(|path| base.join(path));
         config.secret.file = config.secret.file.as_ref().map(|path| base.join(path));
+        config.control.rebase(base);
         for listener in &mut config.listener {
             listener.unix = listener.unix.as_ref().map(|path| base.join(path));
         }
@@ -388,10 +398,6 @@ impl Listener {
     /// # Errors
     /// If they are no octal number.
     pub fn mode(&self) -> Result<u32, String> {
-        let text = self.unix_mode_octal.as_deref().unwrap_or("0660");
-        u32::from_str_radix(text, 8)
-            .ok()
-            .filter(|mode| *mode <= 0o777)
-            .ok_or_else(|| format!("`unix_mode_octal`: `{text}` is no octal permission such as \"0660\""))
+        check::octal_mode(self.unix_mode_octal.as_deref().unwrap_or("0660"))
     }
 }

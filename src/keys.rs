@@ -13,7 +13,7 @@
 //! - An answer is taken from a public address, over TLS, with status 200, up to 256 KiB, within `timeout_ms`
 //!   (`https.rs`, `address.rs`). No redirect is followed and no proxy used.
 //! - The server has a certificate of its host's name (SPIFFE Federation calls that `https_web`), or as the bundle endpoint of a
-//!   trust domain one of a SPIFFE ID (`https_spiffe`; `endpoint.rs`, `svid.rs`).
+//!   trust domain one of a SPIFFE ID (`https_spiffe`; `endpoint.rs`).
 //! - A bundle with a lower `spiffe_sequence` than one before, or than the file that an endpoint is believed by at first, is refused.
 //! - Ages are measured by a clock that does not jump, and that stands still while the machine sleeps.
 
@@ -27,7 +27,6 @@ mod https;
 pub mod pace;
 mod refresh;
 pub mod source;
-mod svid;
 #[cfg(test)]
 mod tests;
 pub mod workload_api;

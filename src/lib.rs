@@ -30,7 +30,11 @@ pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
+pub mod control;
+#[cfg(feature = "server")]
 pub mod envoy;
+#[cfg(feature = "server")]
+pub mod journal;
 #[cfg(feature = "server")]
 pub mod keys;
 #[cfg(feature = "server")]
@@ -41,6 +45,8 @@ pub mod proto;
 pub mod replay;
 #[cfg(feature = "server")]
 pub mod sessions;
+#[cfg(feature = "server")]
+pub mod state;
 #[cfg(feature = "server")]
 pub mod store;
 #[cfg(feature = "server")]

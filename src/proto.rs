@@ -1,4 +1,4 @@
-//! Palisade's own protobuf messages, generated from `proto/`, and the one well-known type they use.
+//! Palisade's own protobuf messages and service, generated from `proto/`, and the one well-known type they use.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -16,6 +16,8 @@ mod generated {
 
 pub use generated::*;
 
+use crate::authz::state;
+
 /// `google.protobuf.Timestamp`, with the JSON form that the specification gives it: RFC 3339 in UTC, ending
 /// in `Z`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
@@ -26,6 +28,40 @@ pub struct Timestamp {
     /// Nanoseconds within the second.
     #[prost(int32, tag = "2")]
     pub nanos: i32,
+}
+
+impl From<&state::hold::Hold> for Hold {
+    fn from(hold: &state::hold::Hold) -> Self {
+        Self {
+            id: hold.id.clone(),
+            subject: hold.subject.to_string(),
+            reason: hold.reason.clone(),
+            author: hold.author.agent.clone(),
+            author_user: hold.author.user.clone().unwrap_or_default(),
+            since: Some(hold.since.into()),
+            until: hold.until.map(Into::into),
+        }
+    }
+}
+
+impl From<&state::grant::Grant> for Grant {
+    fn from(grant: &state::grant::Grant) -> Self {
+        Self {
+            id: grant.id.clone(),
+            template: grant.template.to_string(),
+            agent: grant.agent.clone(),
+            resource: grant.resource.as_ref().map(ToString::to_string).unwrap_or_default(),
+            task: grant.task.clone().unwrap_or_default(),
+            user: grant.user.clone().unwrap_or_default(),
+            calls: grant.calls,
+            until: Some(grant.until.into()),
+            reason: grant.reason.clone(),
+            author: grant.author.agent.clone(),
+            author_user: grant.author.user.clone().unwrap_or_default(),
+            since: Some(grant.since.into()),
+            calls_left: None,
+        }
+    }
 }
 
 impl From<jiff::Timestamp> for Timestamp {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use palisade::authz::Settings;
 use palisade::authz::facts::Facts;
 use palisade::authz::limits::Limits;
@@ -17,7 +16,7 @@ pub fn settings(tokens: Arc<Rules>) -> Settings {
 }
 
 pub fn facts(now: Timestamp, tokens: Tokens) -> Facts {
-    Facts { now, zone: TimeZone::UTC, tokens, live_tools: Arc::default() }
+    Facts { tokens, ..Facts::at(now) }
 }
 
 /// A message of MCP for a tool of the demo's CRM.

@@ -13,16 +13,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use super::{STACK_BYTES, priority};
 use crate::authz::comparison::{self, Asked, Difference};
 use crate::authz::decision::Decision;
-use crate::authz::facts::{Facts, LiveTools};
+use crate::authz::facts::Facts;
 use crate::authz::identity::IdentitySource;
 use crate::authz::record::MAX_POLICIES;
-use crate::authz::token::Tokens;
 use crate::authz::{Active, Settings};
 use crate::envoy::request;
 use crate::store::Snapshot;
@@ -40,12 +37,8 @@ pub struct Decided {
     pub message: Bytes,
     /// Where the listener takes callers from.
     pub identity: IdentitySource,
-    /// The moment as of which it was decided.
-    pub now: Timestamp,
-    /// What became of its tokens.
-    pub tokens: Tokens,
-    /// What was known of the definitions of tools.
-    pub live_tools: Arc<LiveTools>,
+    /// The facts by which it was decided.
+    pub facts: Facts,
     /// What the policies decided, before anything of Palisade's own overruled it.
     pub decision: Decision,
     /// The decision's id.
@@ -93,11 +86,11 @@ impl Comparer {
     ///
     /// # Errors
     /// What the operating system says if there can be no thread.
-    pub fn start(one_in: u32, settings: Settings, zone: TimeZone, metrics: Arc<Metrics>) -> io::Result<Option<Self>> {
+    pub fn start(one_in: u32, settings: Settings, metrics: Arc<Metrics>) -> io::Result<Option<Self>> {
         if one_in == 0 {
             return Ok(None);
         }
-        Self::start_with(one_in, metrics, move |decided| compare(&settings, &zone, decided)).map(Some)
+        Self::start_with(one_in, metrics, move |decided| compare(&settings, decided)).map(Some)
     }
 
     fn start_with(
@@ -131,20 +124,14 @@ impl Comparer {
 }
 
 /// Reads a check anew and compares what was decided with what Cedar says.
-fn compare(settings: &Settings, zone: &TimeZone, decided: &Decided) -> Result<(), Difference> {
+fn compare(settings: &Settings, decided: &Decided) -> Result<(), Difference> {
     let Snapshot { active: Active::Loaded(bundle), reference: Some(reference), .. } = &*decided.bundle else {
         return Err(Difference::unasked(0, "no reference beside the bundle"));
     };
     let Ok(request) = request::decode(&decided.message) else {
         return Err(Difference::unasked(0, "no longer readable"));
     };
-    let facts = Facts {
-        now: decided.now,
-        zone: zone.clone(),
-        tokens: decided.tokens.clone(),
-        live_tools: decided.live_tools.clone(),
-    };
-    let asked = Asked { bundle, settings, source: decided.identity, request: &request, facts: &facts };
+    let asked = Asked { bundle, settings, source: decided.identity, request: &request, facts: &decided.facts };
     comparison::check(reference, &asked, &decided.decision)
 }
 
@@ -225,9 +212,7 @@ mod tests {
         Decided {
             message: vec![0; message].into(),
             identity: IdentitySource::default(),
-            now: Timestamp::UNIX_EPOCH,
-            tokens: Tokens::Absent,
-            live_tools: Arc::default(),
+            facts: Facts::at(jiff::Timestamp::UNIX_EPOCH),
             decision: Decision::deny(Reason::NoPolicyPermits),
             decision_id: "id".into(),
             bundle: Arc::default(),
@@ -342,15 +327,10 @@ mod tests {
             }),
         };
         let message = Bytes::from(check.encode_to_vec());
-        let facts = Facts {
-            now: Timestamp::UNIX_EPOCH,
-            zone: TimeZone::UTC,
-            tokens: Tokens::Absent,
-            live_tools: Arc::default(),
-        };
+        let facts = Facts::at(jiff::Timestamp::UNIX_EPOCH);
         let request = request::decode(&message).unwrap();
         let decision = authorize(&bundle.active, settings, IdentitySource::default(), &request, &facts);
-        Decided { decision, bundle: bundle.clone(), message: message.clone(), ..decided(0) }
+        Decided { decision, bundle: bundle.clone(), message: message.clone(), facts, ..decided(0) }
     }
 
     /// The bundle in force may be another one by the time a call is compared.
@@ -367,10 +347,10 @@ mod tests {
         for (bundle, reason) in [(&before, Some(Reason::PolicyForbids)), (&after, None)] {
             let decided = decided_by(bundle, &settings);
             assert_eq!(decided.decision.reason(), reason);
-            assert_eq!(compare(&settings, &TimeZone::UTC, &decided), Ok(()));
+            assert_eq!(compare(&settings, &decided), Ok(()));
         }
         let confused = Decided { bundle: after, ..decided_by(&before, &settings) };
-        assert_eq!(compare(&settings, &TimeZone::UTC, &confused).unwrap_err().part, Part::Decision);
+        assert_eq!(compare(&settings, &confused).unwrap_err().part, Part::Decision);
     }
 
     /// A queue of slow comparisons must not keep one bundle after the other.
@@ -422,7 +402,7 @@ mod tests {
             tokens: Arc::default(),
             seal: Seal::default(),
         };
-        let part = |decided| compare(&settings, &TimeZone::UTC, &decided).unwrap_err().part;
+        let part = |decided| compare(&settings, &decided).unwrap_err().part;
         assert_eq!(part(Decided { bundle: Arc::default(), ..decided_by(&bundle, &settings) }), Part::Question);
         assert_eq!(
             part(Decided { message: Bytes::from_static(b"x"), ..decided_by(&bundle, &settings) }),

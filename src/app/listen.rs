@@ -125,7 +125,7 @@ pub fn bind_tcp(address: SocketAddr) -> Result<std::net::TcpListener, StartError
 
 /// Binds a Unix socket. One that a process left behind when it was killed is replaced; one on which
 /// somebody listens is not.
-fn bind_unix(path: &Path, mode: u32) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+pub(super) fn bind_unix(path: &Path, mode: u32) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));

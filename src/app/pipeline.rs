@@ -9,21 +9,22 @@ use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use prometheus::IntCounter;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use uuid::Uuid;
 
 use super::StartError;
-use super::comparison::{Comparer, Decided};
+use super::comparison::{self, Comparer};
+use super::settle::Pending;
 use super::tool_servers::ToolServers;
-use crate::admin::Status;
+use crate::admin::Status as _;
 use crate::audit::{Recorder, Unavailable};
 use crate::authz::decision::Decision;
 use crate::authz::digest::sha256;
 use crate::authz::facts::Facts;
+use crate::authz::metering::Noted;
 use crate::authz::reason::Reason;
-use crate::authz::record::{Record, RequestSummary, Trace};
+use crate::authz::record::{Record, RequestSummary};
 use crate::authz::request::Request;
 use crate::authz::token::Tokens;
 use crate::authz::traceparent::TraceParent;
@@ -31,11 +32,13 @@ use crate::authz::{Settings, authorize};
 use crate::capture::Capturer;
 use crate::envoy::request;
 use crate::envoy::response::{self, Answer};
-use crate::envoy::service::{Check, Decide, Refused};
-use crate::keys::{Keys, Status as Keyed};
+use crate::envoy::service::{Check, Decide, Decided, Refused};
+use crate::journal::Journal;
+use crate::keys::Keys;
 use crate::replay::{Seen, Used, Uses};
 use crate::sessions::Sessions;
 use crate::sessions::waiting::Waiting;
+use crate::state::{InForce, Paid};
 use crate::store::loader::Patience;
 use crate::store::{Reload, Snapshot, Store, Summary};
 use crate::telemetry::metrics::{Metrics, Tally};
@@ -63,6 +66,10 @@ pub struct Parts {
     pub tool_servers: ToolServers,
     /// What remembers proofs that were used.
     pub proofs: Box<dyn Uses>,
+    /// Holds, grants, and what is used of limits.
+    pub state: Arc<InForce>,
+    /// Where it outlives the process.
+    pub journal: Option<Journal>,
     /// Where records go.
     pub recorder: Recorder,
     /// The thread that writes them.
@@ -90,9 +97,9 @@ const FREE_TIME: Duration = Duration::from_secs(2);
 /// The way of one check.
 pub struct Pipeline {
     pub(super) parts: Parts,
-    draining: AtomicBool,
+    pub(super) draining: AtomicBool,
     /// Why the bundle on disk was refused, while it is.
-    refused: Mutex<Option<String>>,
+    pub(super) refused: Mutex<Option<String>>,
     health: HealthReporter,
     health_service: HealthServer<BoxedHealth>,
 }
@@ -233,38 +240,69 @@ impl Pipeline {
     }
 
     fn decide_request(
-        &self,
+        self: &Arc<Self>,
         check: &Check,
         snapshot: &Arc<Snapshot>,
         request: Result<Request<'_>, Reason>,
         known: Known,
-    ) -> Answer {
+    ) -> Decided {
         let parent = parent(check.traceparent.as_ref()).or_else(|| {
             let http = request.as_ref().ok()?.http.as_ref()?;
             TraceParent::parse(http.headers.single("traceparent").ok()??)
         });
-        let (decision, summary) = match request {
+        let (decision, request) = match request {
             Err(reason) => (Decision::deny(reason), RequestSummary::default()),
             Ok(request) => {
-                let settings = &self.parts.settings;
-                let tokens = if snapshot.active.rests_on_tokens(settings, check.identity, &request) {
-                    let tokens = self.parts.tokens.of(&request, known.now.as_second());
-                    self.parts.sessions.of(tokens, &settings.tokens)
-                } else {
-                    Tokens::Absent
-                };
-                let live_tools = self.parts.tool_servers.live();
-                let facts = Facts { now: known.now, zone: self.parts.zone.clone(), tokens, live_tools };
+                let facts = self.facts(check, snapshot, &request, &known);
                 let decision = authorize(&snapshot.active, &self.parts.settings, check.identity, &request, &facts);
                 self.compare(check, snapshot, &known, &facts, &decision);
                 let decision = Decision { tokens: facts.tokens.verified(), ..self.use_up(decision, known.now) };
                 let summary = RequestSummary::of(&request, &decision);
-                (decision, summary)
+                (self.count_denial(&snapshot.active, decision, known.now), summary)
             }
         };
-        let took = check.arrived.elapsed();
-        let decision = if took > check.time { decision.overruled(Reason::DeadlineMissed) } else { decision };
-        self.conclude(decision, summary, snapshot, known, trace_context::begin(parent), took)
+        let deadline = check.arrived + check.time;
+        let trace = trace_context::begin(parent);
+        let bundle = snapshot.digest.clone();
+        self.settle(Pending {
+            decision,
+            request,
+            bundle,
+            known,
+            trace,
+            arrived: check.arrived,
+            deadline,
+            control: None,
+        })
+    }
+
+    /// What is known at the moment of a decision.
+    fn facts(&self, check: &Check, snapshot: &Snapshot, request: &Request<'_>, known: &Known) -> Facts {
+        let settings = &self.parts.settings;
+        let tokens = if snapshot.active.rests_on_tokens(settings, check.identity, request) {
+            let tokens = self.parts.tokens.of(request, known.now.as_second());
+            self.parts.sessions.of(tokens, &settings.tokens)
+        } else {
+            Tokens::Absent
+        };
+        let is_drawn = self.parts.comparer.as_ref().is_some_and(|comparer| comparer.draws(known.random));
+        let facts = Facts { tokens, ..self.moment(known) };
+        // What is compared later is compared with what was known now.
+        if is_drawn { Facts { usage: Arc::new(Noted::new(facts.usage)), ..facts } } else { facts }
+    }
+
+    /// What is known at a moment, whatever is asked.
+    pub(super) fn moment(&self, known: &Known) -> Facts {
+        let state = &self.parts.state;
+        Facts {
+            now: known.now,
+            latest: state.latest(known.now),
+            zone: self.parts.zone.clone(),
+            tokens: Tokens::Absent,
+            live_tools: self.parts.tool_servers.live(),
+            state: state.current(),
+            usage: state.clone(),
+        }
     }
 
     /// Uses the proof up on which a decision rests, if there is one: here and nowhere else, so once per check, however many calls
@@ -294,29 +332,21 @@ impl Pipeline {
         if decision.evaluations.is_empty() {
             return;
         }
-        comparer.take(Decided {
+        comparer.take(comparison::Decided {
             // A copy: the bytes of the check may be a part of a larger buffer, which would stay as long.
             message: Bytes::copy_from_slice(&check.message),
             identity: check.identity,
-            now: known.now,
-            tokens: facts.tokens.clone(),
-            live_tools: facts.live_tools.clone(),
+            facts: facts.clone(),
             decision: decision.clone(),
             decision_id: known.decision_id.clone(),
             bundle: bundle.clone(),
         });
     }
 
-    /// Records, counts and answers.
-    fn conclude(
-        &self,
-        decision: Decision,
-        request: RequestSummary,
-        snapshot: &Snapshot,
-        known: Known,
-        trace: Trace,
-        took: Duration,
-    ) -> Answer {
+    /// Records, counts and answers. What was paid is given back if the decision does not stand.
+    pub(super) fn conclude(&self, pending: Pending, paid: &[Paid]) -> Answer {
+        let Pending { decision, request, bundle, known, trace, arrived, deadline: _, control } = pending;
+        let took = arrived.elapsed();
         let answer = response::build(&decision, &known.decision_id);
         let tally = Tally::of(&decision);
         let record = Record {
@@ -324,13 +354,17 @@ impl Pipeline {
             time: known.now,
             decision,
             request,
-            bundle: snapshot.digest.clone(),
+            bundle,
             trace,
             duration_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            control,
         };
         let (answer, tally) = match self.parts.recorder.record(Box::new(record), &self.parts.writer) {
             Ok(()) => (answer, tally),
-            Err(Unavailable(record)) => self.unrecorded(*record),
+            Err(Unavailable(record)) => {
+                paid.iter().for_each(|paid| self.parts.state.give_back(paid, known.now));
+                self.unrecorded(*record)
+            }
         };
         self.parts.metrics.count(tally, took.as_secs_f64());
         answer
@@ -347,11 +381,6 @@ impl Pipeline {
     }
 }
 
-/// A counter that somebody else keeps count of. Only the one thread of the admin port does this.
-fn bring_to(counter: &IntCounter, value: u64) {
-    counter.inc_by(value.saturating_sub(counter.get()));
-}
-
 /// More policies than that about one principal or resource are worth a warning: they cost a call some 0.3 ms.
 const CROWD: usize = 1_000;
 
@@ -366,19 +395,26 @@ fn listed(mut names: impl ExactSizeIterator<Item = String>) -> String {
 }
 
 /// The moment and the id of one decision.
-struct Known {
-    now: Timestamp,
-    decision_id: String,
+pub(super) struct Known {
+    pub(super) now: Timestamp,
+    pub(super) decision_id: String,
     /// A random number of the id.
-    random: u32,
+    pub(super) random: u32,
 }
 
 impl Known {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let id = Uuid::now_v7();
         // The first bits are the time, the middle ones may count, the last 32 are random.
         let [.., a, b, c, d] = id.into_bytes();
         Self { now: now(), decision_id: id.to_string(), random: u32::from_ne_bytes([a, b, c, d]) }
+    }
+
+    /// A number for each call of a request.
+    pub(super) fn number(&self, call: usize) -> u64 {
+        let id = sha256(self.decision_id.as_bytes());
+        let [a, b, c, d, e, f, g, h, ..] = id;
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]).wrapping_add(call as u64)
     }
 }
 
@@ -394,7 +430,7 @@ fn parent(traceparent: Option<&HeaderValue>) -> Option<TraceParent> {
 }
 
 impl Decide for Pipeline {
-    fn decide(&self, check: Check) -> Answer {
+    fn decide(self: &Arc<Self>, check: Check) -> Decided {
         let snapshot = self.parts.store.snapshot();
         let known = Known::new();
         let request = request::decode(&check.message);
@@ -407,83 +443,18 @@ impl Decide for Pipeline {
 
     fn refuse(&self, refused: Refused) -> Answer {
         let snapshot = self.parts.store.snapshot();
-        let decision = Decision::deny(refused.reason);
-        let parent = parent(refused.traceparent.as_ref());
-        self.conclude(
-            decision,
-            RequestSummary::default(),
-            &snapshot,
-            Known::new(),
-            trace_context::begin(parent),
-            refused.arrived.elapsed(),
-        )
-    }
-}
-
-impl Status for Pipeline {
-    fn readiness(&self) -> (bool, String) {
-        let snapshot = self.parts.store.snapshot();
-        let draining = self.draining.load(Ordering::Relaxed);
-        let unrecorded = self.parts.recorder.denies();
-        let ready = !draining && !snapshot.digest.is_empty() && !unrecorded;
-        let mut lines = String::from(if ready {
-            "ready\n"
-        } else if draining {
-            "draining\n"
-        } else {
-            "not ready\n"
-        });
-        lines += &match snapshot.digest.as_ref() {
-            "" => "bundle: none loaded\n".to_owned(),
-            digest => format!("bundle: {digest}\n"),
+        let trace = trace_context::begin(parent(refused.traceparent.as_ref()));
+        let pending = Pending {
+            decision: Decision::deny(refused.reason),
+            request: RequestSummary::default(),
+            bundle: snapshot.digest.clone(),
+            known: Known::new(),
+            trace,
+            arrived: refused.arrived,
+            deadline: refused.arrived,
+            control: None,
         };
-        if unrecorded {
-            lines += "records cannot be written: every call is denied\n";
-        }
-        if let Some(error) = &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
-            lines += &format!("bundle on disk refused, the last good one is in force: {error}\n");
-        }
-        for Keyed { owner, error, .. } in self.parts.keys.statuses().iter().filter(|status| !status.is_available()) {
-            let error = error.as_deref().unwrap_or("not fetched yet");
-            lines += &format!("keys of {owner} are not available, its tokens are refused: {error}\n");
-        }
-        (ready, lines)
-    }
-
-    fn metrics(&self) -> String {
-        let (metrics, recorder) = (&self.parts.metrics, &self.parts.recorder);
-        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        metrics.in_flight.set(gauge(self.parts.in_flight.load(Ordering::Relaxed) as u64));
-        metrics.record_queue.set(gauge(recorder.unwritten() as u64));
-        bring_to(&metrics.records_lost, recorder.lost());
-        for Keyed { owner, keys, age, successes, failures, .. } in self.parts.keys.statuses() {
-            let owner = owner.name();
-            metrics.keys.count.with_label_values(&[owner]).set(gauge(keys as u64));
-            metrics.keys.age_seconds.with_label_values(&[owner]).set(age.unwrap_or_default().as_secs_f64());
-            bring_to(&metrics.keys.fetches.with_label_values(&[owner, "success"]), successes);
-            bring_to(&metrics.keys.fetches.with_label_values(&[owner, "failure"]), failures);
-        }
-        for (at, issuer) in self.parts.settings.tokens.issuers.iter().enumerate() {
-            let waiting = metrics.tokens.logouts_waiting.with_label_values(&[&issuer.name]);
-            waiting.set(gauge(self.parts.waiting.count(at) as u64));
-        }
-        for server in self.parts.tool_servers.statuses(&self.parts.store.snapshot().active) {
-            metrics.tools.tell(
-                &server.target,
-                server.states.map(|states| states.map(|(s, n)| (s.as_str(), n))),
-                server.age,
-            );
-            bring_to(&metrics.tools.lists.with_label_values(&[&server.target, "success"]), server.successes);
-            bring_to(&metrics.tools.lists.with_label_values(&[&server.target, "failure"]), server.failures);
-        }
-        metrics.tokens.ends_remembered.set(gauge(self.parts.sessions.remembered(now().as_second()) as u64));
-        metrics.tokens.proofs_remembered.set(gauge(self.parts.proofs.remembered(now().as_second()) as u64));
-        bring_to(&metrics.record_write_errors, recorder.write_errors());
-        if let Some(spans) = &self.parts.spans {
-            bring_to(&metrics.spans_dropped, spans.dropped());
-            bring_to(&metrics.span_export_failures, spans.export_failures());
-        }
-        metrics.text()
+        self.conclude(pending, &[])
     }
 }
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::authz::decision::{Evaluation, Verdict};
+use crate::authz::decision::{Denial, Evaluation, Verdict};
 use crate::authz::digest::sha256;
 use crate::authz::hex;
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::plain::{MAX_NAME_BYTES, bounded};
 use crate::authz::policy::PolicyInfo;
-use crate::authz::record::{MAX_POLICIES, Record};
+use crate::authz::record::{Control, MAX_POLICIES, Record};
 use crate::authz::token::Believed;
 use crate::authz::token::presented::Role;
 use crate::authz::token::verified::Behalf;
@@ -44,11 +44,14 @@ fn append(lines: &mut Vec<u8>, line: &impl serde::Serialize) -> bool {
 
 fn message(record: Record) -> proto::DecisionRecord {
     let decision = record.decision;
-    let (verdict, reason, detail) = match decision.verdict {
-        Verdict::Permit(_) => (proto::Verdict::Permit, String::new(), String::new()),
-        Verdict::Denial(denial) => {
-            (proto::Verdict::Denial, denial.reason.code().to_owned(), denial.detail.unwrap_or_default())
-        }
+    let (verdict, reason, detail, hold) = match decision.verdict {
+        Verdict::Permit(_) => (proto::Verdict::Permit, String::new(), String::new(), String::new()),
+        Verdict::Denial(Denial { reason, detail, hold, .. }) => (
+            proto::Verdict::Denial,
+            reason.code().to_owned(),
+            detail.unwrap_or_default(),
+            hold.map(String::from).unwrap_or_default(),
+        ),
     };
     let target = decision.target.as_deref();
     proto::DecisionRecord {
@@ -75,6 +78,17 @@ fn message(record: Record) -> proto::DecisionRecord {
         trace_id: hex::encode(&record.trace.trace_id),
         span_id: hex::encode(&record.trace.span_id),
         duration_micros: record.duration_micros,
+        hold,
+        task: decision.task.unwrap_or_default(),
+        control: record.control.map(|control| *control).map(control),
+    }
+}
+
+fn control(Control { holds, grants, reason }: Control) -> proto::ControlRecord {
+    proto::ControlRecord {
+        holds: holds.iter().map(|hold| (&**hold).into()).collect(),
+        grants: grants.iter().map(|grant| (&**grant).into()).collect(),
+        reason,
     }
 }
 
@@ -112,6 +126,12 @@ fn policies(all: &[Arc<PolicyInfo>]) -> Vec<proto::PolicyRecord> {
         template: policy.template.as_deref().unwrap_or_default().to_owned(),
         reason: policy.reason.to_string(),
         control: policy.control.as_deref().unwrap_or_default().to_owned(),
+        grant: policy.grant.as_deref().map(|grant| proto::GrantUse {
+            author: grant.author.agent.clone(),
+            author_user: grant.author.user.clone().unwrap_or_default(),
+            task: grant.task.clone().unwrap_or_default(),
+            user: grant.user.clone().unwrap_or_default(),
+        }),
     };
     all.iter().take(MAX_POLICIES).map(record).collect()
 }
@@ -126,6 +146,11 @@ fn call(evaluation: Evaluation) -> proto::CallRecord {
         trace_id: evaluation.trace.map_or_else(String::new, |trace| hex::encode(&trace.trace_id)),
         policies: policies(&evaluation.policies),
         demanding: policies(&evaluation.demanding),
+        limits: evaluation
+            .taken
+            .iter()
+            .map(|(limit, units)| proto::LimitUse { limit: limit.to_string(), units: *units })
+            .collect(),
         errors: evaluation
             .failures
             .iter()

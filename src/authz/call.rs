@@ -18,6 +18,7 @@ use std::borrow::Cow;
 use super::limits::Limits;
 use super::reason::Reason;
 use super::request::{HttpRequest, Request};
+use super::state::hold::is_task;
 use super::step_up::Round;
 use super::target::{Binding, Protocol, Target};
 use super::traceparent::TraceParent;
@@ -95,6 +96,8 @@ pub struct Reading<'a> {
     pub host: String,
     /// Canonical path, without query; empty for a TCP check.
     pub path: &'a str,
+    /// The task that the request says it is for, in the header `x-palisade-task`.
+    pub task: Option<&'a str>,
 }
 
 /// A request that could not be read, and how its refusal has to be addressed.
@@ -107,7 +110,7 @@ pub struct Unreadable {
     /// How the denial is addressed, as far as that could be read.
     pub reply: Reply,
     /// The protocol's revision that was asked for, if it is one that nobody knows here.
-    pub requested: Option<String>,
+    pub requested: Option<Box<str>>,
 }
 
 impl Unreadable {
@@ -161,7 +164,20 @@ pub fn read<'a, 'c>(
         Protocol::Grpc => (vec![grpc::read(http, path)?], reply(target, Some(http))),
         Protocol::Opaque => return Err(Reason::InternalError.into()),
     };
-    Ok(Reading { calls, reply, body, host, path })
+    Ok(Reading { calls, reply, body, host, path, task: stated_task(http)? })
+}
+
+/// The header that says for which task a request is.
+pub const TASK: &str = "x-palisade-task";
+
+/// The task that a request says it is for.
+fn stated_task<'a>(http: &'a HttpRequest<'a>) -> Result<Option<&'a str>, Unreadable> {
+    match http.headers.single(TASK) {
+        Ok(None) => Ok(None),
+        Ok(Some(task)) if is_task(task) => Ok(Some(task)),
+        Ok(Some(_)) => Err(Unreadable::because(Reason::HeaderMalformed, TASK)),
+        Err(_) => Err(Unreadable::because(Reason::HeaderDuplicate, TASK)),
+    }
 }
 
 /// What is not read is a connection, and to where. Of an HTTP request in it host and path are as sent: nothing vouches for
@@ -172,7 +188,8 @@ fn read_connection<'a>(request: &'a Request<'a>) -> Result<Reading<'a>, Unreadab
     let http = request.http.as_ref();
     let host = http.map_or_else(String::new, |http| http.host.clone().into_owned());
     let path = http.map_or("", |http| &http.path);
-    Ok(Reading { calls: vec![call], reply: Reply::Http, body: Content::default(), host, path })
+    let task = http.map(stated_task).transpose()?.flatten();
+    Ok(Reading { calls: vec![call], reply: Reply::Http, body: Content::default(), host, path, task })
 }
 
 /// How a denial is written for a target, before anything of the request was read.

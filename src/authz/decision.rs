@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use super::call::json_rpc::Reply;
 use super::identity::spiffe::SpiffeId;
+use super::metering::Take;
 use super::plain::{MAX_NAME_BYTES, bounded, parameters};
 use super::policy::cedar::{EntityUID, id_of, uid};
 use super::policy::demands::Demands;
 use super::policy::{Evaluated, Failure, PolicyInfo, Satisfied};
 use super::reason::Reason;
+use super::state::grant::Grant;
 use super::target::Target;
 use super::token::dpop::Proven;
 use super::token::presented::Scheme;
@@ -31,6 +33,8 @@ pub struct Decision {
     pub tokens: Vec<Believed>,
     /// The target, where one matched.
     pub target: Option<Arc<Target>>,
+    /// The task that the request says it is for.
+    pub task: Option<String>,
     /// SHA-256 of the body, if a policy read it.
     pub body_sha256: Option<[u8; 32]>,
     /// One entry per call that reached the policies.
@@ -86,15 +90,28 @@ pub struct Denial {
     pub detail: Option<String>,
     /// What of the demands of policies is not met, where meeting it would do.
     pub demands: Option<Box<Demands>>,
+    /// The id of the hold that stopped it.
+    pub hold: Option<Box<str>>,
+    /// In how many seconds it may pass, where that is known.
+    pub retry_after: Option<u32>,
     /// With what a client comes back that is asked for a login inside the protocol.
-    pub state: Option<String>,
+    pub state: Option<Box<str>>,
     /// The protocol's revision that the client asked for, if it is one that nobody knows here.
-    pub requested: Option<String>,
+    pub requested: Option<Box<str>>,
 }
 
 impl From<Reason> for Denial {
     fn from(reason: Reason) -> Self {
-        Self { reason, message: None, detail: None, demands: None, state: None, requested: None }
+        Self {
+            reason,
+            message: None,
+            detail: None,
+            demands: None,
+            hold: None,
+            retry_after: None,
+            state: None,
+            requested: None,
+        }
     }
 }
 
@@ -121,13 +138,49 @@ pub struct Evaluation {
     pub policies: Vec<Arc<PolicyInfo>>,
     /// Permits that were satisfied but for what they demand of the caller's token.
     pub demanding: Vec<Arc<PolicyInfo>>,
+    /// What the permits take, of which one has to be had; empty if one of them takes nothing.
+    pub prices: Vec<Price>,
+    /// What was taken of limits for it to pass: names and units.
+    pub taken: Vec<(Arc<str>, u64)>,
     /// Policies that failed.
     pub failures: Vec<Failure>,
     /// The policies that were evaluated.
     pub evaluated: Evaluated,
 }
 
+/// What a permit takes for it to count: a call of a grant, units of limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Price {
+    /// The permit.
+    pub policy: Arc<PolicyInfo>,
+    /// Grants of one of which a call is taken, in this order; empty for a permit that is none's.
+    pub grants: Vec<Arc<Grant>>,
+    /// What is taken of limits: all of it.
+    pub takes: Vec<Take>,
+}
+
 impl Evaluation {
+    /// Of an action, of which nothing more is known.
+    #[must_use]
+    pub fn about(action: String) -> Self {
+        Self {
+            action,
+            resource: None,
+            method: None,
+            tool: None,
+            protocol_version: None,
+            session: None,
+            trace: None,
+            id: None,
+            policies: Vec::new(),
+            demanding: Vec::new(),
+            prices: Vec::new(),
+            taken: Vec::new(),
+            failures: Vec::new(),
+            evaluated: Evaluated::default(),
+        }
+    }
+
     /// The resource as `Type::"id"`, an endpoint without what may be parameters of its path; empty where there is none.
     #[must_use]
     pub fn resource_text(&self) -> String {
@@ -147,6 +200,7 @@ impl Decision {
             behalf: None,
             tokens: Vec::new(),
             target: None,
+            task: None,
             body_sha256: None,
             evaluations: Vec::new(),
             reply: Reply::None,

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::metering::{Unused, Usage};
+use super::state::State;
 use super::token::Tokens;
 
 /// Facts for one decision.
@@ -20,6 +22,12 @@ pub struct Facts {
     pub tokens: Tokens,
     /// What servers say of their tools now.
     pub live_tools: Arc<LiveTools>,
+    /// The latest moment that is known of, if a clock went back since: what is over stays over.
+    pub latest: Timestamp,
+    /// Holds and grants.
+    pub state: Arc<State>,
+    /// What is used of limits.
+    pub usage: Arc<dyn Usage>,
 }
 
 /// The digests of tool definitions as servers published them last, of servers whose tools are denied when they change.
@@ -48,6 +56,20 @@ pub struct Local {
 }
 
 impl Facts {
+    /// Those of a moment at which nothing else is known, in UTC.
+    #[must_use]
+    pub fn at(now: Timestamp) -> Self {
+        Self {
+            now,
+            latest: now,
+            zone: TimeZone::UTC,
+            tokens: Tokens::Absent,
+            live_tools: Arc::default(),
+            state: Arc::default(),
+            usage: Arc::new(Unused),
+        }
+    }
+
     /// The moment on the wall clock of the zone.
     #[must_use]
     pub fn local(&self) -> Local {

@@ -4,6 +4,7 @@
 //! absent one may ever be treated as anonymous, and today nothing is.
 
 pub mod spiffe;
+pub mod svid;
 pub mod xfcc;
 
 use serde::Deserialize;

@@ -349,6 +349,18 @@ reasons! {
     /// The target, or a policy, asks for a token, and none came.
     TokenAbsent: "token_absent", Caller, 401, UNAUTHENTICATED, INVALID_REQUEST, "a token is needed", Needed;
 
+    // --- holds, grants and limits -----------------------------------------------------------------
+    /// A hold: on everything, or on whoever or whatever the call has to do with.
+    Held: "held", Policy, 403, PERMISSION_DENIED, DENIED, "calls like this are stopped for now";
+    /// The grant that allowed the call has been used up meanwhile.
+    GrantExhausted: "grant_exhausted", Policy, 403, PERMISSION_DENIED, DENIED, "denied by policy";
+    /// What would permit the call has a limit, and that is reached.
+    LimitExceeded: "limit_exceeded", Policy, 429, RESOURCE_EXHAUSTED, DENIED, "too much in a short time";
+    /// The argument by which a limit measures what the call costs is no whole number that it could take.
+    CostMalformed: "cost_malformed", Caller, 403, PERMISSION_DENIED, INVALID_PARAMS, "the arguments do not fit the tool";
+    /// So many calls of this caller were denied lately that all are, for a while.
+    DenialsTooMany: "denials_too_many", Caller, 429, RESOURCE_EXHAUSTED, DENIED, "too many denied calls in a short time";
+
     // --- policy -----------------------------------------------------------------------------------
     /// At least one `forbid` was satisfied.
     PolicyForbids: "policy_forbids", Policy, 403, PERMISSION_DENIED, DENIED, "denied by policy";
@@ -378,6 +390,10 @@ reasons! {
     TokenProofsFull: "token_proofs_full", Us, 503, RESOURCE_EXHAUSTED, INTERNAL_ERROR, "the authorizer cannot take more proofs";
     /// The record of the decision could not be taken.
     RecordUnavailable: "record_unavailable", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer cannot record its decision";
+    /// It is not known what is held, granted or used: the shared store cannot be reached, or the journal not be written.
+    StateUnavailable: "state_unavailable", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer does not know what is in force";
+    /// As many holds or grants are kept, or uses of limits counted, as may be.
+    StateFull: "state_full", Us, 503, RESOURCE_EXHAUSTED, INTERNAL_ERROR, "the authorizer cannot keep more";
     /// A panic while deciding: a bug of ours.
     InternalPanic: "internal_panic", Us, 503, UNAVAILABLE, INTERNAL_ERROR, "the authorizer failed";
     /// An impossible state while deciding: a bug of ours, or a schema that lacks an action of the protocol.
@@ -402,6 +418,8 @@ impl Reason {
                 self,
                 Self::TokenInQuery
                     | Self::TokenProofsTooMany
+                    | Self::CostMalformed
+                    | Self::DenialsTooMany
                     | Self::IdentityAbsent
                     | Self::IdentityMalformed
                     | Self::IdentityUntrustedDomain

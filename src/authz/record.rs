@@ -9,6 +9,8 @@ use super::decision::Decision;
 use super::digest::sha256;
 use super::plain::{MAX_NAME_BYTES, MAX_PATH_BYTES, bounded, plain_host, plain_path};
 use super::request::{Connection, Request};
+use super::state::grant::Grant;
+use super::state::hold::Hold;
 
 /// Most policies in each list of a record or a span: thousands may decide, where a template has that many links. How many
 /// were evaluated is told whole.
@@ -44,6 +46,19 @@ pub struct Record {
     pub trace: Trace,
     /// From the arrival of the check to the decision, in microseconds.
     pub duration_micros: u64,
+    /// What was asked for, of a call of control.
+    pub control: Option<Box<Control>>,
+}
+
+/// What a call of control changes.
+#[derive(Clone, Debug, Default)]
+pub struct Control {
+    /// Holds that are placed or released.
+    pub holds: Vec<Arc<Hold>>,
+    /// Grants that are issued or revoked.
+    pub grants: Vec<Arc<Grant>>,
+    /// Why, in the words of who asked.
+    pub reason: String,
 }
 
 /// The parts of a request that may be kept.

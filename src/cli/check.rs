@@ -94,7 +94,7 @@ fn check(arguments: &Arguments, request: &Path) -> Result<(String, u8), String> 
         }
         _ => Looked::default(),
     };
-    let facts = Facts { now, zone, tokens, live_tools: Arc::default() };
+    let facts = Facts { zone, tokens, ..Facts::at(now) };
 
     let decision = authz::authorize(&active, &settings, identity, &request, &facts);
     let Active::Loaded(bundle) = &active else { return Err("no bundle".into()) };

@@ -47,6 +47,14 @@ pub fn of(bundle: &Bundle, reference: &Reference, trust_domains: Option<&[String
         let says = "a template does nothing until a *.links.json links it";
         let _ = writeln!(text, "unlinked   {} ({says})", names(&templates));
     }
+    let grantable: BTreeSet<String> = bundle.engine().grantables().map(|it| it.info.id.clone()).collect();
+    if !grantable.is_empty() {
+        let _ = writeln!(text, "grants     of {}", names(&grantable));
+    }
+    let limits: BTreeSet<String> = bundle.limits().iter().map(|limit| limit.name.to_string()).collect();
+    if !limits.is_empty() {
+        let _ = writeln!(text, "limits     {}", names(&limits));
+    }
     let _ = writeln!(text, "targets    {} ({})", bundle.targets().len(), by_protocol.join(", "));
     let _ = writeln!(text, "tools      {tools}");
     let _ = writeln!(text, "agents     {} listed", bundle.store().listed_agents());

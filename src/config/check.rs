@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::{Config, Mistake, mistake};
 use crate::authz::identity::spiffe::is_trust_domain;
@@ -19,6 +20,7 @@ impl Config {
         self.check_tokens()?;
         self.check_dpop()?;
         self.check_sessions()?;
+        self.check_control()?;
         self.check_tool_servers()?;
         self.check_ranges()?;
         self.check_fit()
@@ -34,12 +36,8 @@ impl Config {
                 return Err(mistake(&[&format!("listener.{at}")], "a `[[listener]]` has either `tcp` or `unix`"));
             }
             listener.mode().map_err(|message| mistake(&[&place("unix_mode_octal")], message))?;
-            if listener.unix.as_ref().is_some_and(|path| path.as_os_str().as_bytes().len() > UNIX_PATH_BYTES) {
-                let message = format!(
-                    "`listener.unix`: a Unix socket's path has at most {UNIX_PATH_BYTES} bytes, with its folder"
-                );
-                return Err(mistake(&[&place("unix")], message));
-            }
+            let fits = listener.unix.as_deref().map_or(Ok(()), |path| fits_a_unix_socket("listener.unix", path));
+            fits.map_err(|message| mistake(&[&place("unix")], message))?;
         }
         Ok(())
     }
@@ -52,7 +50,8 @@ impl Config {
             listeners.clone().filter_map(|(at, it)| Some((format!("listener.{at}.tcp"), "listener.tcp", it.tcp?)));
         let admin = ("admin.listen".to_owned(), "admin.listen", self.admin.listen);
         let logout = self.sessions.listen.map(|address| ("sessions.listen".to_owned(), "sessions.listen", address));
-        for (place, key, address) in tcp.chain([admin]).chain(logout) {
+        let control = self.control.tcp.map(|address| ("control.tcp".to_owned(), "control.tcp", address));
+        for (place, key, address) in tcp.chain([admin]).chain(logout).chain(control) {
             if taken.iter().any(|other| collide(*other, address)) {
                 // A default collides with the listener that takes its place.
                 let last = format!("listener.{}.tcp", taken.iter().position(|it| collide(*it, address)).unwrap_or(0));
@@ -69,6 +68,9 @@ impl Config {
                 let message = "`listener.unix`: another listener has this path already";
                 return Err(mistake(&[&format!("listener.{at}.unix")], message));
             }
+        }
+        if self.control.unix.is_some() && self.listener.iter().any(|listener| listener.unix == self.control.unix) {
+            return Err(mistake(&["control.unix"], "`control.unix`: a listener has this path already"));
         }
         Ok(())
     }
@@ -107,7 +109,10 @@ impl Config {
             return Err(mistake(&["telemetry.permit_sample_ratio"], "`permit_sample_ratio` is a share: 0 to 1"));
         }
         let (limits, server) = (&self.limits, &self.server);
-        let ranges: [(&str, &str, u64, u64, u64); 27] = [
+        let ranges: [(&str, &str, u64, u64, u64); 30] = [
+            ("state", "holds", self.state.holds as u64, 1, 10_000_000),
+            ("state", "grants", self.state.grants as u64, 1, 10_000_000),
+            ("state", "counted_uses", self.state.counted_uses as u64, 64, 100_000_000),
             ("workload_api", "refresh_seconds", self.workload_api.refresh_seconds, 1, 86_400),
             ("workload_api", "timeout_ms", self.workload_api.timeout_ms, 1, 30_000),
             ("bundle", "poll_seconds", self.bundle.poll_seconds, 1, 86_400),
@@ -170,6 +175,20 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Permissions of a socket.
+pub(super) fn octal_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| format!("`unix_mode_octal`: `{text}` is no octal permission such as \"0660\""))
+}
+
+/// Whether a Unix socket can be bound at a path.
+pub(super) fn fits_a_unix_socket(key: &str, path: &Path) -> Result<(), String> {
+    if path.as_os_str().as_bytes().len() <= UNIX_PATH_BYTES {
+        return Ok(());
+    }
+    Err(format!("`{key}`: a Unix socket's path has at most {UNIX_PATH_BYTES} bytes, with its folder"))
 }
 
 /// Whether the second of two sockets could not be bound. Whether `[::]` takes IPv4 as well is the system's choice,

@@ -19,6 +19,13 @@ impl Config {
                 return Err(mistake(&[&format!("listener.{at}.unix")], no_directory("listener.unix", folder)));
             }
         }
+        if let Some(folder) = self.control.unix.as_deref().and_then(folder_is_missing) {
+            return Err(mistake(&["control.unix"], no_directory("control.unix", folder)));
+        }
+        if let Some((key, file)) = self.control.missing_file() {
+            let message = format!("`control.{key}`: there is no such file: `{}`", file.display());
+            return Err(mistake(&[&format!("control.{key}"), "control"], message));
+        }
         if let Some(file) = self.secret.file.as_deref().filter(|file| !file.is_file()) {
             let message = format!("`secret.file`: there is no such file: `{}`", file.display());
             return Err(mistake(&["secret.file", "secret"], message));

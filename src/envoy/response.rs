@@ -123,7 +123,9 @@ fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
             // Of HTTP's status Envoy would make one that says less: of 400 INTERNAL.
             put_header(denied, 2, "grpc-status", &wire.grpc.to_string());
         }
-        if wire.blame == Blame::Us {
+        if let Some(seconds) = denial.retry_after {
+            put_header(denied, 2, "retry-after", &seconds.to_string());
+        } else if wire.blame == Blame::Us {
             put_header(denied, 2, "retry-after", RETRY_AFTER_SECONDS);
         }
         if !is_asked {
@@ -452,7 +454,7 @@ mod tests {
     fn a_client_learns_which_revisions_there_are() {
         let data = |requested: Option<&str>| {
             let reason = Reason::McpVersionUnsupported;
-            let denial = Denial { requested: requested.map(str::to_owned), ..reason.into() };
+            let denial = Denial { requested: requested.map(Into::into), ..reason.into() };
             let (target, reply) = (Some(target().into()), Reply::One("\"a\"".into()));
             let decision = Decision { verdict: Verdict::Denial(denial), target, reply, ..Decision::deny(reason) };
             let Some(HttpResponse::DeniedResponse(denied)) = build(&decision, "id").message().http_response else {

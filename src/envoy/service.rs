@@ -55,10 +55,18 @@ pub struct Refused {
     pub arrived: Instant,
 }
 
+/// What became of a check.
+pub enum Decided {
+    /// It is answered.
+    Answer(response::Answer),
+    /// It will be, once something that it needs is there. The future keeps the check's time.
+    Later(Pin<Box<dyn Future<Output = response::Answer> + Send>>),
+}
+
 /// What decides: implemented by the composition root.
 pub trait Decide: Send + Sync + 'static {
     /// Decides one check.
-    fn decide(&self, check: Check) -> response::Answer;
+    fn decide(self: &Arc<Self>, check: Check) -> Decided;
     /// Denies a check that could not even be read, or whose decision failed.
     fn refuse(&self, refused: Refused) -> response::Answer;
 }
@@ -162,7 +170,12 @@ impl<D: Decide> CheckService<D> {
         // The decision is synchronous and shares nothing mutable but queues and counters, which a panic
         // leaves whole.
         match catch_unwind(AssertUnwindSafe(|| self.decider.decide(check))) {
-            Ok(answer) => respond(&answer),
+            Ok(Decided::Answer(answer)) => respond(&answer),
+            // On a task of its own: what was begun for it is finished, and on record, also if nobody waits any more.
+            Ok(Decided::Later(later)) => match tokio::spawn(later).await {
+                Ok(answer) => respond(&answer),
+                Err(_panic) => self.refuse(Reason::InternalPanic, traceparent, arrived),
+            },
             Err(_panic) => self.refuse(Reason::InternalPanic, traceparent, arrived),
         }
     }

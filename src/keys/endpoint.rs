@@ -19,8 +19,8 @@ use tokio_rustls::rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
 };
 
-use super::svid::leaf_uri;
 use crate::authz::identity::spiffe::SpiffeId;
+use crate::authz::identity::svid::leaf_uri;
 
 /// The authorities of a bundle.
 ///

@@ -1,5 +1,7 @@
 //! Every metric in one place. Labels are bounded: protocol and reason come from closed lists.
 
+mod moving;
+
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -11,6 +13,8 @@ use prometheus::{
 use crate::authz::decision::Decision;
 use crate::authz::reason::Reason;
 use crate::authz::target::Protocol;
+
+pub use moving::MovingMetrics;
 
 /// Counters and histograms. Handles for the request path are resolved once, here.
 pub struct Metrics {
@@ -41,6 +45,8 @@ pub struct Metrics {
     pub bundle_crowded: IntGauge,
     /// How the tools compare with their registry.
     pub tools: ToolMetrics,
+    /// Holds, grants and limits.
+    pub moving: MovingMetrics,
     /// How the keys do that tokens are verified with.
     pub keys: KeyMetrics,
     /// What is remembered of tokens.
@@ -233,6 +239,7 @@ impl Metrics {
                 "The most policies of an action that name one principal or resource.",
             )?,
             tools: ToolMetrics::new(&registry)?,
+            moving: MovingMetrics::new(&registry)?,
             keys: KeyMetrics::new(&registry)?,
             tokens: TokenMetrics::new(&registry)?,
             in_flight: gauge("palisade_checks_in_flight", "Checks being decided.")?,

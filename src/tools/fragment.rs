@@ -13,7 +13,7 @@ const MADE: &str = "// Made by `palisade tools import`, sha256:";
 const MAX_COMMENT_CHARS: usize = 110;
 
 /// What every action knows, as the type `Shared` of palisade.cedarschema has it: a Cedar record cannot extend another one.
-const SHARED: [(&str, &str); 10] = [
+const SHARED: [(&str, &str); 13] = [
     ("now", "datetime"),
     ("local", "Local"),
     ("request", "RequestFacts"),
@@ -24,6 +24,9 @@ const SHARED: [(&str, &str); 10] = [
     ("delegation?", "Delegation"),
     ("scopes?", "Set<String>"),
     ("session?", "Session"),
+    ("task?", "String"),
+    ("grants", "Set<String>"),
+    ("usage?", "Usage"),
 ];
 
 /// One tool of the text.

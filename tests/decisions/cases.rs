@@ -32,6 +32,10 @@ const SERVER_ONLY: &[Reason] = &[
     Reason::TokenProofsTooMany,
     Reason::RecordUnavailable,
     Reason::ToolDefinitionChanged,
+    Reason::GrantExhausted,
+    Reason::LimitExceeded,
+    Reason::DenialsTooMany,
+    Reason::StateFull,
     Reason::InternalPanic,
     Reason::InternalError,
 ];
@@ -468,6 +472,7 @@ fn every_reason_has_a_case_or_needs_a_server() {
         }
     }
     covered.extend(crate::tokens::reasons().iter().map(|code| codes[code.as_str()]));
+    covered.extend(crate::moving::REASONS);
     let all: BTreeSet<Reason> = Reason::ALL.iter().copied().collect();
     let server: BTreeSet<Reason> = SERVER_ONLY.iter().copied().collect();
     let without: Vec<_> = all.difference(&covered).collect();

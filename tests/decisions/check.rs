@@ -110,13 +110,15 @@ fn a_bundle_alone_is_summed_up_or_refused() {
     assert_eq!((code, error.as_str()), (0, ""), "{text}");
     let (digest, rest) = text.split_once('\n').unwrap();
     assert!(digest.starts_with("bundle     sha256:"), "{text}");
-    let expected = "policies   14 (8 permit, 6 forbid)\n\
+    let expected = "policies   18 (12 permit, 6 forbid)\n\
                     unindexed  4\n           \
-                    only-agents-namespace: evaluated for every call of 61 of 61 actions\n           \
-                    restricted-needs-delegation: evaluated for every call of 8 of 61 actions\n           \
-                    changes-in-office-hours: evaluated for every call of 2 of 61 actions\n           \
-                    customer-page-limit: evaluated for every call of 1 of 61 actions\n           \
+                    only-agents-namespace: evaluated for every call of 69 of 69 actions\n           \
+                    restricted-needs-delegation: evaluated for every call of 8 of 69 actions\n           \
+                    changes-in-office-hours: evaluated for every call of 2 of 69 actions\n           \
+                    customer-page-limit: evaluated for every call of 1 of 69 actions\n           \
                     at most 3 for one call, of Action::\"crm/delete_customer\"\n\
+                    grants     of granted-crm-tool\n\
+                    limits     customer-exports\n\
                     targets    3 (1 a2a, 1 http, 1 mcp)\n\
                     tools      6\n\
                     agents     ";

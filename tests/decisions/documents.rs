@@ -131,9 +131,12 @@ fn configuration_in_documents_is_taken() {
                     target(&block.text)
                 }
                 "toml targets" => load_with("targets.toml", |targets| format!("{targets}\n{}", block.text)),
+                "toml limits" => load_with("limits.toml", |limits| {
+                    format!("{}\n{}", limits.split("[denials]").next().unwrap(), block.text)
+                }),
                 "toml rules" => Rules::parse(&block.text).map(drop),
                 other => Err(format!(
-                    "`{other}`: a block is `toml`, `toml more`, `toml target`, `toml targets` or `toml rules`"
+                    "`{other}`: a block is `toml`, `toml more`, `toml target`, `toml targets`, `toml limits` or `toml rules`"
                 )),
             };
             wrong.extend(outcome.err().map(|error| format!("{}: {error}", block.place)));

@@ -66,7 +66,7 @@ fn links_are_policies_as_any_other() {
         link("bans", "analyst-is-banned", analyst),
     ];
     let bundle = with(&[("grants.cedar", TEMPLATE), ("grants.links.json", &format!("[{}]", links.join(",\n")))]);
-    assert_eq!(bundle.engine().len(), 14 + 4);
+    assert_eq!(bundle.engine().len(), 18 + 4);
     assert!(bundle.unlinked_templates().is_empty());
     let active = Active::Loaded(Box::new(bundle));
 
@@ -96,7 +96,7 @@ fn a_template_that_nothing_links_does_nothing_and_is_told() {
         files.extend(links.map(|links| ("grants.links.json", links)));
         let bundle = with(&files);
         assert_eq!(bundle.unlinked_templates(), ["reads", "bans"]);
-        assert_eq!(bundle.engine().len(), 14);
+        assert_eq!(bundle.engine().len(), 18);
         let active = Active::Loaded(Box::new(bundle));
         let decision = decide(&active, &tools_call("coder", "get_customer", &json!({"customer_id": 7})));
         assert_eq!(decision.reason(), Some(Reason::NoPolicyPermits));

@@ -28,6 +28,8 @@ mod laws;
 #[cfg(test)]
 mod matrix;
 #[cfg(test)]
+mod moving;
+#[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod redaction;

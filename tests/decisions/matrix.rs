@@ -27,6 +27,8 @@ const CALLERS: &[(&str, &str)] = &[
     ("analyst", "spiffe://example.org/ns/agents/sa/analyst"),
     ("scraper", "spiffe://example.org/ns/agents/sa/scraper"),
     ("auditor", "spiffe://example.org/ns/agents/sa/auditor"),
+    ("planner", "spiffe://example.org/ns/agents/sa/planner"),
+    ("on-call", "spiffe://example.org/ns/operators/sa/on-call"),
     ("(unlisted agent)", "spiffe://example.org/ns/agents/sa/newcomer"),
     ("(tool workload)", CRM),
     ("(other path)", "spiffe://example.org/job/analyst"),
@@ -38,6 +40,14 @@ const CALLERS: &[(&str, &str)] = &[
 /// Actions of the schema that no call to a target of this bundle can be.
 const ACTIONS_WITHOUT_CALL: &[(&str, &str)] = &[
     ("a2a", "a group"),
+    ("control", "a group"),
+    ("control:complete", "no call to a target is one of control"),
+    ("control:grant", "no call to a target is one of control"),
+    ("control:hold", "no call to a target is one of control"),
+    ("control:release", "no call to a target is one of control"),
+    ("control:revoke", "no call to a target is one of control"),
+    ("control:status", "no call to a target is one of control"),
+    ("control:watch", "no call to a target is one of control"),
     ("grpc", "a group"),
     ("grpc:invoke", "no target of the bundle speaks gRPC"),
     ("http", "a group"),
@@ -48,7 +58,12 @@ const ACTIONS_WITHOUT_CALL: &[(&str, &str)] = &[
 ];
 
 /// Policies that decide nothing in the matrix.
-const POLICIES_WITHOUT_DECISION: &[(&str, &str)] = &[];
+const POLICIES_WITHOUT_DECISION: &[(&str, &str)] = &[
+    ("operators-control", "no call to a target is one of control"),
+    ("orchestrators-complete-tasks", "no call to a target is one of control"),
+    ("orchestrators-grant-crm-tools", "no call to a target is one of control"),
+    ("orchestrators-revoke-their-own", "no call to a target is one of control"),
+];
 
 /// Arguments per tool: typical ones, and those at and beyond each limit.
 fn arguments(tool: &str) -> Vec<Value> {

@@ -236,7 +236,8 @@ fn is_registered_so(test: &PolicyTest) -> bool {
 fn palisade_agrees_with_every_test_that_can_be_posed() {
     let active = support::active(None);
     let mut not_posed = BTreeSet::new();
-    for test in tests() {
+    // Control is no call that a proxy asks about: see `moving::control`.
+    for test in tests().into_iter().filter(|test| !test.request.action.contains("control:")) {
         let Some(request) = pose(&test) else {
             not_posed.insert(test.name);
             continue;

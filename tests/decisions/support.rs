@@ -11,7 +11,6 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::{
 };
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
-use jiff::tz::TimeZone;
 use palisade::authz::decision::{Decision, Verdict};
 use palisade::authz::facts::Facts;
 use palisade::authz::identity::IdentitySource;
@@ -21,7 +20,6 @@ use palisade::authz::policy::{Bundle, Reference};
 use palisade::authz::reason::Reason;
 use palisade::authz::request::{Body, Request};
 use palisade::authz::seal::Seal;
-use palisade::authz::token::Tokens;
 use palisade::authz::{Active, Settings, authorize};
 use palisade::envoy::{request, response};
 use palisade::store::files;
@@ -169,12 +167,7 @@ pub fn settings() -> Settings {
 
 /// The facts of a moment, in UTC.
 pub fn facts(now: &str) -> Facts {
-    Facts {
-        now: now.parse().unwrap_or_else(|error| panic!("{now}: {error}")),
-        zone: TimeZone::UTC,
-        tokens: Tokens::Absent,
-        live_tools: Arc::default(),
-    }
+    Facts::at(now.parse().unwrap_or_else(|error| panic!("{now}: {error}")))
 }
 
 /// Decides the bytes of a check message, as the server does.

@@ -3,11 +3,11 @@
 //! A case changes one thing of a good token. `header` and `claims` are merged into its own (`null` takes a member away),
 //! `raw_header` and `raw_claims` stand in their place; `sign` names who signs; `near` is the change that is still right.
 
-mod caller;
+pub mod caller;
 mod chains;
 mod challenges;
 mod contexts;
-mod demands;
+pub mod demands;
 mod logouts;
 mod offline;
 mod proofs;
@@ -41,7 +41,7 @@ const T0: i64 = 1_795_132_800;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Change {
+pub struct Change {
     #[serde(default)]
     header: Map<String, Value>,
     #[serde(default)]

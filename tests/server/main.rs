@@ -13,6 +13,8 @@ mod commands;
 #[cfg(test)]
 mod comparison;
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod crowd;
 #[cfg(test)]
 mod draining;
@@ -22,6 +24,8 @@ mod growth;
 mod hostile;
 #[cfg(test)]
 mod logouts;
+#[cfg(test)]
+mod moving;
 #[cfg(test)]
 mod overload;
 #[cfg(test)]

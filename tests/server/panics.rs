@@ -10,7 +10,7 @@ use palisade::authz::decision::Decision;
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::reason::Reason;
 use palisade::envoy::response;
-use palisade::envoy::service::{Bounds, Check, CheckService, Decide, Refused};
+use palisade::envoy::service::{Bounds, Check, CheckService, Decide, Decided, Refused};
 use palisade::telemetry::logs;
 use tokio_stream::wrappers::TcpListenerStream;
 
@@ -28,11 +28,17 @@ struct Panicking {
 }
 
 impl Decide for Panicking {
-    fn decide(&self, check: Check) -> response::Answer {
-        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
-            panic!("cannot cope with {CANARY} in {} bytes", check.message.len());
+    fn decide(self: &Arc<Self>, check: Check) -> Decided {
+        let (count, bytes) = (self.checks.fetch_add(1, Ordering::Relaxed), check.message.len());
+        let answer =
+            || response::build(&Decision::deny(Reason::NoPolicyPermits), "00000000-0000-7000-8000-000000000001");
+        // Also one that is left for later, on a task of its own.
+        match count % 4 {
+            0 => panic!("cannot cope with {CANARY} in {bytes} bytes"),
+            2 => Decided::Later(Box::pin(async move { panic!("cannot cope with {CANARY} in {bytes} bytes later") })),
+            3 => Decided::Later(Box::pin(std::future::ready(answer()))),
+            _ => Decided::Answer(answer()),
         }
-        response::build(&Decision::deny(Reason::NoPolicyPermits), "00000000-0000-7000-8000-000000000001")
     }
 
     fn refuse(&self, refused: Refused) -> response::Answer {

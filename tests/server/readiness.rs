@@ -223,6 +223,12 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
         "palisade_logout_connections_refused_total",
         "palisade_session_ends_remembered",
         "palisade_proofs_remembered",
+        "palisade_holds",
+        "palisade_grants",
+        "palisade_limits_counted",
+        "palisade_journal_waiting",
+        "palisade_journal_errors_total",
+        "palisade_control_turned_away_total",
     ] {
         assert!(names.contains(name), "{name} in {names:?}");
     }

@@ -44,12 +44,7 @@ pub fn decide(request: &Request<'_>, source: IdentitySource) {
     });
     // A Wednesday morning, when customers may be changed.
     let now = Timestamp::from_second(1_772_619_300).expect("a moment");
-    let facts = Facts {
-        now,
-        zone: TimeZone::UTC,
-        tokens: palisade::authz::token::Tokens::Absent,
-        live_tools: Default::default(),
-    };
+    let facts = Facts::at(now);
     let decision = authz::authorize(active, settings, source, request, &facts);
     let permitted = matches!(decision.verdict, Verdict::Permit(_));
 

@@ -12,7 +12,7 @@ use palisade::authz::decision::Decision;
 use palisade::authz::identity::IdentitySource;
 use palisade::authz::reason::Reason;
 use palisade::envoy::response;
-use palisade::envoy::service::{Bounds, Check, CheckService, Decide, Refused};
+use palisade::envoy::service::{Bounds, Check, CheckService, Decide, Decided, Refused};
 use prost::Message;
 
 const BOUNDS: Bounds = Bounds { message_bytes: 4_096, in_flight: 1, deadline: Duration::from_secs(5) };
@@ -21,9 +21,14 @@ const BOUNDS: Bounds = Bounds { message_bytes: 4_096, in_flight: 1, deadline: Du
 struct Deny;
 
 impl Decide for Deny {
-    fn decide(&self, check: Check) -> response::Answer {
+    fn decide(self: &Arc<Self>, check: Check) -> Decided {
         assert!(check.message.len() <= BOUNDS.message_bytes && check.time <= BOUNDS.deadline);
-        response::build(&Decision::deny(Reason::NoPolicyPermits), "id")
+        let answer = response::build(&Decision::deny(Reason::NoPolicyPermits), "id");
+        if check.message.len().is_multiple_of(2) {
+            Decided::Answer(answer)
+        } else {
+            Decided::Later(Box::pin(std::future::ready(answer)))
+        }
     }
 
     fn refuse(&self, refused: Refused) -> response::Answer {

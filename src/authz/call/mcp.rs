@@ -143,7 +143,7 @@ fn frame<'a>(place: &Place<'a, '_>) -> Result<Frame<'a>, Unreadable> {
     Origin::admit(place.http, &place.target.allowed_origins)?;
     let version = single(place, "mcp-protocol-version")?;
     if let Some(version) = version.filter(|version| !REVISIONS.contains(version)) {
-        let requested = is_version(version).then(|| version.to_owned());
+        let requested = is_version(version).then(|| version.into());
         return Err(Unreadable { requested, ..Reason::McpVersionUnsupported.into() });
     }
     Ok(Frame { version, session: session::of(place)? })

@@ -96,6 +96,14 @@ pub fn is_trust_domain(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b))
 }
 
+/// Whether `text` is `<trust domain>/<namespace>`: whether a workload of this namespace has a SPIFFE ID.
+#[must_use]
+pub fn is_namespace(text: &str) -> bool {
+    let Some((trust_domain, namespace)) = text.split_once('/') else { return false };
+    SpiffeId::parse(&format!("{SCHEME}{trust_domain}/ns/{namespace}/sa/account"))
+        .is_ok_and(|agent| agent.namespace_and_service_account() == Some((namespace, "account")))
+}
+
 fn is_segment(segment: &str) -> bool {
     !matches!(segment, "" | "." | "..") && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
 }

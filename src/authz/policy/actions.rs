@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::cedar::{self, Entity, EntityType, ValidatorSchema, entity_type, uid};
-use super::context;
+use super::declared::{self, ActionKind};
 use super::entities;
 use super::load::Texts;
 use super::registry::Registry;
 use super::shape::Shape;
 use super::source::{BundleError, Kind};
+use crate::authz::control;
 use crate::authz::target::{Protocol, Target};
 
 /// The type of every action; an action of a namespace has another one.
@@ -79,18 +80,29 @@ impl<'b> Actions<'b> {
             let id = cedar::id_of(action.name());
             let wrong = |message: String| self.error(id, &message);
             let is_tool = tools.remove(id);
-            if is_tool {
+            let control = control::Action::named(id);
+            if let Some(control) = control {
+                let types: Vec<&str> = control.resources().collect();
+                self.applies_to_all(id, &types)?;
+                self.is_in(id, control::GROUP, "control calls")?;
+            } else if is_tool {
                 self.applies_to(id, "Tool")?;
                 self.is_in(id, TOOLS_CALL, "tool calls")?;
             } else if id != UNREGISTERED && action.resources().any(|ty| ty.to_string() == "Tool") {
                 return Err(wrong("its resource is a Tool, but no *.tools.json registers it".into()));
             }
             let applies = action.principals().next().is_some();
-            if applies && !is_tool && !known.contains(id) {
+            if applies && !is_tool && control.is_none() && !known.contains(id) {
                 return Err(wrong("no call is ever about it".into()));
             }
             let Some(context) = action.context_type().filter(|_| applies) else { continue };
-            if let Some(shape) = context::check_action(context, id == "opaque:connect", is_tool).map_err(wrong)? {
+            let kind = match (control, id) {
+                (Some(control), _) => control.kind(),
+                (None, "opaque:connect") => ActionKind::Opaque,
+                (None, _) if is_tool => ActionKind::Tool,
+                (None, _) => ActionKind::Request,
+            };
+            if let Some(shape) = declared::check_action(context, kind).map_err(wrong)? {
                 inputs.insert(id.to_owned(), shape);
             }
         }
@@ -144,13 +156,20 @@ impl<'b> Actions<'b> {
     }
 
     fn applies_to(&self, id: &str, resource: &str) -> Result<(), BundleError> {
+        self.applies_to_all(id, &[resource])
+    }
+
+    fn applies_to_all(&self, id: &str, resources: &[&str]) -> Result<(), BundleError> {
         let action = self.schema.get_action_id(&uid(&self.ty, id));
-        let is =
-            |types: &mut dyn Iterator<Item = &EntityType>, wanted: &str| types.map(ToString::to_string).eq([wanted]);
-        if action.is_some_and(|action| is(&mut action.principals(), "Agent") && is(&mut action.resources(), resource)) {
+        let is = |types: &mut dyn Iterator<Item = &EntityType>, wanted: &[&str]| {
+            types.map(ToString::to_string).collect::<BTreeSet<_>>() == wanted.iter().map(ToString::to_string).collect()
+        };
+        if action
+            .is_some_and(|action| is(&mut action.principals(), &["Agent"]) && is(&mut action.resources(), resources))
+        {
             return Ok(());
         }
-        Err(self.error(id, &format!("it has to apply to principal Agent and resource {resource}")))
+        Err(self.error(id, &format!("it has to apply to principal Agent and resource {}", resources.join(", "))))
     }
 
     fn is_in(&self, id: &str, group: &str, all: &str) -> Result<(), BundleError> {

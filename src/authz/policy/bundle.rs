@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::actions::{Actions, UNREGISTERED};
 use super::arguments::Arguments;
 use super::cedar::{self, Entity, EntityUID, uid};
-use super::context;
+use super::declared;
 use super::engine::Engine;
 use super::entities;
 use super::entities::store::Store;
@@ -22,6 +22,7 @@ use super::shape::Shape;
 use super::source::{BundleError, Kind, SourceFile, quoted};
 use super::testimony::Testimony;
 use crate::authz::identity::spiffe::SpiffeId;
+use crate::authz::metering::LimitSet;
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
 use crate::authz::target::{self, Target, TokenUse, Unregistered};
@@ -47,6 +48,7 @@ pub struct Bundle {
     /// What the tokens said that came lately, by their digests.
     testimonies: Lately<[u8; 32], Testimony>,
     unlinked_templates: Vec<String>,
+    limits: LimitSet,
 }
 
 impl Bundle {
@@ -104,6 +106,7 @@ impl Bundle {
             agents: Lately::default(),
             testimonies: Lately::default(),
             unlinked_templates,
+            limits: texts.limits()?,
         })
     }
 
@@ -152,6 +155,12 @@ impl Bundle {
             return make().map(Arc::new);
         }
         self.testimonies.get(&held.token.digest, make, |made| Testimony::is_small(held, made))
+    }
+
+    /// The limits.
+    #[must_use]
+    pub const fn limits(&self) -> &LimitSet {
+        &self.limits
     }
 
     /// The templates that nothing links, in the order of the bundle: they do nothing.
@@ -223,7 +232,7 @@ fn check_own_entities(
         let wrong =
             |message: String| texts.schema_error(&[format!("entity {ty} ")], &format!("entity `{ty}`: {message}"));
         for (name, attribute) in declared.attributes().iter() {
-            let given = context::describe(&attribute.attr_type);
+            let given = declared::describe(&attribute.attr_type);
             match supplied.iter().find(|(known, _)| *known == name.as_str()) {
                 None => return Err(wrong(format!("attribute `{name}` is none that Palisade supplies"))),
                 Some((_, expected)) if given != *expected => {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cedar::{Context, Entity};
+use super::grantable::Granted;
 use super::index::Candidate;
 use super::needs::Needs;
 use super::scope::Known;
@@ -14,9 +15,28 @@ pub struct Query {
     principal: Arc<Known>,
     resource: Arc<Known>,
     candidates: Vec<Candidate>,
+    granted: Vec<Granted>,
     needs: Needs,
     context: Context,
-    user: Option<Arc<Entity>>,
+    own: Own,
+}
+
+/// Entities of one call alone, with all that they are in.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// The user in the context.
+    pub user: Option<Arc<Entity>>,
+    /// What is used of limits.
+    pub usage: Option<Arc<Entity>>,
+    /// Others that the context names.
+    pub others: Vec<Arc<Entity>>,
+}
+
+impl Own {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Entity>> {
+        self.user.iter().chain(&self.usage).chain(&self.others)
+    }
 }
 
 impl Query {
@@ -25,10 +45,10 @@ impl Query {
         action: usize,
         principal: Arc<Known>,
         resource: Arc<Known>,
-        (candidates, needs): (Vec<Candidate>, Needs),
-        (context, user): (Context, Option<Arc<Entity>>),
+        (candidates, granted, needs): (Vec<Candidate>, Vec<Granted>, Needs),
+        (context, own): (Context, Own),
     ) -> Self {
-        Self { action, principal, resource, candidates, needs, context, user }
+        Self { action, principal, resource, candidates, granted, needs, context, own }
     }
 
     /// The index of the action.
@@ -68,13 +88,19 @@ impl Query {
         self.needs
     }
 
-    /// The user in the context, with all its ancestors: an entity of this call alone.
+    /// The grants that cover it, by template.
     #[must_use]
-    pub const fn user(&self) -> Option<&Arc<Entity>> {
-        self.user.as_ref()
+    pub fn granted(&self) -> &[Granted] {
+        &self.granted
     }
 
-    pub(super) fn into_candidates(self) -> Vec<Candidate> {
-        self.candidates
+    /// The entities of this call alone.
+    #[must_use]
+    pub const fn own(&self) -> &Own {
+        &self.own
+    }
+
+    pub(super) fn into_asked(self) -> (Vec<Candidate>, Vec<Granted>) {
+        (self.candidates, self.granted)
     }
 }

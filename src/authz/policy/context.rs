@@ -1,15 +1,13 @@
 //! The context of a query: which attributes there are, and how they are made.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::cedar::{AttributeType, Context, Type, Value, extension_value};
+use super::cedar::{Context, Entity, PartialValue, Value, entity_type, extension_value, uid};
 use super::needs::Needs;
 use super::parts::Parts;
-use super::shape::Shape;
 use super::testimony::Testimony;
 use crate::authz::call::a2a::{self, Generation, Parameters};
 use crate::authz::call::{Call, ProtocolFacts, uri};
@@ -33,10 +31,15 @@ pub(super) enum Attribute {
     Session,
     Connection,
     Input,
+    Task,
+    Grants,
+    Usage,
+    Hold,
+    Grant,
 }
 
 impl Attribute {
-    pub(super) const ALL: [(Self, &'static str); 12] = [
+    pub(super) const ALL: [(Self, &'static str); 17] = [
         (Self::Now, "now"),
         (Self::Local, "local"),
         (Self::Request, "request"),
@@ -49,129 +52,29 @@ impl Attribute {
         (Self::Session, "session"),
         (Self::Connection, "connection"),
         (Self::Input, "input"),
+        (Self::Task, "task"),
+        (Self::Grants, "grants"),
+        (Self::Usage, Self::USAGE),
+        (Self::Hold, "hold"),
+        (Self::Grant, "grant"),
     ];
 
-    /// The one that is an entity.
+    /// Those that are entities.
     pub(super) const USER: &'static str = "user";
+    pub(super) const USAGE: &'static str = "usage";
 
-    pub(super) const fn bit(self) -> u16 {
+    /// Whether an attribute is one that holds no entity at any depth.
+    pub(super) fn is_plain(name: &str) -> bool {
+        Self::named(name).is_some_and(|known| !matches!(known, Self::User | Self::Usage | Self::Grant))
+    }
+
+    pub(super) const fn bit(self) -> u32 {
         1 << self as u16
     }
 
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, known)| *known == name).map(|(attribute, _)| *attribute)
     }
-}
-
-/// Checks that an action's context is what Palisade supplies, so that no query can fail to fit it: every
-/// attribute known, of the type that is supplied, and optional where it may be absent. `is_opaque` and
-/// `is_tool` say which action it is. Returns the shape of `input` for a tool.
-///
-/// An attribute that the action leaves out is an error too: `forbid … when { context has x }` would
-/// silently never apply to it.
-///
-/// # Errors
-/// One sentence naming the attribute and what was expected.
-pub fn check_action(context: &Type, is_opaque: bool, is_tool: bool) -> Result<Option<Shape>, String> {
-    let Type::Record { attrs, .. } = context else { return Err("its context is no record".into()) };
-    let mut input = None;
-    for (name, attribute) in attrs.iter() {
-        let is_its_own = |known: &Attribute| match known {
-            Attribute::Input => is_tool,
-            Attribute::Connection => is_opaque,
-            _ => true,
-        };
-        let Some(known) = Attribute::named(name).filter(is_its_own) else {
-            return Err(format!("context attribute `{name}` is none that Palisade supplies"));
-        };
-        if known == Attribute::Input {
-            let shape =
-                Shape::of(&attribute.attr_type).map_err(|error| format!("context attribute `input`: {error}"))?;
-            if !matches!(shape, Shape::Record(_)) {
-                return Err("context attribute `input` has to be a record".into());
-            }
-            input = Some(shape);
-            continue;
-        }
-        let (expected, always) = supplied(known, is_opaque);
-        let given = describe(&attribute.attr_type);
-        if given != expected {
-            return Err(format!("context attribute `{name}` has to have type `{expected}`, not `{given}`"));
-        }
-        if attribute.is_required && !always {
-            return Err(format!("context attribute `{name}` can be absent: declare it as `{name}?`"));
-        }
-    }
-    for (known, name) in Attribute::ALL {
-        let wanted = match known {
-            Attribute::Input => is_tool,
-            Attribute::Connection => is_opaque,
-            Attribute::Body | Attribute::Mcp | Attribute::A2a => !is_opaque,
-            _ => true,
-        };
-        if wanted && !attrs.iter().any(|(given, _)| given == name) {
-            return Err(format!("its context lacks the attribute `{name}`"));
-        }
-    }
-    Ok(input)
-}
-
-/// The type in which an attribute is supplied, and whether it always is.
-const fn supplied(attribute: Attribute, is_opaque: bool) -> (&'static str, bool) {
-    match attribute {
-        Attribute::Now => ("datetime", true),
-        Attribute::Local => ("{hour: Long, minute: Long, weekday: Long}", true),
-        Attribute::Request => ("{host: String, id?: String, method: String, path: String}", !is_opaque),
-        Attribute::Body => ("{bytes: Long, sha256: String}", false),
-        Attribute::Mcp => (
-            "{method: String, name?: String, protocol_version?: String, session?: String, task?: String, uri?: String}",
-            false,
-        ),
-        Attribute::A2a => (
-            "{binding: String, card?: String, context?: String, extensions: Set<String>, loop?: Bool, method: String, \
-             protocol_version?: String, push_host?: String, push_url?: String, references: Set<String>, task?: String, \
-             tenant?: String}",
-            false,
-        ),
-        Attribute::User => ("User", false),
-        Attribute::Delegation => ("{actor: String, agents: Set<String>, depth: Long, unbroken: Bool}", false),
-        Attribute::Scopes => ("Set<String>", false),
-        Attribute::Session => (
-            "{acr?: String, amr: Set<String>, audiences: Set<String>, auth_time?: datetime, bound: Bool, expires: datetime, \
-             id?: String, issuer: String}",
-            false,
-        ),
-        Attribute::Connection => ("{ip?: ipaddr, port?: Long, principal?: String, sni?: String}", true),
-        Attribute::Input => ("", false),
-    }
-}
-
-/// A type in the words of [`supplied`]: members by name.
-#[must_use]
-pub fn describe(cedar: &Type) -> String {
-    match cedar {
-        Type::Record { attrs, .. } => format!("{{{}}}", members(attrs.iter())),
-        Type::Set { element_type: Some(element) } => format!("Set<{}>", describe(element)),
-        Type::Bool(_) => "Bool".into(),
-        Type::Long => "Long".into(),
-        Type::String => "String".into(),
-        other => other.to_string(),
-    }
-}
-
-/// A context type in words, without the arguments of the call: the same for actions that differ in them alone.
-#[must_use]
-pub fn without_input(context: &Type) -> String {
-    let Type::Record { attrs, .. } = context else { return describe(context) };
-    members(attrs.iter().filter(|(name, _)| Attribute::named(name) != Some(Attribute::Input)))
-}
-
-fn members<'t, N: Display + 't>(attributes: impl Iterator<Item = (&'t N, &'t AttributeType)>) -> String {
-    let optional = |attribute: &AttributeType| if attribute.is_required { "" } else { "?" };
-    let member = |(name, attribute): (&N, &AttributeType)| {
-        format!("{name}{}: {}", optional(attribute), describe(&attribute.attr_type))
-    };
-    attributes.map(member).collect::<Vec<_>>().join(", ")
 }
 
 /// Makes the attributes in `needs` that this call has. `input` are its arguments, already converted, and
@@ -183,6 +86,7 @@ pub fn build(
     call: &Call<'_>,
     input: Option<Value>,
     testimony: Option<&Testimony>,
+    moving: &Moving<'_>,
 ) -> Context {
     let Parts { request, reading, facts, .. } = parts;
     if let Some(testimony) = testimony.filter(|_| needs.is_of_tokens_alone()) {
@@ -193,11 +97,7 @@ pub fn build(
         pairs.extend(now(facts).map(|value| ("now", value)));
     }
     if needs.has(Attribute::Local) {
-        let local = facts.local();
-        pairs.push((
-            "local",
-            record([("hour", local.hour.into()), ("minute", local.minute.into()), ("weekday", local.weekday.into())]),
-        ));
+        pairs.push(("local", local(facts)));
     }
     if needs.has(Attribute::Request)
         && let Some(http) = &request.http
@@ -236,7 +136,37 @@ pub fn build(
     if needs.has(Attribute::Input) {
         pairs.extend(input.map(|input| ("input", input)));
     }
+    if needs.has(Attribute::Task) {
+        pairs.extend(reading.task.map(|task| ("task", text(task))));
+    }
+    if needs.has(Attribute::Grants) {
+        pairs.push(("grants", Value::set(moving.grants.iter().map(|grant| text(grant)), None)));
+    }
+    if let Some(usage) = moving.usage {
+        pairs.push(("usage", Value::from(usage.uid().clone())));
+    }
     of(pairs)
+}
+
+/// What of the context moves while calls flow.
+#[derive(Debug, Default)]
+pub struct Moving<'m> {
+    /// The templates of the grants that cover the call.
+    pub grants: Vec<&'m str>,
+    /// What is used of limits, where that is read.
+    pub usage: Option<&'m Entity>,
+}
+
+/// `context.usage`: the units that are used, by the names of limits.
+#[must_use]
+pub fn usage<'u>(used: impl Iterator<Item = (&'u str, u64)>) -> Option<Entity> {
+    let me = uid(&entity_type("Usage")?, "usage");
+    let tag = |(name, used): (&str, u64)| {
+        (name.into(), PartialValue::Value(Value::from(i64::try_from(used).unwrap_or(i64::MAX))))
+    };
+    let none = std::iter::empty::<(_, PartialValue)>();
+    let nowhere = || std::iter::empty().collect();
+    Some(Entity::new_with_attr_partial_value(me, none, nowhere(), nowhere(), used.map(tag)))
 }
 
 fn connection(request: &Request<'_>, sni: Option<&str>) -> Value {
@@ -295,6 +225,11 @@ pub(super) fn add_proved(pairs: &mut Pairs, needs: Needs, testimony: &Testimony)
     add(Attribute::Delegation, "delegation", delegation.as_ref());
     add(Attribute::Scopes, "scopes", scopes.as_ref());
     add(Attribute::Session, "session", Some(session));
+}
+
+pub(super) fn local(facts: &Facts) -> Value {
+    let local = facts.local();
+    record([("hour", local.hour.into()), ("minute", local.minute.into()), ("weekday", local.weekday.into())])
 }
 
 fn now(facts: &Facts) -> Option<Value> {

@@ -5,20 +5,24 @@
 //! false scope makes the policy false (Cedar's Lean model, `isAuthorized_eq_for_scope_based_policy_slice`). What Cedar's own authorizer says
 //! over all policies is the same, errors and their order included; `Reference` is there to check.
 
-use std::cmp::Reverse;
+mod explained;
+
 use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::candidates::Query;
+use super::candidates::{Own, Query};
 use super::cedar::{
-    Context, Entities, Entity, EntityUID, EntityUIDEntry, EvaluationError, Evaluator, Expr, Extensions, Literal,
-    NoEntitiesSchema, Policy, Request, SlotEnv, TCComputation, Value, ValueKind,
+    Context, Entities, Entity, EntityType, EntityUID, EntityUIDEntry, EvaluationError, Evaluator, Expr, Extensions,
+    Literal, NoEntitiesSchema, Policy, Request, SlotEnv, TCComputation, Template, Value, ValueKind,
 };
 use super::demands::Demands;
-use super::index::{At, Candidate, Found, Index, Keys, Relevant};
+use super::grantable::{Grantable, Granted, Terms, order};
+use super::index::{Candidate, Index, Keys, Relevant};
 use super::needs::{Needs, Party};
 use super::scope::{ActionScope, Known, Names, Scope};
+use crate::authz::metering::Limit;
+use crate::authz::state::grant::Grant;
 
 /// What is said about a policy in records and explanations.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,10 @@ pub struct PolicyInfo {
     pub control: Option<Arc<str>>,
     /// `@step_up` and `@scopes`: what it demands of the caller's token.
     pub demands: Option<Arc<Demands>>,
+    /// `@limit`: those that have to hold for it to count.
+    pub limits: Arc<[Arc<Limit>]>,
+    /// Of the link that a grant is, the grant.
+    pub grant: Option<Arc<Grant>>,
     /// Whether it is a `forbid`.
     pub forbids: bool,
 }
@@ -112,6 +120,9 @@ pub struct Engine {
     index: Index,
     actions: Vec<Action>,
     by_name: HashMap<String, usize>,
+    /// The templates that grants may link.
+    grantable: Vec<Grantable>,
+    by_template: HashMap<String, usize>,
 }
 
 /// What is kept of a policy; the links of a template share its conditions.
@@ -132,18 +143,29 @@ struct Action {
     relevant: Relevant,
 }
 
-/// Why a policy is a candidate that names neither principal nor resource.
-const UNINDEXED: &str = "every principal and resource";
-
 /// Policies being compiled, one after the other, in the order of the bundle.
 #[derive(Default)]
 pub struct Builder {
     names: Names,
     policies: Vec<Compiled>,
     keys: Vec<Keys>,
+    grantable: Vec<Grantable>,
 }
 
 impl Builder {
+    /// Compiles a template that grants may link; `None` if it cannot be one. `fits` are the types of what may fill its
+    /// `?resource`.
+    pub fn add_grantable(
+        &mut self,
+        info: Arc<PolicyInfo>,
+        terms: Terms,
+        template: &Template,
+        fits: Vec<EntityType>,
+    ) -> Option<()> {
+        self.grantable.push(Grantable::new(info, terms, template, fits, &mut self.names)?);
+        Some(())
+    }
+
     /// Compiles a policy, static or linked.
     ///
     /// # Errors
@@ -158,7 +180,7 @@ impl Builder {
     /// Indexes the policies for `actions`.
     #[must_use]
     pub fn finish(self, actions: Vec<Arc<Entity>>) -> Engine {
-        let Self { names, policies, keys } = self;
+        let Self { names, policies, keys, grantable } = self;
         let keyed: Vec<(&ActionScope, Keys)> = policies.iter().map(|policy| &policy.action).zip(keys).collect();
         let index = Index::new(&keyed);
         drop(keyed);
@@ -171,7 +193,8 @@ impl Builder {
             .collect();
         let id = |action: &Action| super::cedar::id_of(action.known.uid()).to_owned();
         let by_name = actions.iter().enumerate().map(|(at, action)| (id(action), at)).collect();
-        Engine { policies, names, index, actions, by_name }
+        let by_template = grantable.iter().enumerate().map(|(at, template)| (template.info.id.clone(), at)).collect();
+        Engine { policies, names, index, actions, by_name, grantable, by_template }
     }
 }
 
@@ -209,8 +232,50 @@ impl Engine {
         self.actions.get(action).map(|action| action.known.uid())
     }
 
-    /// A query: an action (from [`Engine::action`]), a principal and a resource with their ancestors, and the context with the
-    /// user in it, made once it is known what of it the candidates can read.
+    /// The template that grants may link, by its id.
+    #[must_use]
+    pub fn grantable(&self, template: &str) -> Option<&Grantable> {
+        self.grantable.get(*self.by_template.get(template)?)
+    }
+
+    /// All templates that grants may link, in the order of the bundle.
+    pub fn grantables(&self) -> impl Iterator<Item = &Grantable> {
+        self.grantable.iter()
+    }
+
+    /// Of some grants those that cover an action on a resource, by template, in the order of the bundle.
+    #[must_use]
+    pub fn granted<'g>(
+        &self,
+        action: usize,
+        resource: &Known,
+        grants: impl Iterator<Item = &'g Arc<Grant>>,
+    ) -> Vec<Granted> {
+        let mut all: Vec<Granted> = Vec::new();
+        let Some(action) = self.actions.get(action) else { return all };
+        for grant in grants {
+            let Some(template) = self.by_template.get(&*grant.template).copied() else { continue };
+            let grantable = self.grantable.get(template);
+            if !grantable.is_some_and(|it| it.covers(&action.known, resource, grant.resource.as_ref())) {
+                continue;
+            }
+            match all.iter_mut().find(|granted| granted.template == template) {
+                Some(granted) => granted.grants.push(grant.clone()),
+                None => all.push(Granted { template, grants: vec![grant.clone()] }),
+            }
+        }
+        all.sort_by_key(|granted| granted.template);
+        all.iter_mut().for_each(|granted| order(&mut granted.grants));
+        all
+    }
+
+    /// The ids of the templates that are linked by these grants.
+    pub fn templates<'g>(&'g self, granted: &'g [Granted]) -> impl Iterator<Item = &'g str> {
+        granted.iter().filter_map(|granted| Some(self.grantable.get(granted.template)?.info.id.as_str()))
+    }
+
+    /// A query: an action (from [`Engine::action`]), a principal and a resource with their ancestors, the grants that cover them,
+    /// and the context with entities of its own, made once it is known what of it the candidates can read.
     ///
     /// # Errors
     /// What `context` says.
@@ -219,11 +284,14 @@ impl Engine {
         action: usize,
         principal: Arc<Known>,
         resource: Arc<Known>,
-        context: impl FnOnce(Needs) -> Result<(Context, Option<Arc<Entity>>), E>,
+        granted: Vec<Granted>,
+        context: impl FnOnce(Needs, &[Granted]) -> Result<(Context, Own), E>,
     ) -> Result<Query, E> {
-        let candidates = self.candidates(action, &principal, &resource);
-        let context = context(candidates.1)?;
-        Ok(Query::of(action, principal, resource, candidates, context))
+        let (candidates, needs) = self.candidates(action, &principal, &resource);
+        let of_grants = granted.iter().filter_map(|granted| self.grantable.get(granted.template));
+        let needs = of_grants.fold(needs, |needs, template| needs.union(template.needs));
+        let context = context(needs, &granted)?;
+        Ok(Query::of(action, principal, resource, (candidates, granted, needs), context))
     }
 
     /// The policies whose scope holds for an action, a principal and a resource, in the order of the bundle; and what of the
@@ -242,55 +310,6 @@ impl Engine {
             applies
         });
         (candidates, needs)
-    }
-
-    /// A candidate, and what of the call led to it.
-    #[must_use]
-    pub(super) fn explain_candidate(&self, candidate: Candidate) -> Option<(&Arc<PolicyInfo>, String)> {
-        let policy = self.policies.get(candidate.at as usize)?;
-        let (side, scope, named) = match candidate.found {
-            Found::Unindexed => return Some((&policy.info, UNINDEXED.to_owned())),
-            Found::Principal(named) => ("principal", policy.principal, named),
-            Found::Resource(named) => ("resource", policy.resource, named),
-        };
-        let operator = if scope.named() == Some(named) { scope.operator() } else { "in" };
-        Some((&policy.info, format!("{side} {operator} {}", self.names.text(named)?)))
-    }
-
-    /// The policies that name neither a principal nor a resource, each with how many actions there are whose every call
-    /// evaluates it; the most costly first.
-    #[must_use]
-    pub fn unindexed(&self) -> Vec<(&PolicyInfo, usize)> {
-        let mut actions: HashMap<At, usize> = HashMap::default();
-        for action in &self.actions {
-            for at in self.index.unindexed(&action.relevant) {
-                *actions.entry(at).or_default() += 1;
-            }
-        }
-        let mut all: Vec<(At, usize)> = actions.into_iter().collect();
-        all.sort_unstable_by_key(|(at, count)| (Reverse(*count), *at));
-        all.into_iter().filter_map(|(at, count)| Some((&*self.policies.get(at as usize)?.info, count))).collect()
-    }
-
-    /// The action whose every call evaluates the most policies, whatever its principal and resource, and these policies.
-    #[must_use]
-    pub fn heaviest_action(&self) -> Option<(&EntityUID, Vec<&PolicyInfo>)> {
-        let all = self.actions.iter().map(|action| (self.index.unindexed(&action.relevant), action.known.uid()));
-        let heaviest = all.max_by(|(a, one), (b, other)| a.len().cmp(&b.len()).then_with(|| other.cmp(one)));
-        let info = |at: At| self.policies.get(at as usize).map(|policy| &*policy.info);
-        heaviest.map(|(policies, uid)| (uid, policies.into_iter().filter_map(info).collect()))
-    }
-
-    /// The principal or resource under which the most policies of an action are looked up, and how many they are.
-    #[must_use]
-    pub fn most_looked_up(&self) -> Option<(String, usize)> {
-        let (found, count) = self.index.most_looked_up()?;
-        let (side, named) = match found {
-            Found::Unindexed => return None,
-            Found::Principal(named) => ("principal", named),
-            Found::Resource(named) => ("resource", named),
-        };
-        Some((format!("{side}, {}", self.names.text(named)?), count))
     }
 
     /// How many actions there are.
@@ -322,9 +341,9 @@ impl Engine {
         let (mut permits, mut forbids, mut failures) = (Vec::new(), Vec::new(), Vec::new());
         let evaluated = self.evaluate(query, |policy, outcome| match outcome {
             Ok(false) => {}
-            Ok(true) if policy.info.forbids => forbids.push(policy.info.clone()),
-            Ok(true) => permits.push(policy.info.clone()),
-            Err(error) => failures.push(Failure { policy: policy.info.clone(), error }),
+            Ok(true) if policy.forbids => forbids.push(policy),
+            Ok(true) => permits.push(policy),
+            Err(error) => failures.push(Failure { policy, error }),
         });
         if evaluated.is_none() {
             Answer::Broken
@@ -340,37 +359,13 @@ impl Engine {
         }
     }
 
-    /// How every policy of the bundle takes part in a query, in order. For explanations, not for decisions.
-    #[must_use]
-    pub fn explain(&self, query: &Query) -> Vec<(Arc<PolicyInfo>, Part)> {
-        let in_action = |policy: &Compiled| {
-            self.actions.get(query.action()).is_some_and(|action| policy.action.matches(&action.known))
-        };
-        let mut outcomes = Vec::with_capacity(query.candidates().len());
-        if self.evaluate(query, |_, outcome| outcomes.push(outcome)).is_none() {
-            return Vec::new();
-        }
-        let mut candidates = query.candidates().iter().copied().zip(outcomes).peekable();
-        let parts = (0..).zip(&self.policies).map(|(at, policy)| {
-            let part = if let Some((candidate, outcome)) = candidates.next_if(|(candidate, _)| candidate.at == at) {
-                let why = self.explain_candidate(candidate).map(|(_, why)| why).unwrap_or_default();
-                Part::Candidate(why, outcome)
-            } else if !in_action(policy) {
-                Part::OutOfScope("another action")
-            } else if !policy.principal.matches(query.principal()) {
-                Part::OutOfScope("another principal")
-            } else if !policy.resource.matches(query.resource()) {
-                Part::OutOfScope("another resource")
-            } else {
-                Part::OutOfScope("another case, by its first condition")
-            };
-            (policy.info.clone(), part)
-        });
-        parts.collect()
-    }
-
-    /// Evaluates the candidates of a query in the order of the bundle; `None` if that could not be done.
-    fn evaluate(&self, query: &Query, mut visit: impl FnMut(&Compiled, Result<bool, &'static str>)) -> Option<()> {
+    /// Evaluates the candidates of a query in the order of the bundle, and then the templates that grants link; `None` if that
+    /// could not be done.
+    fn evaluate(
+        &self,
+        query: &Query,
+        mut visit: impl FnMut(Arc<PolicyInfo>, Result<bool, &'static str>),
+    ) -> Option<()> {
         let action = self.actions.get(query.action())?;
         let extensions = Extensions::all_available();
         // Of the others no more is read than their uids.
@@ -378,10 +373,11 @@ impl Engine {
             (Party::Principal, Some(query.principal().entity())),
             (Party::Action, Some(action.known.entity())),
             (Party::Resource, Some(query.resource().entity())),
-            (Party::User, query.user()),
+            (Party::User, query.own().user.as_ref()),
+            (Party::Usage, query.own().usage.as_ref()),
         ];
         let needed = parties.into_iter().filter(|(party, _)| query.needs().looks_into(*party));
-        let slice = needed.filter_map(|(_, entity)| entity.cloned());
+        let slice = needed.filter_map(|(_, entity)| entity.cloned()).chain(query.own().others.iter().cloned());
         // Each entity carries its whole ancestry, so there is nothing to compute and nothing to conflict.
         let entities = Entities::new()
             .add_entities(slice, None::<&NoEntitiesSchema>, TCComputation::AssumeAlreadyComputed, extensions)
@@ -398,7 +394,12 @@ impl Engine {
         let slots = SlotEnv::new();
         for candidate in query.candidates() {
             let policy = self.policies.get(candidate.at as usize)?;
-            visit(policy, policy.evaluate(&evaluator, &slots));
+            visit(policy.info.clone(), evaluate(policy.condition.as_deref(), &evaluator, &slots));
+        }
+        // One condition is one answer, however many grants link its template.
+        for granted in query.granted() {
+            let (template, grant) = (self.grantable.get(granted.template)?, granted.grants.first()?);
+            visit(template.info_of(grant), evaluate(template.condition.as_deref(), &evaluator, &slots));
         }
         Some(())
     }
@@ -415,15 +416,15 @@ impl Compiled {
         let action = ActionScope::of(policy, names);
         Ok((Self { info, action, principal, resource, condition, needs }, keys))
     }
+}
 
-    /// The policy's conditions; its scope is known to hold.
-    fn evaluate(&self, evaluator: &Evaluator<'_>, slots: &SlotEnv) -> Result<bool, &'static str> {
-        let Some(condition) = &self.condition else { return Ok(true) };
-        match evaluator.interpret(condition, slots).map_err(|error| kind(&error))? {
-            Value { value: ValueKind::Lit(Literal::Bool(holds)), .. } => Ok(holds),
-            // `true && 1`: strict validation rules it out.
-            _ => Err(WRONG_TYPE),
-        }
+/// A policy's conditions; its scope is known to hold.
+fn evaluate(condition: Option<&Expr>, evaluator: &Evaluator<'_>, slots: &SlotEnv) -> Result<bool, &'static str> {
+    let Some(condition) = condition else { return Ok(true) };
+    match evaluator.interpret(condition, slots).map_err(|error| kind(&error))? {
+        Value { value: ValueKind::Lit(Literal::Bool(holds)), .. } => Ok(holds),
+        // `true && 1`: strict validation rules it out.
+        _ => Err(WRONG_TYPE),
     }
 }
 

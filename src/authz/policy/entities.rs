@@ -65,7 +65,8 @@ impl Types {
 /// Attributes of an agent that follow from its SPIFFE ID.
 const AGENT_ATTRIBUTES: &[&str] = &["spiffe_id", "trust_domain", "namespace", "service_account"];
 /// Types of which every entity comes from targets and registry, not from entity files.
-const OWN_TYPES: &[&str] = &["Server", "Tool", "Endpoint", "Action"];
+const OWN_TYPES: &[&str] =
+    &["Server", "Tool", "Endpoint", "Action", "Mesh", "Bundle", "Session", "Token", "Task", "Template", "Usage"];
 /// Types whose entities and hierarchy follow from SPIFFE IDs alone.
 pub const ID_TYPES: &[&str] = &["Namespace", "TrustDomain"];
 /// Most `/` in the path of an endpoint that others can be in: what one request costs must have a bound.
@@ -354,7 +355,8 @@ fn above(path: &str) -> impl Iterator<Item = &str> {
         .filter(move |above| !above.is_empty() && *above != path)
 }
 
-fn entity(
+/// An entity of these attributes, with all that it is in.
+pub(super) fn entity(
     uid: EntityUID,
     attributes: impl IntoIterator<Item = (&'static str, Value)>,
     ancestors: Vec<EntityUID>,

@@ -6,6 +6,7 @@ use super::cedar::{
     EntityReference, EntityUID, ExprKind, Literal, PrincipalOrResourceConstraint, Template, ValidatorEntityTypeKind,
     ValidatorSchema, id_of,
 };
+use super::control::MESH;
 use super::entities::MAX_ENDPOINT_DEPTH;
 use super::entities::store::Store;
 use crate::authz::call::http::{canonical_path, segment_prefix};
@@ -13,7 +14,20 @@ use crate::authz::identity::spiffe::{self, SpiffeId};
 use crate::authz::target::{Protocol, Target};
 
 /// Entity types whose entities are made per call: no file has to declare them. What a file could declare has to be there.
-const MADE: &[&str] = &["Agent", "Namespace", "TrustDomain", "Endpoint", "User", "UserGroup"];
+const MADE: &[&str] = &[
+    "Agent",
+    "Namespace",
+    "TrustDomain",
+    "Endpoint",
+    "User",
+    "UserGroup",
+    "Mesh",
+    "Bundle",
+    "Session",
+    "Token",
+    "Task",
+    "Template",
+];
 
 /// What can be named.
 pub(super) struct Nameable<'b> {
@@ -36,6 +50,18 @@ impl Nameable<'_> {
         };
         if is_there { Ok(()) } else { Err("nothing in the bundle declares".into()) }
     }
+}
+
+/// Whether there can be an entity of this name, as [`Nameable::check`], of a type without a list of names in the schema.
+///
+/// # Errors
+/// What is wrong with the name, for people.
+pub(super) fn check_named(store: &Store, targets: &[Arc<Target>], uid: &EntityUID) -> Result<(), String> {
+    let ty = uid.entity_type().to_string();
+    if MADE.contains(&ty.as_str()) {
+        return check_made(&ty, id_of(uid), targets);
+    }
+    if store.contains(uid) { Ok(()) } else { Err("nothing in the bundle declares it".into()) }
 }
 
 /// The entities that a policy names in its scope and its conditions, actions left out.
@@ -68,19 +94,13 @@ fn check_made(ty: &str, id: &str, targets: &[Arc<Target>]) -> Result<(), String>
         "TrustDomain" if !spiffe::is_trust_domain(id) => {
             Err("no caller is of: expected the name of a trust domain, such as `example.org`".into())
         }
-        "Namespace" if !is_namespace(id) => {
+        "Namespace" if !spiffe::is_namespace(id) => {
             Err("no caller is in: expected `<trust domain>/<namespace>`, such as `example.org/agents`".into())
         }
+        "Mesh" if id != MESH => Err("there is none of: expected `Mesh::\"mesh\"`".into()),
         "Endpoint" => check_endpoint(id, targets).map_err(|expected| format!("no call can be about: {expected}")),
         _ => Ok(()),
     }
-}
-
-/// Whether an agent of this namespace has a SPIFFE ID.
-fn is_namespace(id: &str) -> bool {
-    let Some((trust_domain, namespace)) = id.split_once('/') else { return false };
-    SpiffeId::parse(&format!("spiffe://{trust_domain}/ns/{namespace}/sa/account"))
-        .is_ok_and(|agent| agent.namespace_and_service_account() == Some((namespace, "account")))
 }
 
 /// Endpoints are made per call, from the target's name and the canonical path.

@@ -16,6 +16,7 @@ use super::registry::Registry;
 use super::source::{BundleError, Chain, Kind, SourceFile, place_of, quoted};
 use crate::authz::call::{a2a, http};
 use crate::authz::identity::spiffe::SpiffeId;
+use crate::authz::metering::LimitSet;
 use crate::authz::request::Connection;
 use crate::authz::target::{Match, Protocol, Target, TokenUse};
 
@@ -36,7 +37,7 @@ impl<'f> Texts<'f> {
         let mut sorted = Vec::with_capacity(files.len());
         for file in files {
             let kind = Kind::of(&file.name).ok_or_else(|| {
-                let known = "*.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml or *.md";
+                let known = "*.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml, limits.toml or *.md";
                 BundleError::new(&file.name, format!("a bundle knows no such file; expected {known}"))
             })?;
             let text =
@@ -128,6 +129,16 @@ impl<'f> Texts<'f> {
             }
         }
         Ok(file.target.into_iter().map(Arc::new).collect())
+    }
+
+    pub(super) fn limits(&self) -> Result<LimitSet, BundleError> {
+        let Some((name, text)) = self.of(Kind::Limits).min_by_key(|(name, _)| name.len()) else {
+            return Ok(LimitSet::default());
+        };
+        if let Some((other, _)) = self.of(Kind::Limits).find(|(other, _)| *other != name) {
+            return Err(BundleError::new(name, format!("there is `{other}` as well; expected one in a bundle")));
+        }
+        LimitSet::parse(name, text)
     }
 
     pub(super) fn registries(&self, targets: &[Arc<Target>]) -> Result<Vec<(&'f str, Registry)>, BundleError> {

@@ -7,7 +7,7 @@ use super::context::Attribute;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Attributes of the context, a bit each.
-    attributes: u16,
+    attributes: u32,
     /// A bit per member of `context.input`, by a hash of its name: two members that share one are both made, which is but
     /// slower.
     input: u64,
@@ -26,11 +26,22 @@ pub enum Party {
     Resource,
     /// `context.user`
     User,
+    /// `context.usage`
+    Usage,
 }
 
 impl Party {
     const fn bit(self) -> u8 {
         1 << self as u8
+    }
+
+    /// The entity that is an attribute of the context.
+    fn named(attribute: &str) -> Option<Self> {
+        match attribute {
+            Attribute::USER => Some(Self::User),
+            Attribute::USAGE => Some(Self::Usage),
+            _ => None,
+        }
     }
 
     /// A bit for each entity of which `expr`, the left side of a dot, of `has` or of `in`, may be the one that is looked into. All,
@@ -41,7 +52,9 @@ impl Party {
             ExprKind::Var(Var::Action) => Self::Action.bit(),
             ExprKind::Var(Var::Resource) => Self::Resource.bit(),
             ExprKind::Var(Var::Context) => 0,
-            ExprKind::GetAttr { expr: of, attr } if is_context(of) && attr == Attribute::USER => Self::User.bit(),
+            ExprKind::GetAttr { expr: of, attr } if is_context(of) && Self::named(attr).is_some() => {
+                Self::named(attr).map_or(u8::MAX, Self::bit)
+            }
             _ if is_record_of_context(expr) => 0,
             _ => u8::MAX,
         }
@@ -50,7 +63,7 @@ impl Party {
 
 impl Needs {
     /// Everything.
-    pub const ALL: Self = Self { attributes: u16::MAX, input: u64::MAX, parties: u8::MAX };
+    pub const ALL: Self = Self { attributes: u32::MAX, input: u64::MAX, parties: u8::MAX };
 
     /// What evaluating `condition` can read. Any use of `context` other than reading or testing one attribute
     /// (`context == {…}`) needs them all, and so it is with `context.input` and its members.
@@ -72,11 +85,11 @@ impl Needs {
             };
             // `principal has a.b` looks into whatever entity `a` is.
             let deeper = below.is_some() && !is_context(of) && !is_record_of_context(of);
-            let user = below.is_some() && is_context(of) && name == Attribute::USER;
-            needs.parties |= if deeper || user { u8::MAX } else { Party::looked_into(of) };
+            let entity = below.is_some() && is_context(of) && !Attribute::is_plain(name);
+            needs.parties |= if deeper || entity { u8::MAX } else { Party::looked_into(of) };
             if is_context(of) {
                 contexts -= 1;
-                needs.attributes |= Attribute::named(name).map_or(u16::MAX, Attribute::bit);
+                needs.attributes |= Attribute::named(name).map_or(u32::MAX, Attribute::bit);
                 // `context has input.a`
                 needs.input |= below.filter(|_| name == "input").map_or(0, |name| member_bit(name));
             } else if is_input(of) {
@@ -111,6 +124,18 @@ impl Needs {
     #[must_use]
     pub const fn has_body(self) -> bool {
         self.has(Attribute::Body)
+    }
+
+    /// Whether grants are.
+    #[must_use]
+    pub const fn has_grants(self) -> bool {
+        self.has(Attribute::Grants)
+    }
+
+    /// Whether what is used of limits is.
+    #[must_use]
+    pub const fn has_usage(self) -> bool {
+        self.has(Attribute::Usage)
     }
 
     /// Whether something is that tokens say.
@@ -160,9 +185,7 @@ fn is_input(expr: &Expr) -> bool {
 /// Whether it is `context.a`, `context.a.b` and so on, of an attribute that holds no entity at any depth.
 fn is_record_of_context(expr: &Expr) -> bool {
     match expr.expr_kind() {
-        ExprKind::GetAttr { expr: of, attr } if is_context(of) => {
-            Attribute::named(attr).is_some() && attr != Attribute::USER
-        }
+        ExprKind::GetAttr { expr: of, attr } if is_context(of) => Attribute::is_plain(attr),
         ExprKind::GetAttr { expr: of, .. } => is_record_of_context(of),
         _ => false,
     }

@@ -3,14 +3,20 @@
 use std::sync::Arc;
 
 use super::bundle::Bundle;
-use super::candidates::Query;
-use super::cedar;
-use super::context;
+use super::candidates::{Own, Query};
+use super::cedar::{self, Entity};
+use super::context::{self, Moving};
+use super::grantable::{Asking, Granted};
 use super::needs::{Needs, Party};
 use super::parts::Parts;
+use super::scope::Known;
 use super::shape::Mismatch;
 use crate::authz::call::{Call, Resource};
+use crate::authz::held::Held;
+use crate::authz::metering::Limit;
 use crate::authz::reason::Reason;
+use crate::authz::state::State;
+use crate::authz::state::grant::Grant;
 
 /// Why a question could not be put.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +66,8 @@ impl Bundle {
             (Resource::Server, _) => (self.action(call)?, parts.server.entity.clone()),
         };
         let principal = self.agent(&parts.caller.agent).ok_or(Reason::InternalError)?;
-        self.engine().query(action, principal, resource, |candidates_need| {
+        let granted = self.granted(parts, action, &resource);
+        self.engine().query(action, principal, resource, granted, |candidates_need, granted| {
             // What could not be seen whole is no fact; where no candidate would look at it, it is no matter.
             if candidates_need.has_body() {
                 parts.reading.body.whole()?;
@@ -82,8 +89,38 @@ impl Bundle {
             let testimony = speaks.and_then(|held| self.testimony(held, &parts.caller.agent, parts.rules));
             let user = testimony.as_ref().and_then(|testimony| testimony.user.as_ref());
             let user = user.filter(|_| needs.looks_into(Party::User)).map(|(user, _)| user.clone());
-            Ok((context::build(needs, parts, call, input.transpose()?, testimony.as_deref()), user))
+            let usage = if needs.has_usage() { self.usage(parts, call) } else { None };
+            let grants = if needs.has_grants() { self.engine().templates(granted).collect() } else { Vec::new() };
+            let moving = Moving { grants, usage: usage.as_deref() };
+            let context = context::build(needs, parts, call, input.transpose()?, testimony.as_deref(), &moving);
+            Ok((context, Own { user, usage, others: Vec::new() }))
         })
+    }
+
+    /// The caller's grants that cover an action on a resource, for the user and the task of the request.
+    fn granted(&self, parts: &Parts<'_>, action: usize, resource: &Known) -> Vec<Granted> {
+        let State { grants, doubt, holds } = &*parts.facts.state;
+        if grants.is_empty() || doubt.grants {
+            return Vec::new();
+        }
+        let user = parts.user();
+        let asking = Asking { user: user.as_deref(), task: parts.reading.task, now: parts.facts.latest };
+        let held = Held::of(holds, parts.facts.now);
+        // What a held agent allowed, or for a held task, is held as well.
+        let is_free = |grant: &&Arc<Grant>| held.is_none_or(|held| !held.has_author_or_task_of(grant));
+        let named = std::iter::once(resource.uid()).chain(resource.entity().ancestors()).cloned();
+        let all = grants.of(parts.caller.agent.as_str(), named);
+        self.engine().granted(action, resource, all.filter(|grant| asking.meets(grant)).filter(is_free))
+    }
+
+    /// What is used of the limits of the bundle, as far as a call is concerned; `None` without limits.
+    fn usage(&self, parts: &Parts<'_>, call: &Call<'_>) -> Option<Arc<Entity>> {
+        let mut limits = self.limits().iter().peekable();
+        limits.peek()?;
+        let names = parts.names(call);
+        let whose = names.whose();
+        let used = |limit: &Limit| parts.facts.usage.used(limit, &limit.key(&whose), parts.facts.now);
+        context::usage(limits.map(|limit| (&*limit.name, used(limit)))).map(Arc::new)
     }
 
     fn action(&self, call: &Call<'_>) -> Result<usize, Refused> {

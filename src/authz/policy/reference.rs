@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use cedar_policy::{Authorizer, Entities, PolicyId, PolicySet, Response, Schema};
+use cedar_policy::{Authorizer, Decision, Entities, PolicyId, PolicySet, Response, Schema, SlotId};
 
 use super::bundle::Bundle;
 use super::candidates::Query;
@@ -81,7 +81,7 @@ impl Reference {
         let core: &cedar::Entities = entities.as_ref();
         let unread = own.filter(|entity| !matches!(core.entity(entity.uid()), cedar::Dereference::Data(_)));
         // A user is more than a file says of it: its groups and claims are the token's.
-        let own = unread.chain(query.user().cloned());
+        let own = unread.chain(query.own().iter().cloned());
         let own: Vec<_> = own.map(|entity| cedar_policy::Entity::from((*entity).clone())).collect();
         let request = cedar::Request::new(
             known(query.principal().uid()),
@@ -93,15 +93,42 @@ impl Reference {
         )
         .map_err(|error| error.to_string())?;
         let entities = entities.clone().upsert_entities(own, Some(&self.schema)).map_err(|error| error.to_string())?;
-        Ok(Authorizer::new().is_authorized(&request.into(), &self.policies, &entities))
+        let (request, authorizer) = (request.into(), Authorizer::new());
+        let response = authorizer.is_authorized(&request, &self.policies, &entities);
+        if query.granted().is_empty() {
+            return Ok(response);
+        }
+        let grants = self.grants(query)?;
+        Ok(together(&response, &authorizer.is_authorized(&request, &grants, &entities)))
+    }
+
+    /// The templates that grants link for a query, each linked by the first of its grants.
+    fn grants(&self, query: &Query) -> Result<PolicySet, String> {
+        let mut set = PolicySet::new();
+        for grant in query.granted().iter().filter_map(|granted| granted.grants.first()) {
+            let template = self.policies.template(&PolicyId::new(&grant.template)).ok_or("no such template")?;
+            let values = [(SlotId::principal(), query.principal().uid().clone())].into_iter();
+            let values = values.chain(grant.resource.iter().map(|resource| (SlotId::resource(), resource.clone())));
+            let values = values.map(|(slot, uid)| (slot, cedar_policy::EntityUid::from(uid))).collect();
+            let wrong = |error: cedar_policy::PolicySetError| error.to_string();
+            set.add_template(template.clone()).map_err(wrong)?;
+            set.link(template.id().clone(), PolicyId::new(&grant.id), values).map_err(wrong)?;
+        }
+        Ok(set)
     }
 
     /// What a policy, or the template of a link, demands of the caller's token, by its annotations as Cedar read them.
     ///
     /// # Errors
     /// What is wrong with them, which a bundle that was loaded has none of.
-    pub fn demands(&self, policy: &PolicyId) -> Result<Option<Demands>, String> {
-        let annotation = |name: &str| self.policies.annotation(policy, name);
+    pub fn demands(&self, query: &Query, policy: &PolicyId) -> Result<Option<Demands>, String> {
+        let mut grants = query.granted().iter().filter_map(|granted| granted.grants.first());
+        let grant = grants.find(|grant| grant.id == *AsRef::<str>::as_ref(policy));
+        let template = grant.map(|grant| PolicyId::new(&grant.template));
+        let annotation = |name: &str| match &template {
+            Some(template) => self.policies.template(template).and_then(|template| template.annotation(name)),
+            None => self.policies.annotation(policy, name),
+        };
         Demands::parse(annotation("step_up"), annotation("scopes"))
     }
 
@@ -116,6 +143,20 @@ impl Reference {
     }
 }
 
+/// What Cedar says over two sets of policies is what it says over both together: each policy stands for itself.
+fn together(one: &Response, other: &Response) -> Response {
+    let both = [one, other];
+    let is_forbidden = |response: &&Response| {
+        response.decision() == Decision::Deny && response.diagnostics().reason().next().is_some()
+    };
+    let forbidden = both.iter().any(is_forbidden);
+    let decides = |response: &&&Response| is_forbidden(response) == forbidden;
+    let permitted = !forbidden && both.iter().any(|response| response.decision() == Decision::Allow);
+    let reason = both.iter().filter(decides).flat_map(|response| response.diagnostics().reason().cloned()).collect();
+    let errors = both.iter().flat_map(|response| response.diagnostics().errors().cloned()).collect();
+    Response::new(if permitted { Decision::Allow } else { Decision::Deny }, reason, errors)
+}
+
 /// The entities that the context of a query names, and whatever they, the principal and the resource are in.
 fn others(bundle: &Bundle, query: &Query) -> Vec<Arc<Entity>> {
     let get = |uid: &EntityUID| bundle.store().get(uid);
@@ -125,7 +166,7 @@ fn others(bundle: &Bundle, query: &Query) -> Vec<Arc<Entity>> {
         Context::RestrictedResidual(_) => HashSet::new(),
     };
     let named: Vec<Arc<Entity>> = named.iter().filter_map(get).collect();
-    let roots = named.iter().chain(query.user()).chain([query.principal().entity(), query.resource().entity()]);
+    let roots = named.iter().chain(query.own().iter()).chain([query.principal().entity(), query.resource().entity()]);
     let above: HashSet<&EntityUID> = roots.flat_map(|entity| entity.ancestors()).collect();
     above.into_iter().filter_map(get).chain(named.iter().cloned()).collect()
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use foldhash::HashMap;
 
 use super::cedar::{
-    ActionConstraint, Entity, EntityReference, EntityType, EntityUID, Policy, PrincipalOrResourceConstraint,
+    ActionConstraint, Entity, EntityReference, EntityType, EntityUID, Policy, PrincipalOrResourceConstraint, Template,
 };
 
 /// The number of an entity that some scope, or an indexed condition, names.
@@ -176,7 +176,16 @@ pub enum ActionScope {
 impl ActionScope {
     /// The scope of a policy.
     pub fn of(policy: &Policy, names: &mut Names) -> Self {
-        match policy.action_constraint() {
+        Self::of_constraint(policy.action_constraint(), names)
+    }
+
+    /// The scope of a template.
+    pub fn of_template(template: &Template, names: &mut Names) -> Self {
+        Self::of_constraint(template.action_constraint(), names)
+    }
+
+    fn of_constraint(constraint: &ActionConstraint, names: &mut Names) -> Self {
+        match constraint {
             ActionConstraint::Any => Self::Any,
             ActionConstraint::Eq(action) => Self::Is(names.number(action)),
             ActionConstraint::In(actions) => {

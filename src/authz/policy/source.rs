@@ -27,6 +27,8 @@ pub enum Kind {
     Tools,
     /// `targets.toml`
     Targets,
+    /// `limits.toml`
+    Limits,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
         let base = name.rsplit('/').next().unwrap_or(name);
         match base {
             "targets.toml" => Some(Self::Targets),
+            "limits.toml" => Some(Self::Limits),
             _ if base.ends_with(".cedarschema") => Some(Self::Schema),
             _ if base.ends_with(".cedar") => Some(Self::Policies),
             _ if base.ends_with(".entities.json") => Some(Self::Entities),

@@ -14,7 +14,7 @@ use super::cedar::{
     self, ActionConstraint, BinaryOp, EntityType, EntityUID, ExprKind, PolicyCheck, RequestEnv, Template, Type,
     Typechecker, TypedExpr, ValidatorSchema, Var,
 };
-use super::context;
+use super::declared;
 use super::needs::Needs;
 
 /// Policies may dereference principal, action, resource and entities of the context, and no further:
@@ -51,7 +51,7 @@ impl<'s> Validation<'s> {
         for types in core.unlinked_request_envs(cedar::ValidationMode::Strict) {
             let RequestEnv::DeclaredAction { principal, action, resource, context, .. } = &types else { continue };
             let next = classes.len();
-            let class = *classes.entry((principal, resource, context::without_input(context))).or_insert(next);
+            let class = *classes.entry((principal, resource, declared::without_input(context))).or_insert(next);
             by_action.entry((*action).clone()).or_default().push(environments.len());
             environments.push(Environment { types, class });
         }

@@ -7,12 +7,14 @@ use cedar_policy::PolicySet;
 use super::cedar::{self, Policy, Template};
 use super::demands::Demands;
 use super::engine::PolicyInfo;
+use super::grantable::{self, Terms};
 use super::nesting;
 use super::source::{BundleError, line_of};
 use super::validation::Validation;
+use crate::authz::metering::{Limit, LimitSet};
 
 /// Annotations that Palisade knows; any other one is a misspelling.
-const ANNOTATIONS: &[&str] = &["id", "reason", "message", "control", "step_up", "scopes"];
+const ANNOTATIONS: &[&str] = &["id", "reason", "message", "control", "step_up", "scopes", "limit", "grant"];
 
 /// Longest id, in bytes: it is in every record of what it decides, and a line of what is told to people.
 const MAX_ID_BYTES: usize = 256;
@@ -44,6 +46,8 @@ pub(super) struct Written<'f> {
     pub(super) info: Arc<PolicyInfo>,
     /// What links are made of; of a static policy nothing is kept here.
     pub(super) template: Option<Arc<Template>>,
+    /// What grants may say that link it, if they may.
+    pub(super) grantable: Option<Terms>,
 }
 
 /// A policy that needs no link; `None` for a template.
@@ -104,6 +108,7 @@ pub(super) fn judge(validation: &Validation<'_>, policy: &Written<'_>, set: &Pol
 pub(super) fn read_file<'f>(
     file: &'f str,
     text: &'f str,
+    limits: &LimitSet,
     between: &dyn Fn(),
     mut visit: impl FnMut(Written<'f>, Arc<Template>) -> Result<(), BundleError>,
 ) -> Result<(), BundleError> {
@@ -121,7 +126,7 @@ pub(super) fn read_file<'f>(
         templates.sort_by_key(|(at, _)| *at);
         visited += templates.len();
         for (at, template) in templates {
-            let (policy, template) = read_policy(file, text, (begin, at), template)?;
+            let (policy, template) = read_policy(file, text, (begin, at), template, limits)?;
             visit(policy, template)?;
         }
     }
@@ -137,6 +142,7 @@ fn read_policy<'f>(
     text: &'f str,
     (piece, at): (usize, usize),
     policy: &Template,
+    limits: &LimitSet,
 ) -> Result<(Written<'f>, Arc<Template>), BundleError> {
     if policy.non_scope_constraints().is_some_and(nesting::is_too_deep) {
         let message = format!(
@@ -146,16 +152,18 @@ fn read_policy<'f>(
         );
         return Err(BundleError::at(file, text, at, message));
     }
-    let info = info(policy).map_err(|message| BundleError::at(file, text, at, message))?;
+    let wrong = |message| BundleError::at(file, text, at, message);
+    let info = info(policy, limits).map_err(wrong)?;
+    let grantable = grantable::terms(policy, &info).map_err(wrong)?;
     let whole = Arc::new(policy.new_id(cedar::PolicyID::from_string(&info.id)));
     let template = (!whole.is_static()).then(|| whole.clone());
-    Ok((Written { file, text, at, piece, info: Arc::new(info), template }, whole))
+    Ok((Written { file, text, at, piece, info: Arc::new(info), template, grantable }, whole))
 }
 
 /// What is said of a policy: its annotations, all of them known.
-fn info(policy: &Template) -> Result<PolicyInfo, String> {
+fn info(policy: &Template, limits: &LimitSet) -> Result<PolicyInfo, String> {
     let annotations = || policy.annotations().map(|(name, annotation)| (name.as_ref(), annotation.val.as_str()));
-    let value = |name: &str| annotations().find(|(key, _)| *key == name).map(|(_, value)| value);
+    let value = |name: &str| annotation(policy, name);
     if let Some((unknown, _)) = annotations().find(|(key, _)| !ANNOTATIONS.contains(key)) {
         return Err(format!("annotation `@{unknown}` is unknown; expected one of @{}", ANNOTATIONS.join(", @")));
     }
@@ -168,6 +176,8 @@ fn info(policy: &Template) -> Result<PolicyInfo, String> {
         return Err(format!("policy `{id}` has no `@reason(\"…\")`"));
     };
     let demands = Demands::parse(value("step_up"), value("scopes"));
+    let forbids = policy.effect() == cedar::Effect::Forbid;
+    let limits = value("limit").map(|names| named(names, limits, forbids)).transpose();
     Ok(PolicyInfo {
         id: id.to_owned(),
         template: None,
@@ -175,6 +185,25 @@ fn info(policy: &Template) -> Result<PolicyInfo, String> {
         message: value("message").map(Into::into),
         control: value("control").map(Into::into),
         demands: demands.map_err(|wrong| format!("policy `{id}`: {wrong}"))?.map(Arc::new),
-        forbids: policy.effect() == cedar::Effect::Forbid,
+        limits: limits.map_err(|wrong| format!("policy `{id}`: {wrong}"))?.unwrap_or_default(),
+        grant: None,
+        forbids,
     })
+}
+
+/// The value of an annotation.
+pub(super) fn annotation<'p>(policy: &'p Template, name: &str) -> Option<&'p str> {
+    policy.annotations().find(|(key, _)| key.as_ref() == name).map(|(_, annotation)| annotation.val.as_str())
+}
+
+/// The limits that `@limit` names, separated by single spaces.
+fn named(names: &str, limits: &LimitSet, forbids: bool) -> Result<Arc<[Arc<Limit>]>, String> {
+    if forbids {
+        return Err("`@limit` is of a permit: it counts only while the limit holds".into());
+    }
+    let find =
+        |name: &str| limits.get(name).cloned().ok_or_else(|| format!("`@limit`: limits.toml has no limit `{name}`"));
+    let found: Vec<_> = names.split(' ').map(find).collect::<Result<_, _>>()?;
+    let twice = found.iter().enumerate().any(|(at, limit)| found.iter().take(at).any(|other| other.name == limit.name));
+    if twice { Err("`@limit` names a limit twice".into()) } else { Ok(found.into()) }
 }

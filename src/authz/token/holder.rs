@@ -186,13 +186,9 @@ impl HeldToken {
     /// `None` if no user handed authority to the caller, or nothing shows it and the chain is not proved as a whole.
     #[must_use]
     pub fn comes_back_to(&self, called: &str, rules: &Rules) -> Option<bool> {
-        let Authority::Issuer(at) = self.token.authority else { return None };
-        let issuer = rules.issuers.get(at).filter(|_| self.delegates(rules))?;
-        let claims = &self.token.claims;
-        let names = claims.actors.iter().map(|actor| actor.subject.as_str());
+        self.delegates(rules).then_some(())?;
         // The caller is the first actor, or the client of a token that names none.
-        let names = names.chain(claims.client.as_deref().filter(|_| claims.actors.is_empty()));
-        let said: Vec<&str> = names.map(|name| workload_of(name, issuer).unwrap_or(name)).collect();
+        let said: Vec<&str> = actors_of(&self.token, rules).collect();
         let proved: Vec<&str> = self.before.iter().map(String::as_str).chain(said.first().copied()).collect();
         let comes_back = |agents: &[&str]| {
             let is_again = |(at, agent): (usize, &&str)| agents.iter().skip(at + 1).any(|other| other == agent);
@@ -363,6 +359,20 @@ fn mismatch(detail: &str) -> Refused {
 /// The SPIFFE ID of an actor or a client.
 pub(super) fn workload_of<'i>(name: &'i str, issuer: &'i Issuer) -> Option<&'i str> {
     issuer.actors.get(name).map(String::as_str).or_else(|| SpiffeId::parse(name).is_ok().then_some(name))
+}
+
+/// Whoever is in the chain of a token: its actors, or without any its client, as SPIFFE IDs where the issuer's rules or their
+/// own names say so.
+pub fn actors_of<'t>(token: &'t Token, rules: &'t Rules) -> impl Iterator<Item = &'t str> {
+    let claims = &token.claims;
+    let issuer = match token.authority {
+        Authority::Issuer(at) => rules.issuers.get(at),
+        Authority::TrustDomain(_) => None,
+    };
+    let names = claims.actors.iter().map(|actor| actor.subject.as_str());
+    let names = names.chain(claims.client.as_deref().filter(|_| claims.actors.is_empty()));
+    let names = names.chain([claims.subject.as_str()].into_iter().filter(move |_| issuer.is_none()));
+    names.map(move |name| issuer.and_then(|issuer| workload_of(name, issuer)).unwrap_or(name))
 }
 
 /// SHA-256 of a certificate's DER (RFC 8705, section 3.1), from its URL-encoded PEM.

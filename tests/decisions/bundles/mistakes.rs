@@ -4,6 +4,7 @@ mod actions;
 mod entities;
 mod files;
 mod links;
+mod moving;
 mod names;
 mod policies;
 mod targets;
@@ -18,6 +19,7 @@ pub fn mistakes() -> impl Iterator<Item = &'static Mistake> {
         actions::MISTAKES,
         policies::MISTAKES,
         links::MISTAKES,
+        moving::MISTAKES,
         names::MISTAKES,
         entities::MISTAKES,
         tools::MISTAKES,

@@ -117,7 +117,7 @@ pub fn default_request() -> impl Strategy<Value = Request<'static>> {
 /// A bundle to make policies for: two targets, typed arguments, groups within groups.
 pub fn lab(policies: &[String]) -> Files {
     let nine = "now: datetime, local: Local, request: RequestFacts, body?: BodyFacts, mcp?: McpFacts, a2a?: A2aFacts, \
-                user?: User, delegation?: Delegation, scopes?: Set<String>, session?: Session";
+                user?: User, delegation?: Delegation, scopes?: Set<String>, session?: Session, task?: String, grants: Set<String>, usage?: Usage";
     let action = |name: &str, input: &str| {
         format!(
             "action \"lab/{name}\" in [\"tools/call\"] appliesTo {{ principal: [Agent], resource: [Tool], context: {{ input: {{ {input} }}, {nine} }} }};\n"

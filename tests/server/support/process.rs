@@ -103,6 +103,15 @@ impl Process {
         self.wait().code()
     }
 
+    /// SIGKILL, and the same anew: what it kept has to do.
+    pub fn killed(mut self) -> Self {
+        self.signal("KILL");
+        self.wait();
+        let setup = std::mem::replace(&mut self.setup, Setup::new());
+        drop(self);
+        Self::serve(setup, &[])
+    }
+
     /// What it wrote to standard output, after its end.
     pub fn standard_output(&mut self) -> String {
         let mut text = String::new();

@@ -6,14 +6,14 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "tool action without a registry entry",
         edit: |edit| {
-            edit.write("new.cedarschema", "\naction \"crm/new\" in [\"tools/call\"] appliesTo { principal: [Agent], resource: [Tool], context: { input: {}, now: datetime, local: Local, request: RequestFacts, body?: BodyFacts, mcp?: McpFacts, a2a?: A2aFacts, user?: User, delegation?: Delegation, scopes?: Set<String>, session?: Session } };\n")
+            edit.write("new.cedarschema", "\naction \"crm/new\" in [\"tools/call\"] appliesTo { principal: [Agent], resource: [Tool], context: { input: {}, now: datetime, local: Local, request: RequestFacts, body?: BodyFacts, mcp?: McpFacts, a2a?: A2aFacts, user?: User, delegation?: Delegation, scopes?: Set<String>, session?: Session, task?: String, grants: Set<String>, usage?: Usage } };\n")
         },
         message: "new.cedarschema:2: action `crm/new`: its resource is a Tool, but no *.tools.json registers it",
     },
     Mistake {
         name: "tool action that is written without quotes",
         edit: |edit| {
-            edit.write("new.cedarschema", "\naction new_tool in [\"tools/call\"] appliesTo { principal: [Agent], resource: [Tool], context: { input: {}, now: datetime, local: Local, request: RequestFacts, body?: BodyFacts, mcp?: McpFacts, a2a?: A2aFacts, user?: User, delegation?: Delegation, scopes?: Set<String>, session?: Session } };\n")
+            edit.write("new.cedarschema", "\naction new_tool in [\"tools/call\"] appliesTo { principal: [Agent], resource: [Tool], context: { input: {}, now: datetime, local: Local, request: RequestFacts, body?: BodyFacts, mcp?: McpFacts, a2a?: A2aFacts, user?: User, delegation?: Delegation, scopes?: Set<String>, session?: Session, task?: String, grants: Set<String>, usage?: Usage } };\n")
         },
         message: "new.cedarschema:2: action `new_tool`: its resource is a Tool, but no *.tools.json registers it",
     },
@@ -35,7 +35,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "tool without an action",
         edit: |edit| edit.replace("crm.tools.json", "\"get_customer\"", "\"find_customer\""),
-        message: "crm.cedarschema:31: action `crm/get_customer`: its resource is a Tool, but no *.tools.json registers it",
+        message: "crm.cedarschema:34: action `crm/get_customer`: its resource is a Tool, but no *.tools.json registers it",
     },
     Mistake {
         name: "tool that is registered but has no action",
@@ -52,7 +52,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "context lacks input",
         edit: |edit| edit.replace("crm.cedarschema", "    input: {\n      customer_id: Long,\n    },\n", ""),
-        message: "crm.cedarschema:31: action `crm/get_customer`: its context lacks the attribute `input`",
+        message: "crm.cedarschema:34: action `crm/get_customer`: its context lacks the attribute `input`",
     },
     Mistake {
         name: "context attribute of another type",
@@ -77,12 +77,12 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "input that is no record",
         edit: |edit| edit.replace("crm.cedarschema", "input: {\n      customer_id: Long,\n    },", "input: String,"),
-        message: "crm.cedarschema:31: action `crm/get_customer`: context attribute `input` has to be a record",
+        message: "crm.cedarschema:34: action `crm/get_customer`: context attribute `input` has to be a record",
     },
     Mistake {
         name: "argument of an entity type",
         edit: |edit| edit.replace("crm.cedarschema", "customer_id: Long", "customer: User"),
-        message: "crm.cedarschema:31: action `crm/get_customer`: context attribute `input`: `customer`: no argument can have type `User`",
+        message: "crm.cedarschema:34: action `crm/get_customer`: context attribute `input`: `customer`: no argument can have type `User`",
     },
     Mistake {
         name: "protocol action missing",
@@ -124,7 +124,7 @@ pub const MISTAKES: &[Mistake] = &[
         edit: |edit| {
             edit.replace("crm.cedarschema", "\"crm/export_customers\" in [\"tools/call\"]", "\"crm/export_customers\"")
         },
-        message: "crm.cedarschema:95: action `crm/export_customers`: it has to be in `Action::\"tools/call\"`, or policies about all tool calls would miss it",
+        message: "crm.cedarschema:107: action `crm/export_customers`: it has to be in `Action::\"tools/call\"`, or policies about all tool calls would miss it",
     },
     Mistake {
         name: "tool action in the group of its protocol only",
@@ -135,7 +135,7 @@ pub const MISTAKES: &[Mistake] = &[
                 "\"crm/export_customers\" in [\"mcp\"]",
             )
         },
-        message: "crm.cedarschema:95: action `crm/export_customers`: it has to be in `Action::\"tools/call\"`, or policies about all tool calls would miss it",
+        message: "crm.cedarschema:107: action `crm/export_customers`: it has to be in `Action::\"tools/call\"`, or policies about all tool calls would miss it",
     },
     Mistake {
         name: "tool action on another resource",
@@ -157,28 +157,28 @@ pub const MISTAKES: &[Mistake] = &[
         edit: |edit| {
             edit.replace("palisade.cedarschema", "action \"tools/call\" in [\"mcp\"];", "action \"tools/call\";");
         },
-        message: "palisade.cedarschema:274: action `tools/call`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
+        message: "palisade.cedarschema:287: action `tools/call`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
     },
     Mistake {
         name: "an MCP action outside of its protocol",
         edit: |edit| {
             edit.replace("palisade.cedarschema", "in [\"mcp\"] appliesTo", "appliesTo");
         },
-        message: "palisade.cedarschema:301: action `completion/complete`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
+        message: "palisade.cedarschema:314: action `completion/complete`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
     },
     Mistake {
         name: "an A2A action in the group of another protocol",
         edit: |edit| {
             edit.replace("palisade.cedarschema", "in [\"a2a\"] appliesTo", "in [\"mcp\"] appliesTo");
         },
-        message: "palisade.cedarschema:339: action `SendMessage`: it has to be in `Action::\"a2a\"`, or policies about all calls of protocol a2a would miss it",
+        message: "palisade.cedarschema:352: action `SendMessage`: it has to be in `Action::\"a2a\"`, or policies about all calls of protocol a2a would miss it",
     },
     Mistake {
         name: "an HTTP action outside of its protocol",
         edit: |edit| {
             edit.replace("palisade.cedarschema", "\"OPTIONS\" in [\"http\"]", "\"OPTIONS\"");
         },
-        message: "palisade.cedarschema:366: action `GET`: it has to be in `Action::\"http\"`, or policies about all calls of protocol http would miss it",
+        message: "palisade.cedarschema:379: action `GET`: it has to be in `Action::\"http\"`, or policies about all calls of protocol http would miss it",
     },
     Mistake {
         name: "a gRPC action outside of its protocol",
@@ -187,7 +187,7 @@ pub const MISTAKES: &[Mistake] = &[
             edit.replace("targets.toml", "protocol = \"http\"", "protocol = \"grpc\"");
             edit.remove("policies/everyone.cedar");
         },
-        message: "palisade.cedarschema:376: action `grpc:invoke`: it has to be in `Action::\"grpc\"`, or policies about all calls of protocol grpc would miss it",
+        message: "palisade.cedarschema:389: action `grpc:invoke`: it has to be in `Action::\"grpc\"`, or policies about all calls of protocol grpc would miss it",
     },
     Mistake {
         name: "an action of a namespace",

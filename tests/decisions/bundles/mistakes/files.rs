@@ -6,17 +6,17 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "unknown file",
         edit: |edit| edit.write("policies.rego", "package x"),
-        message: "policies.rego: a bundle knows no such file; expected *.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml or *.md",
+        message: "policies.rego: a bundle knows no such file; expected *.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml, limits.toml or *.md",
     },
     Mistake {
         name: "unknown file without an ending",
         edit: |edit| edit.write("Makefile", ""),
-        message: "Makefile: a bundle knows no such file; expected *.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml or *.md",
+        message: "Makefile: a bundle knows no such file; expected *.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml, limits.toml or *.md",
     },
     Mistake {
         name: "a JSON file of no kind",
         edit: |edit| edit.write("data.json", "[]"),
-        message: "data.json: a bundle knows no such file; expected *.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml or *.md",
+        message: "data.json: a bundle knows no such file; expected *.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml, limits.toml or *.md",
     },
     Mistake {
         name: "no schema",

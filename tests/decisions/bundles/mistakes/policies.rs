@@ -9,6 +9,7 @@ pub const MISTAKES: &[Mistake] = &[
             edit.remove("policies/agents.cedar");
             edit.remove("policies/everyone.cedar");
             edit.remove("policies/guardrails.cedar");
+            edit.remove("policies/control.cedar");
         },
         message: "there is no policy at all, so nothing could ever be permitted; expected at least one *.cedar file",
     },
@@ -111,13 +112,13 @@ pub const MISTAKES: &[Mistake] = &[
     },
     Mistake {
         name: "unknown annotation",
-        edit: |edit| edit.policy("@id(\"new\")\n@reason(\"r\")\n@limit(\"x\")\npermit (principal, action, resource);"),
-        message: "policies/new.cedar:2: annotation `@limit` is unknown; expected one of @id, @reason, @message, @control, @step_up, @scopes",
+        edit: |edit| edit.policy("@id(\"new\")\n@reason(\"r\")\n@rate(\"x\")\npermit (principal, action, resource);"),
+        message: "policies/new.cedar:2: annotation `@rate` is unknown; expected one of @id, @reason, @message, @control, @step_up, @scopes, @limit, @grant",
     },
     Mistake {
         name: "misspelled annotation",
         edit: |edit| edit.policy("@id(\"new\")\n@reson(\"r\")\npermit (principal, action, resource);"),
-        message: "policies/new.cedar:2: annotation `@reson` is unknown; expected one of @id, @reason, @message, @control, @step_up, @scopes",
+        message: "policies/new.cedar:2: annotation `@reson` is unknown; expected one of @id, @reason, @message, @control, @step_up, @scopes, @limit, @grant",
     },
     Mistake {
         name: "no id",

@@ -7,8 +7,10 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Context, Decision, Entities, EntityUid, EvaluationError, Policy, PolicyId,
     PolicySet, SlotId, Template,
 };
+use palisade::authz::policy::candidates::Own;
 use palisade::authz::policy::cedar::{self, Entity, EntityUID, EntityUIDEntry, Evaluator, Extensions};
 use palisade::authz::policy::engine::{Answer, Engine, Failure, Part, PolicyInfo};
+use palisade::authz::policy::grantable::Granted;
 use palisade::authz::policy::scope::Known;
 use serde_json::{Map, Value, json};
 
@@ -59,6 +61,8 @@ impl Asked {
                 message: None,
                 control: None,
                 demands: None,
+                limits: Arc::default(),
+                grant: None,
                 forbids,
             };
             let core: &cedar::Policy = policy.as_ref();
@@ -82,8 +86,8 @@ impl Asked {
         let (principal, resource) = (self.entity(&ask.principal), self.entity(&ask.resource));
         let action = self.engine.action(ask.action).unwrap();
         let core: &cedar::Context = context.as_ref();
-        let whole = |_| Ok::<_, std::convert::Infallible>((core.clone(), None));
-        let Ok(query) = self.engine.query(action, principal.clone(), resource.clone(), whole);
+        let whole = |_, _: &[Granted]| Ok::<_, std::convert::Infallible>((core.clone(), Own::default()));
+        let Ok(query) = self.engine.query(action, principal.clone(), resource.clone(), Vec::new(), whole);
         let known = |uid: &EntityUID| EntityUIDEntry::known(uid.clone(), None);
         let action_uid = self.engine.action_uid(action).unwrap();
         let request = cedar::Request::new_unchecked(

@@ -35,7 +35,7 @@ const SIGNS_CERTIFICATES: u8 = 0x04 | 0x02;
 ///
 /// # Errors
 /// Why the certificate is no X509-SVID of a workload.
-pub(super) fn leaf_uri(certificate: &[u8]) -> Result<&str, &'static str> {
+pub fn leaf_uri(certificate: &[u8]) -> Result<&str, &'static str> {
     let malformed = "cannot be read";
     let mut extensions = extensions(certificate).ok_or(malformed)?;
     let (mut names, mut usage, mut extended) = (None, None, None);
@@ -69,6 +69,27 @@ pub(super) fn leaf_uri(certificate: &[u8]) -> Result<&str, &'static str> {
     match uris(names).ok_or(malformed)?[..] {
         [] => Err("has no SPIFFE ID"),
         [uri] => str::from_utf8(uri).map_err(|_| malformed),
+        _ => Err("has several URIs, where a SPIFFE ID is the only one"),
+    }
+}
+
+/// The one URI of an authority's certificate, by which a trust domain says that it is its own; `None` without any.
+///
+/// # Errors
+/// Why it says nothing that could be relied on.
+pub fn authority_uri(certificate: &[u8]) -> Result<Option<&str>, &'static str> {
+    let malformed = "cannot be read";
+    let mut extensions = extensions(certificate).ok_or(malformed)?;
+    let mut names = None;
+    while !extensions.0.is_empty() {
+        let (id, _critical, value) = extension(&mut extensions).ok_or(malformed)?;
+        if id == SUBJECT_ALT_NAME && names.replace(value).is_some() {
+            return Err("has an extension twice");
+        }
+    }
+    match names.map_or(Some(Vec::new()), uris).ok_or(malformed)?[..] {
+        [] => Ok(None),
+        [uri] => str::from_utf8(uri).map(Some).map_err(|_| malformed),
         _ => Err("has several URIs, where a SPIFFE ID is the only one"),
     }
 }
@@ -202,6 +223,18 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_has_one_uri_or_none() {
+        let said =
+            |change: &dyn Fn(&mut CertificateParams)| authority_uri(&leaf(change)).map(|uri| uri.map(str::to_owned));
+        assert_eq!(said(&|_| {}), Ok(Some(ID.into())));
+        assert_eq!(said(&|it| drop(it.subject_alt_names.remove(0))), Ok(None));
+        assert_eq!(said(&|it| it.subject_alt_names.clear()), Ok(None));
+        let again = SanType::URI(ID.try_into().unwrap());
+        assert!(said(&|it| it.subject_alt_names.push(again.clone())).unwrap_err().contains("several"));
+        assert!(authority_uri(b"").is_err());
+    }
+
+    #[test]
     fn a_usage_that_is_not_critical_counts_for_none() {
         let mut certificate = leaf(|_| {});
         let at = certificate.windows(3).position(|bytes| bytes == KEY_USAGE).unwrap();
@@ -222,7 +255,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_it_is_it_ends(bytes: Vec<u8>, at in 0_usize..600, byte: u8) {
-            let _ends = leaf_uri(&bytes);
+            let _ends = (leaf_uri(&bytes), authority_uri(&bytes));
             let mut changed = leaf(|_| {});
             if let Some(place) = changed.get_mut(at) {
                 *place = byte;

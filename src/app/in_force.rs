@@ -1,0 +1,66 @@
+//! What moves while calls flow, and the journal in which it outlives the process.
+
+use std::time::Duration;
+
+use super::StartError;
+use super::pipeline::{Pipeline, now};
+use crate::config::Config;
+use crate::config::state::State;
+use crate::journal::{self, Journal};
+use crate::state::{self, Change, Durable, Forget, InForce, Keep, NotKept, Room, Table};
+
+/// How often what is over is taken out of memory.
+const TIDY: Duration = Duration::from_secs(1);
+
+/// What is in force, as the journal has it, and the journal.
+///
+/// # Errors
+/// [`StartError::Journal`], [`StartError::State`]: without knowing what is held nothing may start.
+pub(super) fn open(config: &Config) -> Result<(InForce, Option<Journal>), StartError> {
+    let State { journal: path, holds, grants, counted_uses } = &config.state;
+    let room = Room { holds: *holds, grants: *grants, meters: *counted_uses };
+    let Some(path) = path else { return Ok((InForce::new(Vec::new(), Box::new(Forget), room)?, None)) };
+    let (journal, mut kept) = Journal::open(path).map_err(|error| StartError::Journal(path.clone(), error))?;
+    let tables = [
+        (Table::Entries, journal::Table::Entries),
+        (Table::Uses, journal::Table::Uses),
+        (Table::Quotas, journal::Table::Meters),
+    ];
+    let of_table = |(table, at)| kept.take(at).into_iter().map(move |(key, value)| (table, key, value));
+    let all = tables.into_iter().flat_map(of_table).collect();
+    Ok((InForce::new(all, Box::new(Kept(journal.clone())), room)?, Some(journal)))
+}
+
+struct Kept(Journal);
+
+impl Keep for Kept {
+    fn keep(&self, changes: Vec<Change>) -> Durable {
+        let written = self.0.write(changes.into_iter().map(translated).collect());
+        Box::pin(async move { written.await.map_err(|_| NotKept) })
+    }
+}
+
+fn translated(change: Change) -> journal::Change {
+    match change {
+        Change::Put(table, key, value) => journal::Change::Put(place(table), key, value),
+        Change::Remove(table, key) => journal::Change::Remove(place(table), key),
+    }
+}
+
+const fn place(table: state::Table) -> journal::Table {
+    match table {
+        Table::Entries => journal::Table::Entries,
+        Table::Uses => journal::Table::Uses,
+        Table::Quotas => journal::Table::Meters,
+    }
+}
+
+/// Takes out of memory what is over, for ever.
+pub(super) async fn tidy(pipeline: std::sync::Arc<Pipeline>) {
+    let mut ticks = tokio::time::interval(TIDY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        pipeline.parts.state.tidy(now());
+    }
+}
