@@ -445,6 +445,9 @@ impl Running {
             thread::sleep(Duration::from_millis(5));
         }
         let in_time = self.deciding.is_finished();
+        if in_time {
+            self.pipeline.parts.state.settle();
+        }
         if let Some(journal) = &self.pipeline.parts.journal
             && !journal.clone().finish(deadline)
         {

@@ -354,6 +354,13 @@ impl InForce {
         ended.into_iter().for_each(|hold| self.tell(News::Released(hold)));
     }
 
+    /// Gives up what was reserved and is not used: before a process ends, when nothing is decided any more.
+    pub fn settle(&self) {
+        let changes = [self.uses().settle(), self.meters.settle()].concat();
+        // Whoever ends the journal waits for it.
+        drop(self.keep.keep(changes));
+    }
+
     /// How many calls of a grant are left; `None` if it does not say how many it allows.
     #[must_use]
     pub fn calls_left(&self, grant: &Grant) -> Option<u64> {

@@ -132,6 +132,20 @@ impl Meters {
         changes
     }
 
+    /// What was reserved and not used, given up: for a process that ends in order.
+    pub fn settle(&self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for shard in &self.shards {
+            for (key, counted) in shard.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+                let used = counted.meter.units();
+                if counted.reserved.1 > used {
+                    changes.extend(counted.keep(key, used));
+                }
+            }
+        }
+        changes
+    }
+
     /// What was reserved of a quota when it was kept may have been used.
     pub(super) fn restore(&self, key: &[u8], value: &[u8]) -> Result<(), Unreadable> {
         let wrong = || Unreadable("what is used of a quota".into());
@@ -162,7 +176,13 @@ impl Counted {
         if self.reserved.0 == since && used <= self.reserved.1 {
             return None;
         }
-        let reserved = used.saturating_add(quota.units.div_ceil(PARTS)).min(quota.units).max(used);
+        self.keep(key, used.saturating_add(quota.units.div_ceil(PARTS)).min(quota.units).max(used))
+    }
+
+    /// Keeps that so much is used of the window that there is.
+    fn keep(&mut self, key: &Key, reserved: u64) -> Option<Change> {
+        let Measure::Quota(quota) = self.measure else { return None };
+        let since = self.meter.window();
         self.reserved = (since, reserved);
         let numbers = [quota.units, quota.seconds].map(u64::to_be_bytes);
         let value = [numbers.as_flattened(), &since.to_be_bytes(), &reserved.to_be_bytes()].concat();

@@ -353,6 +353,27 @@ fn a_quota_outlives_the_process() {
     assert!(disk.kept().is_empty());
 }
 
+#[test]
+fn an_orderly_end_costs_nothing() {
+    let set = limits("[[limit]]\nname = \"q\"\nquota = { units = 100, seconds = 3600 }\n");
+    let (limit, disk, one) = (set.get("q").unwrap(), Disk::default(), grant("g", Some(20)));
+    run(async { open(&disk).grant(one.clone()).await.unwrap() });
+    // The first process ended without a word, and cost what it had reserved.
+    let left = open(&disk).calls_left(&one).unwrap();
+    assert_eq!(left, 15);
+    for _restart in 0..5 {
+        let state = open(&disk);
+        run(async {
+            assert!(pay(&state, &of_grants(std::slice::from_ref(&one)), now()).await.is_ok());
+            assert!(pay(&state, &of_limits(vec![take(limit, "a", 10)]), now()).await.is_ok());
+        });
+        state.settle();
+    }
+    let state = open(&disk);
+    assert_eq!(state.calls_left(&one), Some(left - 5));
+    assert_eq!(state.used(limit, &take(limit, "a", 1).key, now()), 50);
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::test_runner::Config::with_cases(64))]
     /// Wherever it crashes: what was acknowledged is in force again, what was released or revoked is not, and no grant allows

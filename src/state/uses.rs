@@ -103,6 +103,16 @@ impl Uses {
         }
     }
 
+    /// What was reserved and not used, given up: for a process that ends in order.
+    pub fn settle(&mut self) -> Vec<Change> {
+        let open = self.0.iter_mut().filter(|(_, held)| held.used < held.reserved);
+        open.map(|(id, held)| {
+            (held.reserved, held.asked) = (held.used, held.used);
+            reservation(id, held.used)
+        })
+        .collect()
+    }
+
     /// Gives a call back that did not pass after all.
     pub fn give_back(&mut self, id: &str) {
         if let Some(held) = self.0.get_mut(id) {

@@ -39,6 +39,8 @@ mod records;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod shared;
+#[cfg(test)]
 mod shared_secret;
 #[cfg(test)]
 mod spans;

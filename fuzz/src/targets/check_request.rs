@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use palisade::authz::comparison::{self, Asked};
 use palisade::authz::decision::Verdict;
 use palisade::authz::facts::Facts;

@@ -60,6 +60,12 @@ impl Meter {
         self.since
     }
 
+    /// Of a quota, the units of that window.
+    #[must_use]
+    pub const fn units(&self) -> u64 {
+        self.used
+    }
+
     /// Takes units, if they are there. `id` names the call, for one that ends.
     ///
     /// # Errors

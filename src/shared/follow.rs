@@ -1,0 +1,252 @@
+//! Follows the store: hears changes, compares where it stands, reads what was missed, and gives it what it lacks.
+//!
+//! Nothing here is needed for what is known to be right, only for it to be known soon: whatever is missed, twice or out
+//! of order is made good by the next comparison, for what two know is merged and never replaced.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Replica;
+use super::config::Config;
+use super::exchange::{Put, add, check_setup, everything, fitting, forget, mark, remove};
+use super::link::{Heard, Keys, Link};
+use super::lost::Lost;
+use super::mirror::{Followed, Mark, Mirror};
+use super::pace::{chance, pause, spread};
+use super::standing::Standing;
+use super::view::{Change, View, What};
+
+/// Most changes that wait to be merged; what is beyond is missed, and read.
+const WAITING: usize = 1_024;
+/// How often it is looked whether the store is still set up as it has to be.
+const SETUP: Duration = Duration::from_secs(60);
+/// How much is given before it counts as a sign of life.
+const GIVEN: usize = 512;
+/// Most of what is over that is forgotten at once.
+const FORGOTTEN: usize = 64;
+/// How soon after a comparison the next one may be, whatever happens.
+const SOON: Duration = Duration::from_millis(100);
+/// How many late answers in a row are borne before a connection is given up.
+const LATE_ANSWERS: u32 = 2;
+/// How many times in a row changes are read that were not heard, before it is listened anew.
+const UNHEARD: u32 = 3;
+
+/// What all parts share.
+pub(super) struct Inner {
+    pub(super) config: Config,
+    pub(super) keys: Keys,
+    pub(super) replica: Arc<dyn Replica>,
+    pub(super) standing: Standing,
+    /// The way to the store while there is one that may be used.
+    pub(super) link: ArcSwapOption<Link>,
+}
+
+/// Follows the store until it is ended.
+pub(super) async fn follow(inner: Arc<Inner>) {
+    let mut following = Following::new(&inner);
+    let mut failures = 0;
+    loop {
+        let before = following.beats;
+        let lost = following.session().await;
+        inner.link.store(None);
+        inner.standing.failed(&lost);
+        tracing::debug!(why = %lost, "shared store");
+        failures = if following.beats > before { 1 } else { failures + 1 };
+        tokio::time::sleep(pause(failures, chance())).await;
+    }
+}
+
+struct Following<'i> {
+    inner: &'i Inner,
+    mirror: Mirror,
+    /// Where the store stood when it was ahead: it should have been heard of by the next time.
+    expected: Option<u64>,
+    /// A change was missed.
+    is_stale: bool,
+    /// How many comparisons went well.
+    beats: u64,
+    unheard: u32,
+    read_at: Option<Instant>,
+    reconciled_at: Option<Instant>,
+    setup_at: Instant,
+}
+
+impl<'i> Following<'i> {
+    fn new(inner: &'i Inner) -> Self {
+        Self {
+            inner,
+            mirror: Mirror::default(),
+            expected: None,
+            is_stale: false,
+            beats: 0,
+            unheard: 0,
+            read_at: None,
+            reconciled_at: None,
+            setup_at: Instant::now(),
+        }
+    }
+
+    /// From connecting until nothing more is to be had of the connection.
+    async fn session(&mut self) -> Lost {
+        let (sender, mut heard) = mpsc::channel(WAITING);
+        match self.begin(sender).await {
+            Ok(link) => self.go_on(&link, &mut heard).await,
+            Err(lost) => lost,
+        }
+    }
+
+    async fn begin(&mut self, sender: mpsc::Sender<Heard>) -> Result<Link, Lost> {
+        let link = Link::open(&self.inner.config, sender).await?;
+        check_setup(&link, &self.inner.keys).await?;
+        self.setup_at = Instant::now();
+        // Before it is compared: what happens in between is heard.
+        link.listen(&self.inner.keys.changes).await?;
+        self.inner.link.store(Some(Arc::new(link.clone())));
+        (self.expected, self.unheard, self.reconciled_at) = (None, 0, None);
+        // Nothing was heard meanwhile, so that whatever is ahead is to be read.
+        self.is_stale = true;
+        Ok(link)
+    }
+
+    async fn go_on(&mut self, link: &Link, heard: &mut mpsc::Receiver<Heard>) -> Lost {
+        let mut due = Instant::now();
+        let (mut late, mut beaten) = (0, due);
+        loop {
+            tokio::select! {
+                biased;
+                // First, for else many changes could put it off.
+                () = tokio::time::sleep_until(due) => {
+                    beaten = Instant::now();
+                    match self.beat(link).await {
+                        Ok(()) => {
+                            (late, self.beats) = (0, self.beats + 1);
+                            self.inner.standing.succeeded();
+                            due = Instant::now() + spread(self.inner.config.beat(), chance());
+                        }
+                        Err(lost) if lost.is_late() && late + 1 < LATE_ANSWERS => {
+                            late += 1;
+                            self.inner.standing.failed(&lost);
+                            due = Instant::now() + pause(late, chance());
+                        }
+                        // It can still be read, and what is removed makes room.
+                        Err(lost @ Lost::Full(_)) => {
+                            self.inner.standing.failed(&lost);
+                            due = Instant::now() + spread(self.inner.config.beat(), chance());
+                        }
+                        Err(lost) => return lost,
+                    }
+                }
+                something = heard.recv() => match something {
+                    Some(Heard::Change(message)) => {
+                        if self.hear(&message) == Followed::Gap {
+                            self.is_stale = true;
+                            // At once, but not for every change of many.
+                            let soonest = self.read_at.map(|at| at + self.inner.config.beat());
+                            due = due.min(soonest.unwrap_or(due).max(Instant::now()));
+                        }
+                    }
+                    // In a cluster it may have been any node's, and each attempt at a dead one may end again.
+                    Some(Heard::Ended) => due = due.min((beaten + SOON).max(Instant::now())),
+                    None => return Lost::out_of_reach("the connection ended"),
+                },
+            }
+        }
+    }
+
+    /// Merges a change that was told.
+    fn hear(&mut self, message: &[u8]) -> Followed {
+        // One that cannot be read leaves a gap before the next one.
+        let Some(change) = Change::read(message) else { return Followed::Gap };
+        let followed = self.mirror.follow(&change);
+        let mut view = View::default();
+        match change.what {
+            What::Added(entry) => view.entries.push(entry),
+            What::Removed(gone) => view.gone.push(gone),
+            What::Forgotten(_) => {}
+        }
+        if !view.is_empty() {
+            self.inner.replica.merge(view);
+        }
+        if followed == Followed::Next {
+            self.unheard = 0;
+        }
+        followed
+    }
+
+    /// Compares where the store stands, and what it lacks if that is due.
+    async fn beat(&mut self, link: &Link) -> Result<(), Lost> {
+        let inner = self.inner;
+        if self.setup_at.elapsed() >= SETUP {
+            check_setup(link, &inner.keys).await?;
+            self.setup_at = Instant::now();
+        }
+        let mark = mark(link, &inner.keys).await?;
+        if self.mirror.is_at(&mark) {
+            (self.expected, self.is_stale) = (None, false);
+        } else if self.is_missing(&mark) {
+            self.read(link, &mark).await?;
+        } else {
+            self.expected = Some(mark.number);
+        }
+        if self.reconciled_at.is_none_or(|at| at.elapsed() >= inner.config.reconcile()) {
+            self.give(link, &mark).await?;
+            self.reconciled_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Whether the store has what will not be heard any more.
+    fn is_missing(&self, mark: &Mark) -> bool {
+        let is_late = self.expected.is_some_and(|expected| self.mirror.number() < expected);
+        self.is_stale || is_late || !self.mirror.is_behind(mark)
+    }
+
+    /// Reads the store, which stood at this mark or later.
+    async fn read(&mut self, link: &Link, mark: &Mark) -> Result<(), Lost> {
+        if !self.is_stale && self.expected.is_some() {
+            self.unheard += 1;
+            if self.unheard >= UNHEARD {
+                return Err(Lost::out_of_reach("its changes are not heard"));
+            }
+        }
+        let (view, unread) = everything(link, &self.inner.keys, &|| self.inner.standing.goes_on()).await?;
+        if unread != (0, 0) {
+            tracing::warn!(entries = unread.0, tombstones = unread.1, "the shared store holds what cannot be read");
+        }
+        self.mirror = Mirror::of(mark, &view, unread);
+        (self.expected, self.is_stale, self.read_at) = (None, false, Some(Instant::now()));
+        self.inner.replica.merge(view);
+        Ok(())
+    }
+
+    /// Gives the store what it lacks of what is known here, and has it forget what is over.
+    async fn give(&mut self, link: &Link, mark: &Mark) -> Result<(), Lost> {
+        let inner = self.inner;
+        let retention = inner.config.retention_seconds;
+        let mut lacks = self.mirror.lacks(inner.replica.known(), mark.now, retention);
+        let unfit = fitting(&mut lacks);
+        if unfit > 0 {
+            tracing::warn!(count = unfit, "what is too long, or has no proper id, is not shared");
+        }
+        // Removals first: nothing comes back that somebody removed.
+        for gone in lacks.gone.chunks(GIVEN) {
+            remove(link, &inner.keys, gone, 0).await?;
+            inner.standing.goes_on();
+        }
+        for entries in lacks.entries.chunks(GIVEN) {
+            let puts = add(link, &inner.keys, entries, 0).await?;
+            inner.standing.goes_on();
+            let gone = puts.into_iter().filter_map(|put| if let Put::Gone(gone) = put { Some(gone) } else { None });
+            let gone: Vec<_> = gone.collect();
+            if !gone.is_empty() {
+                inner.replica.merge(View { entries: Vec::new(), gone });
+            }
+        }
+        let over = self.mirror.over(mark.now, retention, FORGOTTEN);
+        forget(link, &inner.keys, &over, retention).await
+    }
+}
