@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::broadcast;
 
 use crate::authz::metering::{Key, Limit, Measure, Usage};
@@ -29,6 +29,8 @@ use uses::Uses;
 
 pub use payment::{Paid, Unpaid};
 
+/// How long a hold that is over stays in memory.
+const HOLDS_STAY: SignedDuration = SignedDuration::from_hours(24);
 /// Changes that a watcher may lag behind.
 const WATCHED: usize = 1_024;
 
@@ -104,6 +106,8 @@ pub struct Room {
     pub holds: usize,
     /// Grants.
     pub grants: usize,
+    /// Grants of one agent: each of its calls looks at those that may cover it.
+    pub grants_per_agent: usize,
     /// Uses of limits that are told apart.
     pub meters: usize,
 }
@@ -142,6 +146,8 @@ pub struct InForce {
 struct Writing {
     /// When holds and grants are over, by id.
     ends: BTreeSet<(Timestamp, String)>,
+    /// Of which it is not known what is kept of them: the present state has to be kept once more.
+    unsure: BTreeSet<String>,
 }
 
 impl InForce {
@@ -168,10 +174,16 @@ impl InForce {
                 Table::Quotas => meters.restore(&key, &value)?,
             }
         }
-        uses.retain(|id| state.grants.get(id).is_some());
-        let used_up: Vec<String> =
+        let mut over: Vec<String> =
             state.grants.iter().filter(|grant| uses.is_used_up(grant)).map(|grant| grant.id.clone()).collect();
-        used_up.iter().for_each(|id| drop(state.grants.remove(id)));
+        for grant in over.iter().filter_map(|id| state.grants.remove(id)) {
+            writing.ends.remove(&(grant.until, grant.id.clone()));
+        }
+        over.extend(uses.retain(|id| state.grants.get(id).is_some()));
+        let gone = over.iter().flat_map(|id| [Table::Entries, Table::Uses].map(|table| Change::Remove(table, key(id))));
+        if !over.is_empty() {
+            drop(keep.keep(gone.collect()));
+        }
         Ok(Self {
             current: ArcSwap::from_pointee(state),
             writing: Mutex::new(writing),
@@ -239,8 +251,37 @@ impl InForce {
             });
             self.keep.keep(vec![Change::Put(Table::Entries, key(&hold.id), entry::of_hold(&hold))])
         };
-        self.tell(News::Held(hold));
-        Ok(durable.await?)
+        self.tell(News::Held(hold.clone()));
+        Ok(self.sure(durable, std::slice::from_ref(&hold.id)).await?)
+    }
+
+    /// Waits until changes of these are durable; if they are not, what is true of them is kept later.
+    async fn sure(&self, durable: Durable, ids: &[String]) -> Result<(), NotKept> {
+        durable.await.inspect_err(|_| self.writing().unsure.extend(ids.iter().cloned()))
+    }
+
+    /// Keeps once more what is true of whatever could not be kept, or nobody knows whether it was. To be called now and then.
+    pub async fn repair(&self) {
+        let (ids, durable) = {
+            let mut writing = self.writing();
+            let ids: Vec<String> = std::mem::take(&mut writing.unsure).into_iter().collect();
+            let (state, uses) = (self.current(), self.uses());
+            let entry = |id: &String| {
+                let hold = state.holds.get(id).map(|hold| entry::of_hold(hold));
+                let there = hold.or_else(|| state.grants.get(id).map(|grant| entry::of_grant(grant)));
+                match there {
+                    Some(entry) => Change::Put(Table::Entries, key(id), entry),
+                    None => Change::Remove(Table::Entries, key(id)),
+                }
+            };
+            let changes: Vec<Change> = ids.iter().flat_map(|id| [entry(id), uses.kept(id)]).collect();
+            drop(uses);
+            if ids.is_empty() {
+                return;
+            }
+            (ids, self.keep.keep(changes))
+        };
+        let _again_later = self.sure(durable, &ids).await;
     }
 
     /// Ends holds: first it is made durable, and then it is so. Those that are gone already are left out.
@@ -248,7 +289,8 @@ impl InForce {
     /// # Errors
     /// [`NotKept`], and they hold on.
     pub async fn release(&self, ids: &[String]) -> Result<Vec<Arc<Hold>>, NotKept> {
-        self.keep.keep(ids.iter().map(|id| Change::Remove(Table::Entries, key(id))).collect()).await?;
+        let durable = self.keep.keep(ids.iter().map(|id| Change::Remove(Table::Entries, key(id))).collect());
+        self.sure(durable, ids).await?;
         let mut released = Vec::with_capacity(ids.len());
         {
             let mut writing = self.writing();
@@ -268,13 +310,18 @@ impl InForce {
     /// # Errors
     /// [`NotInForce`], and it is not.
     pub async fn grant(&self, grant: Arc<Grant>) -> Result<(), NotInForce> {
-        if self.current.load().grants.len() >= self.room.grants {
+        let current = self.current();
+        let grants = &current.grants;
+        if grants.len() >= self.room.grants {
             return Err(Full(self.room.grants).into());
+        }
+        if grants.count_of(&grant.agent) >= self.room.grants_per_agent {
+            return Err(Full(self.room.grants_per_agent).into());
         }
         let mut changes = vec![Change::Put(Table::Entries, key(&grant.id), entry::of_grant(&grant))];
         changes.extend(self.uses().first(&grant));
         let durable = self.keep.keep(changes);
-        if let Err(not_kept) = durable.await {
+        if let Err(not_kept) = self.sure(durable, std::slice::from_ref(&grant.id)).await {
             self.uses().forget(&grant.id);
             return Err(not_kept.into());
         }
@@ -295,7 +342,7 @@ impl InForce {
     /// [`NotKept`]. They are out of force all the same, until the process ends.
     pub async fn revoke(&self, ids: &[String]) -> Result<Vec<Arc<Grant>>, NotKept> {
         let (ended, durable) = self.end_grants(ids);
-        durable.await?;
+        self.sure(durable, ids).await?;
         Ok(ended)
     }
 
@@ -319,13 +366,16 @@ impl InForce {
         (ended, self.keep.keep(changes))
     }
 
-    /// Takes out of force what is over, and forgets what is used of limits and has come back. To be called now and then: nothing
+    /// Takes out of memory what is over, and forgets what is used of limits and has come back. To be called now and then: nothing
     /// depends on when.
     pub fn tidy(&self, now: Timestamp) {
-        let now = self.latest(now);
+        // A hold stays a while: a clock that was wrong for a moment ends none. What is over of grants stays over.
+        let (latest, long_over) = (self.latest(now), now.saturating_sub(HOLDS_STAY).unwrap_or(now));
         let over: Vec<String> = {
-            let writing = self.writing();
-            writing.ends.iter().take_while(|(until, _)| *until <= now).map(|(_, id)| id.clone()).collect()
+            let (writing, state) = (self.writing(), self.current());
+            let ends = writing.ends.iter().take_while(|(until, _)| *until <= latest);
+            let is_over = |(until, id): &&(Timestamp, String)| *until <= long_over || state.holds.get(id).is_none();
+            ends.filter(is_over).map(|(_, id)| id.clone()).collect()
         };
         if !over.is_empty() {
             // What cannot be kept now is over all the same when it is read again.
@@ -333,8 +383,7 @@ impl InForce {
             drop(durable);
             self.end_holds(&over);
         }
-        let forgotten = self.meters.tidy(now);
-        drop(self.keep.keep(forgotten));
+        self.meters.tidy(latest, &*self.keep);
     }
 
     /// Holds that are over.
@@ -375,7 +424,7 @@ impl InForce {
 
     /// Counts one unit of a measure, as far as there is room.
     pub fn count(&self, measure: &Measure, key: &Key, now: Timestamp) {
-        let _too_much_already = self.meters.take(measure, key, 1, (now, 0), &mut Vec::new());
+        let _too_much_already = self.meters.take(measure, key, 1, (now, 0), &*self.keep);
     }
 
     /// How many uses of limits are counted.

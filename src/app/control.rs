@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use tonic::Code;
 
-use super::pipeline::{Known, Pipeline};
+use super::pipeline::{Known, Pipeline, now};
 use super::settle::Pending;
 use crate::authz::Active;
 use crate::authz::control::{self, Command, Controller};
 use crate::authz::decision::{Decision, Denial, Verdict};
 use crate::authz::facts::Facts;
 use crate::authz::reason::Reason;
-use crate::authz::record::{Control, RequestSummary};
+use crate::authz::record::{Control, MAX_POLICIES, RequestSummary};
 use crate::authz::request::{Headers, HttpRequest, Request};
 use crate::authz::state::Author;
 use crate::control::{Asked, Refusal};
@@ -91,8 +91,8 @@ impl Pipeline {
     ) -> Result<Operation, Refusal> {
         let settings = &self.parts.settings;
         operation.pending.control = Some(Box::new(Control {
-            holds: commands.iter().filter_map(Command::hold).cloned().collect(),
-            grants: commands.iter().filter_map(Command::grant).cloned().collect(),
+            holds: commands.iter().filter_map(Command::hold).take(MAX_POLICIES).cloned().collect(),
+            grants: commands.iter().filter_map(Command::grant).take(MAX_POLICIES).cloned().collect(),
             reason: reason.to_owned(),
         }));
         let Some(controller) = &operation.controller else { return Err(self.refused(operation)) };
@@ -149,6 +149,9 @@ impl Pipeline {
 
     /// What is asked for makes no sense: on record as a denial, and told.
     fn wrong(&self, mut operation: Operation, message: String) -> Refusal {
+        if operation.controller.is_none() {
+            return self.refused(operation);
+        }
         let denial = Denial { detail: Some(message.clone()), ..Reason::ProtocolParamsMalformed.into() };
         operation.pending.decision.verdict = Verdict::Denial(denial);
         Refusal { code: Code::InvalidArgument, message, ..self.refused(operation) }
@@ -161,7 +164,7 @@ impl Pipeline {
 
     /// It was permitted, and cannot be done.
     fn fails(&self, mut operation: Operation, reason: Reason) -> Refusal {
-        operation.paid.iter().for_each(|paid| self.parts.state.give_back(paid, operation.facts.now));
+        operation.paid.iter().for_each(|paid| self.parts.state.give_back(paid, now()));
         operation.paid = Vec::new();
         operation.pending.decision = operation.pending.decision.overruled(reason);
         self.refused(operation)

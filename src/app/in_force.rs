@@ -17,8 +17,8 @@ const TIDY: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`StartError::Journal`], [`StartError::State`]: without knowing what is held nothing may start.
 pub(super) fn open(config: &Config) -> Result<(InForce, Option<Journal>), StartError> {
-    let State { journal: path, holds, grants, counted_uses } = &config.state;
-    let room = Room { holds: *holds, grants: *grants, meters: *counted_uses };
+    let State { journal: path, holds, grants, grants_per_agent, counted_uses } = &config.state;
+    let room = Room { holds: *holds, grants: *grants, grants_per_agent: *grants_per_agent, meters: *counted_uses };
     let Some(path) = path else { return Ok((InForce::new(Vec::new(), Box::new(Forget), room)?, None)) };
     let (journal, mut kept) = Journal::open(path).map_err(|error| StartError::Journal(path.clone(), error))?;
     let tables = [
@@ -61,6 +61,7 @@ pub(super) async fn tidy(pipeline: std::sync::Arc<Pipeline>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        pipeline.parts.state.repair().await;
         pipeline.parts.state.tidy(now());
     }
 }

@@ -360,9 +360,12 @@ impl Pipeline {
             control,
         };
         let (answer, tally) = match self.parts.recorder.record(Box::new(record), &self.parts.writer) {
-            Ok(()) => (answer, tally),
+            Ok(()) => {
+                paid.iter().for_each(|paid| self.parts.state.stands(paid));
+                (answer, tally)
+            }
             Err(Unavailable(record)) => {
-                paid.iter().for_each(|paid| self.parts.state.give_back(paid, known.now));
+                paid.iter().for_each(|paid| self.parts.state.give_back(paid, now()));
                 self.unrecorded(*record)
             }
         };

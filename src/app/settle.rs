@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::pipeline::{Known, Pipeline};
+use super::pipeline::{Known, Pipeline, now as moment};
 use crate::authz::Active;
 use crate::authz::decision::{Decision, Denial, Evaluation, Verdict};
 use crate::authz::metering::{DENIALS, Measure, key_of_denials};
@@ -84,7 +84,7 @@ impl Pipeline {
                     all.push(paid);
                 }
                 Err(unpaid) => {
-                    all.iter().for_each(|paid| state.give_back(paid, now));
+                    all.iter().for_each(|paid| state.give_back(paid, moment()));
                     return match unpaid {
                         Unpaid::Later(durable) => Err(durable),
                         Unpaid::Refused { reason, detail, retry_after } => {
@@ -102,9 +102,14 @@ impl Pipeline {
     }
 
     /// Counts a denial against its caller; whoever had too many of them is denied everything for a while, so that nobody finds
-    /// out by trying what is allowed. What is Palisade's own fault, and what was too much, does not count.
+    /// out by trying what is allowed. What was too much does not count.
     pub(super) fn count_denial(&self, active: &Active, decision: Decision, now: Timestamp) -> Decision {
         let (Active::Loaded(bundle), Some(caller)) = (active, &decision.caller) else { return decision };
+        // What is Palisade's own fault, and that somebody stopped it, is what the caller is told whatever it did before.
+        let stays = |reason: Reason| reason.wire().blame == Blame::Us || reason == Reason::Held;
+        if decision.reason().is_some_and(stays) {
+            return decision;
+        }
         let (rate, key) = (bundle.limits().denials.unwrap_or(DENIALS), key_of_denials(caller.as_str()));
         let measure = Measure::Rate(rate);
         if self.parts.state.used_of(&measure, &key, now) >= rate.burst() {
@@ -112,7 +117,7 @@ impl Pipeline {
             let verdict = Verdict::Denial(Denial { retry_after, ..Reason::DenialsTooMany.into() });
             return Decision { verdict, ..decision };
         }
-        let counts = |reason: Reason| reason.wire().blame != Blame::Us && reason.wire().http != TOO_MUCH;
+        let counts = |reason: Reason| reason.wire().http != TOO_MUCH;
         if decision.reason().is_some_and(counts) {
             // Where there is no room to count, denials are denials all the same.
             self.parts.state.count(&measure, &key, now);

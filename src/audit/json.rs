@@ -113,7 +113,7 @@ fn token(Believed { role, token, .. }: &Believed) -> proto::Token {
         role: role.as_str().to_owned(),
         issuer: token.issuer.to_string(),
         id: bounded(id, MAX_NAME_BYTES),
-        sha256: if is_whole { String::new() } else { hex::encode(&token.digest) },
+        sha256: if is_whole { String::new() } else { hex::encode(&token.signed) },
         bound_by: bound_by.map(str::to_owned).collect(),
         subject: bounded(&token.claims.subject, MAX_NAME_BYTES),
         session: token.claims.session.as_deref().map(|session| bounded(session, MAX_NAME_BYTES)).unwrap_or_default(),

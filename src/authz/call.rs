@@ -46,6 +46,8 @@ pub struct Call<'a> {
     pub round: Round<'a>,
     /// The span that the client says it is in, in the message itself.
     pub trace: Option<TraceParent>,
+    /// A task that the message names beside what it is about.
+    pub related: Option<String>,
 }
 
 /// The resource of a call.
@@ -249,6 +251,7 @@ impl<'a> Call<'a> {
             id: None,
             round: Round::default(),
             trace: None,
+            related: None,
         }
     }
 }

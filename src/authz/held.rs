@@ -14,7 +14,7 @@ use super::policy::entities::tool_id;
 use super::reason::Reason;
 use super::state::grant::Grant;
 use super::state::hold::{About, Hold, Holds};
-use super::token::holder::{Tokens, actors_of, has_user};
+use super::token::holder::{Tokens, named_in};
 use super::token::{Authority, Rules, Token};
 
 /// The holds, at a moment.
@@ -93,16 +93,15 @@ impl<'h> Held<'h> {
 
     fn token(self, token: &Token, rules: &Rules) -> Result<(), Denial> {
         let claims = &token.claims;
-        self.check(About::Token, &format!("sha256:{}", hex::encode(&token.digest)))?;
+        self.check(About::Token, &format!("sha256:{}", hex::encode(&token.signed)))?;
         let own = |name: &str| format!("{}/{name}", token.issuer);
         claims.id.as_deref().map_or(Ok(()), |id| self.check(About::Token, &own(id)))?;
         if matches!(token.authority, Authority::Issuer(_)) {
             claims.session.as_deref().map_or(Ok(()), |id| self.check(About::Session, &own(id)))?;
         }
-        if has_user(token, rules) {
-            self.check(About::User, &own(&claims.subject))?;
-        }
-        let agents = actors_of(token, rules).filter_map(|actor| SpiffeId::parse(actor).ok());
+        // Whether it counts as a user's or not: whoever is held is not to come back by another kind of token.
+        self.check(About::User, &own(&claims.subject))?;
+        let agents = named_in(token, rules).filter_map(|actor| SpiffeId::parse(actor).ok());
         agents.into_iter().try_for_each(|agent| self.agent(&agent))
     }
 
@@ -111,7 +110,7 @@ impl<'h> Held<'h> {
     /// # Errors
     /// [`Reason::Held`]
     pub fn call(self, server: &str, call: &Call<'_>, stated: Option<&str>) -> Result<(), Denial> {
-        stated.map_or(Ok(()), |task| self.check(About::Task, task))?;
+        stated.into_iter().chain(call.related.as_deref()).try_for_each(|task| self.check(About::Task, task))?;
         if let Resource::Tool(name) = &call.resource {
             self.check(About::Tool, &tool_id(server, name))?;
         }

@@ -196,7 +196,12 @@ impl Limit {
     pub fn units(&self, arguments: Option<&Json<'_>>) -> Result<u64, NoCost> {
         let Some(cost) = &self.cost else { return Ok(1) };
         let names = cost.argument.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
-        let named = names.fold(arguments, |json, name| json.and_then(|json| json.get(&name)));
+        let mut named = arguments;
+        for name in names {
+            let Some(json) = named else { break };
+            // Of a list, no member could be named: what would be meant is not said.
+            named = json.members().ok_or(NoCost).map(|_| json.get(&name))?;
+        }
         let Some(value) = named else { return Ok(cost.default) };
         let units = value.as_i64().and_then(|units| u64::try_from(units).ok());
         units.filter(|units| *units <= cost.max).ok_or(NoCost)

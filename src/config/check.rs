@@ -109,9 +109,10 @@ impl Config {
             return Err(mistake(&["telemetry.permit_sample_ratio"], "`permit_sample_ratio` is a share: 0 to 1"));
         }
         let (limits, server) = (&self.limits, &self.server);
-        let ranges: [(&str, &str, u64, u64, u64); 30] = [
+        let ranges: [(&str, &str, u64, u64, u64); 31] = [
             ("state", "holds", self.state.holds as u64, 1, 10_000_000),
             ("state", "grants", self.state.grants as u64, 1, 10_000_000),
+            ("state", "grants_per_agent", self.state.grants_per_agent as u64, 1, 100_000),
             ("state", "counted_uses", self.state.counted_uses as u64, 64, 100_000_000),
             ("workload_api", "refresh_seconds", self.workload_api.refresh_seconds, 1, 86_400),
             ("workload_api", "timeout_ms", self.workload_api.timeout_ms, 1, 30_000),

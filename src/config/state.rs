@@ -14,12 +14,14 @@ pub struct State {
     pub holds: usize,
     /// Most grants.
     pub grants: usize,
+    /// Most grants of one agent.
+    pub grants_per_agent: usize,
     /// Most uses of limits that are counted apart.
     pub counted_uses: usize,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { journal: None, holds: 100_000, grants: 1_000_000, counted_uses: 262_144 }
+        Self { journal: None, holds: 100_000, grants: 1_000_000, grants_per_agent: 1_024, counted_uses: 262_144 }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{Change, Table, Unreadable};
+use super::{Change, Keep, Table, Unreadable};
 use crate::authz::metering::meter::{Exceeded, Meter};
 use crate::authz::metering::{Key, Limit, Measure, Quota};
 
@@ -55,7 +55,8 @@ impl Meters {
         Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes units. What has to be kept of it is added to `changes`.
+    /// Takes units. What has to be kept of it goes to `keep` before anybody else takes of the same: what is kept last is what is
+    /// true.
     ///
     /// # Errors
     /// [`Refused`], and nothing is taken.
@@ -65,7 +66,7 @@ impl Meters {
         key: &Key,
         units: u64,
         (now, id): (Timestamp, u64),
-        changes: &mut Vec<Change>,
+        keep: &dyn Keep,
     ) -> Result<(), Refused> {
         let mut shard = self.shard(key).ok_or(Refused::Full)?;
         if !shard.contains_key(key) && shard.len() >= self.most {
@@ -77,16 +78,19 @@ impl Meters {
         let fresh = || Counted { measure: *measure, meter: Meter::default(), reserved: (i64::MIN, 0) };
         let counted = shard.entry(*key).or_insert_with(fresh);
         counted.meter.take(measure, units, now, id).map_err(Refused::Exceeded)?;
-        changes.extend(counted.reserve(key, now));
+        if let Some(change) = counted.reserve(key, now) {
+            // Not waited for: a crash in this very moment gives a part of a quota back, and a call never waits for a disk.
+            drop(keep.keep(vec![change]));
+        }
         Ok(())
     }
 
-    /// Gives units back, or ends a call.
-    pub fn give_back(&self, measure: &Measure, key: &Key, units: u64, (now, id): (Timestamp, u64)) {
+    /// Gives units back that were taken at a moment, or ends a call.
+    pub fn give_back(&self, measure: &Measure, key: &Key, units: u64, (taken, now): (Timestamp, Timestamp), id: u64) {
         if let Some(mut shard) = self.shard(key)
             && let Some(counted) = shard.get_mut(key)
         {
-            counted.meter.give_back(measure, units, now, id);
+            counted.meter.give_back(measure, units, (taken, now), id);
         }
     }
 
@@ -116,10 +120,10 @@ impl Meters {
         self.len() == 0
     }
 
-    /// Forgets those of which everything is there again; what has to be forgotten of what is kept.
-    pub fn tidy(&self, now: Timestamp) -> Vec<Change> {
-        let mut changes = Vec::new();
+    /// Forgets those of which everything is there again, and what is kept of them.
+    pub fn tidy(&self, now: Timestamp, keep: &dyn Keep) {
         for shard in &self.shards {
+            let mut changes = Vec::new();
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.retain(|key, counted| {
                 let stays = !counted.meter.is_idle(&counted.measure, now);
@@ -128,8 +132,10 @@ impl Meters {
                 }
                 stays
             });
+            if !changes.is_empty() {
+                drop(keep.keep(changes));
+            }
         }
-        changes
     }
 
     /// What was reserved and not used, given up: for a process that ends in order.

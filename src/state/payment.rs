@@ -23,6 +23,10 @@ pub struct Paid {
     pub takes: Vec<Take>,
     /// Names the calls that go on.
     id: u64,
+    /// When.
+    at: Timestamp,
+    /// Whether it was the last call of the grant.
+    last: bool,
 }
 
 /// What could not be taken; nothing was.
@@ -63,12 +67,12 @@ impl InForce {
                     continue;
                 }
             };
-            let paid = Paid { price: at, grant: None, takes, id };
+            let paid = Paid { price: at, takes, id, at: now, ..Paid::default() };
             if price.grants.is_empty() {
                 return Ok(paid);
             }
             match self.take_call(&price.grants) {
-                Ok(Some(grant)) => return Ok(Paid { grant: Some(grant), ..paid }),
+                Ok(Some((grant, last))) => return Ok(Paid { grant: Some(grant), last, ..paid }),
                 Ok(None) => {
                     self.give_back(&paid, now);
                     refused.get_or_insert((Reason::GrantExhausted, None, None));
@@ -85,44 +89,51 @@ impl InForce {
 
     /// Takes all units, or none.
     fn take_all(&self, takes: &[Take], now: Timestamp, id: u64) -> Result<Vec<Take>, (Take, Refused)> {
-        let (mut taken, mut changes) = (Vec::with_capacity(takes.len()), Vec::new());
+        let mut taken = Vec::with_capacity(takes.len());
         for take in takes {
-            match self.meters.take(&take.limit.measure, &take.key, take.units, (now, id), &mut changes) {
+            match self.meters.take(&take.limit.measure, &take.key, take.units, (now, id), &*self.keep) {
                 Ok(()) => taken.push(take.clone()),
                 Err(refused) => {
-                    self.give_units_back(&taken, now, id);
+                    self.give_units_back(&taken, (now, now), id);
                     return Err((take.clone(), refused));
                 }
             }
         }
-        if !changes.is_empty() {
-            // Not waited for: a crash in this very moment gives a part of a quota back, and a call never waits for a disk.
-            drop(self.keep.keep(changes));
-        }
         Ok(taken)
     }
 
-    /// Takes a call of the first grant that has one; `None` if none has.
-    fn take_call(self: &Arc<Self>, grants: &[Arc<Grant>]) -> Result<Option<Arc<Grant>>, Durable> {
-        let mut waits = None;
+    /// Takes a call of the first grant that has one, and says whether it was the last; `None` if none has.
+    fn take_call(self: &Arc<Self>, grants: &[Arc<Grant>]) -> Result<Option<(Arc<Grant>, bool)>, Durable> {
+        let mut unreserved = None;
         for grant in grants {
             let taken = self.uses().take(grant);
             match taken {
-                Taken::Yes => return Ok(Some(grant.clone())),
-                Taken::Last => {
-                    // Out of force with its last call; what is kept of it may go when it can.
-                    let (_ended, durable) = self.end_grants(std::slice::from_ref(&grant.id));
-                    drop(durable);
-                    return Ok(Some(grant.clone()));
-                }
+                Taken::Yes => return Ok(Some((grant.clone(), false))),
+                Taken::Last => return Ok(Some((grant.clone(), true))),
                 Taken::Exhausted => {}
-                Taken::Unreserved(Some((asked, change))) => waits = Some(self.reserve(grant, asked, change)),
-                Taken::Unreserved(None) => {
-                    waits.get_or_insert_with(|| self.keep.keep(Vec::new()));
-                }
+                Taken::Unreserved => unreserved = unreserved.or(Some(grant)),
             }
         }
-        waits.map_or(Ok(None), Err)
+        // Of one alone: what is reserved is lost with a crash.
+        match unreserved {
+            None => Ok(None),
+            Some(grant) => {
+                let reservation = self.uses().ask(grant);
+                Err(match reservation {
+                    Some((asked, change)) => self.reserve(grant, asked, change),
+                    // By somebody else, just now: behind that.
+                    None => self.keep.keep(Vec::new()),
+                })
+            }
+        }
+    }
+
+    /// What was paid stands: a grant ends with its last call. What is kept of it may go when it can, for it is used up there too.
+    pub fn stands(&self, paid: &Paid) {
+        if let Some(grant) = paid.grant.as_ref().filter(|_| paid.last) {
+            let (_ended, durable) = self.end_grants(std::slice::from_ref(&grant.id));
+            drop(durable);
+        }
     }
 
     /// Keeps a reservation, by a task of its own: whoever waits for it may go away.
@@ -136,17 +147,17 @@ impl InForce {
         Box::pin(async move { task.await.unwrap_or(Err(super::NotKept)) })
     }
 
-    /// Gives back what was paid for a call that does not pass after all. The last call of a grant stays taken: the grant is gone.
+    /// Gives back what was paid for a call that does not pass after all, as of now.
     pub fn give_back(&self, paid: &Paid, now: Timestamp) {
-        self.give_units_back(&paid.takes, now, paid.id);
+        self.give_units_back(&paid.takes, (paid.at, now), paid.id);
         if let Some(grant) = &paid.grant {
             self.uses().give_back(&grant.id);
         }
     }
 
-    fn give_units_back(&self, takes: &[Take], now: Timestamp, id: u64) {
+    fn give_units_back(&self, takes: &[Take], (taken, now): (Timestamp, Timestamp), id: u64) {
         for take in takes {
-            self.meters.give_back(&take.limit.measure, &take.key, take.units, (now, id));
+            self.meters.give_back(&take.limit.measure, &take.key, take.units, (taken, now), id);
         }
     }
 }

@@ -33,8 +33,8 @@ pub enum Taken {
     Last,
     /// There is none left.
     Exhausted,
-    /// It has to be reserved first: by this change, or by one that is under way already.
-    Unreserved(Option<(u64, Change)>),
+    /// It has to be reserved first.
+    Unreserved,
 }
 
 impl Uses {
@@ -47,9 +47,11 @@ impl Uses {
         Ok(())
     }
 
-    /// Forgets those of grants that are not there.
-    pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
-        self.0.retain(|id, _| is_there(id));
+    /// Forgets those of grants that are not there, and says which.
+    pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) -> Vec<String> {
+        let gone: Vec<String> = self.0.keys().filter(|id| !is_there(id)).cloned().collect();
+        gone.iter().for_each(|id| self.forget(id));
+        gone
     }
 
     /// Forgets those of a grant.
@@ -85,12 +87,26 @@ impl Uses {
             held.used += 1;
             return if held.used == calls { Taken::Last } else { Taken::Yes };
         }
+        Taken::Unreserved
+    }
+
+    /// What has to be kept for more calls of a grant; `None` if that is under way.
+    pub fn ask(&mut self, grant: &Grant) -> Option<(u64, Change)> {
+        let (calls, held) = (grant.calls?, self.0.get_mut(&grant.id)?);
         if held.asked > held.reserved {
-            return Taken::Unreserved(None);
+            return None;
         }
-        let more = (calls - held.reserved).div_ceil(SHARE).max(1);
+        let more = calls.saturating_sub(held.reserved).div_ceil(SHARE).max(1);
         held.asked = held.reserved.saturating_add(more).min(calls);
-        Taken::Unreserved(Some((held.asked, reservation(&grant.id, held.asked))))
+        Some((held.asked, reservation(&grant.id, held.asked)))
+    }
+
+    /// What is kept of a grant's uses.
+    pub fn kept(&self, id: &str) -> Change {
+        match self.0.get(id) {
+            Some(held) => reservation(id, held.reserved.max(held.asked)),
+            None => Change::Remove(Table::Uses, key(id)),
+        }
     }
 
     /// What was asked for is kept, or could not be.

@@ -9,6 +9,8 @@ use super::{Operation, author, by_id, words};
 use crate::app::pipeline::Pipeline;
 use crate::authz::control::{Command, check_grant, check_hold};
 use crate::authz::reason::Reason;
+use crate::authz::record::MAX_POLICIES;
+use crate::authz::state::Author;
 use crate::authz::state::grant::Grant;
 use crate::authz::state::hold::{Hold, Subject, is_task};
 use crate::control::{Asked, Events, Operate, Refusal};
@@ -64,6 +66,13 @@ impl Operate for Pipeline {
             (None, Err(_)) => Vec::new(),
         };
         if found.is_empty() {
+            // Whether something is held is told to whoever could release it.
+            let operation = match which.parse::<Subject>() {
+                Ok(subject) => {
+                    self.decide_control(operation, &[Command::Release(none(subject))], &reason, |_| Ok(())).await?
+                }
+                Err(_) => operation,
+            };
             return Err(self.absent(operation, "there is no such hold"));
         }
         let commands: Vec<Command> = found.iter().cloned().map(Command::Release).collect();
@@ -124,6 +133,11 @@ impl Operate for Pipeline {
         };
         let found = by_id(all.filter(meets).cloned(), |grant| &grant.id);
         if found.is_empty() {
+            // Whether there are any is told to whoever may see them; an id is nothing that anybody guesses.
+            let operation = match id.is_empty() {
+                true => self.decide_control(operation, &[Command::Status], &reason, |_| Ok(())).await?,
+                false => operation,
+            };
             return Err(self.absent(operation, "there is no such grant: it has ended, or never was"));
         }
         let commands: Vec<Command> = found.iter().cloned().map(Command::Revoke).collect();
@@ -147,7 +161,7 @@ impl Operate for Pipeline {
         let of_task = |grant: &&Arc<Grant>| grant.task.as_ref() == Some(&task);
         let found = by_id(state.grants.iter().filter(of_task).cloned(), |grant| &grant.id);
         if let Some(control) = &mut operation.pending.control {
-            control.grants.clone_from(&found);
+            control.grants = found.iter().take(MAX_POLICIES).cloned().collect();
         }
         self.end(operation, &found).await
     }
@@ -191,6 +205,12 @@ impl Pipeline {
 fn until(since: Timestamp, seconds: u64) -> Result<Timestamp, String> {
     let length = i64::try_from(seconds).ok().filter(|_| seconds <= LONGEST).map(SignedDuration::from_secs);
     length.and_then(|length| since.checked_add(length).ok()).ok_or_else(|| format!("{seconds} seconds are too long"))
+}
+
+/// A hold that is not there.
+fn none(subject: Subject) -> Arc<Hold> {
+    let (since, author) = (Timestamp::UNIX_EPOCH, Author::default());
+    Arc::new(Hold { id: String::new(), subject, reason: String::new(), author, since, until: None })
 }
 
 fn new_hold(operation: &Operation, request: &proto::PlaceHoldRequest) -> Result<Hold, String> {

@@ -60,7 +60,7 @@ impl Pipeline {
                     return;
                 }
                 let changed = tokio::select! { changed = news.recv() => changed, () = sender.closed() => return };
-                if matches!(changed, Ok(News::Held(_)))
+                if matches!(changed, Ok(News::Held(_)) | Err(RecvError::Lagged(_)))
                     && let Some(refusal) = me.stopped(&asked)
                 {
                     let _gone_anyway = sender.send(Err(refusal)).await;

@@ -50,6 +50,8 @@ pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// The member of `params._meta` in which a client says what it can do, since 2026-07-28 with each request.
 const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// The member of `params._meta` that names a task to which a message belongs (2025-11-25, "Related task metadata").
+const META_RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 /// The member of `params._meta` that names the span of the client (SEP-414).
 const META_TRACEPARENT: &str = "traceparent";
 
@@ -237,8 +239,10 @@ fn read_message<'a>(place: &Place<'a, '_>, json: Json<'a>, frame: Frame<'a>) -> 
     let params = params.unwrap_or(Json::Object(Vec::new()));
     let trace = params.get("_meta").and_then(|meta| meta.get(META_TRACEPARENT)?.as_str());
     let trace = trace.and_then(TraceParent::parse);
+    let related = related_task(&params);
+    let told = |call: Call<'a>| Call { id: id.clone(), trace, related: related.clone(), ..call };
     read_method(place, method, kind, params, frame)
-        .map(|calls| calls.into_iter().map(|call| Call { id: id.clone(), trace, ..call }).collect())
+        .map(|calls| calls.into_iter().map(told).collect())
         .map_err(|unreadable| unreadable.to(reply))
 }
 
@@ -299,6 +303,12 @@ fn read_method<'a>(
         }
         _ => Ok(vec![call(known.name, about(known, &params)?)]),
     }
+}
+
+/// A task that a message names beside what it is about: in its metadata, or one whose state it tells.
+fn related_task(params: &Json<'_>) -> Option<String> {
+    let in_meta = || params.get("_meta")?.get(META_RELATED_TASK)?.get("taskId")?.as_str();
+    in_meta().or_else(|| params.get("taskId")?.as_str()).map(str::to_owned)
 }
 
 /// What a method is about, as its parameters say.

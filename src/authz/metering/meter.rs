@@ -128,16 +128,20 @@ impl Meter {
         Ok(())
     }
 
-    /// Gives units back that were taken for a call that does not pass after all, or ends a call.
-    pub fn give_back(&mut self, measure: &Measure, units: u64, now: Timestamp, id: u64) {
+    /// Gives units back that were taken at a moment for a call that does not pass after all, or ends a call. What has come back
+    /// by itself since is not given back once more.
+    pub fn give_back(&mut self, measure: &Measure, units: u64, (taken, now): (Timestamp, Timestamp), id: u64) {
         match measure {
             Measure::Rate(rate) => {
-                self.since = self.since.saturating_sub(micros_per_unit(rate).saturating_mul(signed(units)));
+                let cost = micros_per_unit(rate).saturating_mul(signed(units));
+                let elapsed = now.as_microsecond().saturating_sub(taken.as_microsecond()).max(0);
+                self.since = self.since.saturating_sub(cost.saturating_sub(elapsed).max(0));
             }
-            Measure::Quota(quota) => {
-                self.begin_window(quota, now);
+            Measure::Quota(quota) if window(quota, taken) == self.since => {
                 self.used = self.used.saturating_sub(units);
             }
+            // Of a window that is over.
+            Measure::Quota(_) => {}
             Measure::Concurrent(_) => {
                 if let Some(at) = self.going_on.iter().position(|(_, other)| *other == id) {
                     self.going_on.swap_remove(at);
@@ -198,7 +202,7 @@ mod tests {
         assert_eq!(meter.take(&measure, 1, at(-3_600), 0), retry(3_602));
         assert!(!meter.is_idle(&measure, at(2)) && meter.is_idle(&measure, at(3)));
         assert_eq!(meter.take(&measure, 4, at(3), 0), Ok(()));
-        meter.give_back(&measure, 4, at(3), 0);
+        meter.give_back(&measure, 4, (at(3), at(3)), 0);
         assert_eq!(meter.take(&measure, 4, at(3), 0), Ok(()));
         assert_eq!(meter.take(&measure, u64::MAX, at(9_999), 0), Err(Exceeded { retry_after: None }));
     }
@@ -213,9 +217,9 @@ mod tests {
         assert_eq!((meter.used(&measure, at(3_599)), meter.used(&measure, at(3_600))), (10, 0));
         assert_eq!(meter.take(&measure, 7, at(3_600), 0), Ok(()));
         assert_eq!(meter.take(&measure, 4, at(0), 0), retry(7_200), "the clock went back");
-        meter.give_back(&measure, 2, at(3_601), 0);
+        meter.give_back(&measure, 2, (at(3_600), at(3_601)), 0);
         assert_eq!(meter.take(&measure, 5, at(3_602), 0), Ok(()));
-        meter.give_back(&measure, 12, at(7_300), 0);
+        meter.give_back(&measure, 12, (at(3_600), at(7_300)), 0);
         assert_eq!(meter.take(&measure, 11, at(7_300), 0), Err(Exceeded { retry_after: None }));
         assert_eq!(
             meter.take(&measure, 10, at(7_300), 0),
@@ -225,14 +229,30 @@ mod tests {
     }
 
     #[test]
+    fn what_has_come_back_is_not_given_back_once_more() {
+        let rate = Measure::Rate(Rate { units: 1, seconds: 1, burst: Some(10) });
+        let mut meter = Meter::default();
+        assert_eq!(meter.take(&rate, 10, at(0), 0), Ok(()));
+        assert_eq!(meter.take(&rate, 10, at(10), 0), Ok(()));
+        meter.give_back(&rate, 10, (at(0), at(10)), 0);
+        assert_eq!(meter.take(&rate, 1, at(10), 0), retry(1));
+        let quota = Measure::Quota(Quota { units: 1_000, seconds: 3_600 });
+        let mut meter = Meter::default();
+        assert_eq!(meter.take(&quota, 900, at(3_599), 0), Ok(()));
+        assert_eq!(meter.take(&quota, 1_000, at(3_600), 0), Ok(()));
+        meter.give_back(&quota, 900, (at(3_599), at(3_600)), 0);
+        assert_eq!(meter.used(&quota, at(3_600)), 1_000);
+    }
+
+    #[test]
     fn calls_end_or_are_over() {
         let measure = Measure::Concurrent(Concurrent { calls: 2, seconds: 60 });
         let mut meter = Meter::default();
         assert_eq!(meter.take(&measure, 1, at(0), 1), Ok(()));
         assert_eq!(meter.take(&measure, 1, at(10), 2), Ok(()));
         assert_eq!(meter.take(&measure, 1, at(20), 3), retry(40));
-        meter.give_back(&measure, 1, at(21), 2);
-        meter.give_back(&measure, 1, at(21), 2);
+        meter.give_back(&measure, 1, (at(10), at(21)), 2);
+        meter.give_back(&measure, 1, (at(10), at(21)), 2);
         assert_eq!(meter.take(&measure, 1, at(22), 3), Ok(()));
         assert_eq!(
             (meter.used(&measure, at(59)), meter.used(&measure, at(60)), meter.used(&measure, at(82))),

@@ -256,7 +256,11 @@ impl Engine {
         for grant in grants {
             let Some(template) = self.by_template.get(&*grant.template).copied() else { continue };
             let grantable = self.grantable.get(template);
-            if !grantable.is_some_and(|it| it.covers(&action.known, resource, grant.resource.as_ref())) {
+            let counts = |it: &Grantable| {
+                // As the bundle has it now: it may have been sorry since the grant was issued.
+                it.covers(&action.known, resource, grant.resource.as_ref()) && it.admits(grant).is_ok()
+            };
+            if !grantable.is_some_and(counts) {
                 continue;
             }
             match all.iter_mut().find(|granted| granted.template == template) {

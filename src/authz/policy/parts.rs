@@ -50,7 +50,8 @@ impl<'a> Parts<'a> {
             user: self.user(),
             server,
             tool: match &call.resource {
-                Resource::Tool(name) => Some(tool_id(server, name)),
+                // Names that nobody registered are as many as anybody can think of.
+                Resource::Tool(name) => self.server.tools.contains_key(&**name).then(|| tool_id(server, name)),
                 Resource::Server | Resource::Endpoint(_) => None,
             },
             // Whoever may name its own tasks has as many budgets as it can think of.

@@ -94,6 +94,12 @@ impl Grants {
             .flat_map(HashTrieMapSync::values)
     }
 
+    /// How many an agent has.
+    #[must_use]
+    pub fn count_of(&self, agent: &str) -> usize {
+        self.by_agent.get(agent).map_or(0, |of_agent| of_agent.values().map(HashTrieMapSync::size).sum())
+    }
+
     /// Whether an agent has one for a task that is not over.
     #[must_use]
     pub fn has_task(&self, agent: &str, task: &str, now: Timestamp) -> bool {

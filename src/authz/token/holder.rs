@@ -363,7 +363,7 @@ pub(super) fn workload_of<'i>(name: &'i str, issuer: &'i Issuer) -> Option<&'i s
 
 /// Whoever is in the chain of a token: its actors, or without any its client, as SPIFFE IDs where the issuer's rules or their
 /// own names say so.
-pub fn actors_of<'t>(token: &'t Token, rules: &'t Rules) -> impl Iterator<Item = &'t str> {
+fn actors_of<'t>(token: &'t Token, rules: &'t Rules) -> impl Iterator<Item = &'t str> {
     let claims = &token.claims;
     let issuer = match token.authority {
         Authority::Issuer(at) => rules.issuers.get(at),
@@ -372,6 +372,19 @@ pub fn actors_of<'t>(token: &'t Token, rules: &'t Rules) -> impl Iterator<Item =
     let names = claims.actors.iter().map(|actor| actor.subject.as_str());
     let names = names.chain(claims.client.as_deref().filter(|_| claims.actors.is_empty()));
     let names = names.chain([claims.subject.as_str()].into_iter().filter(move |_| issuer.is_none()));
+    names.map(move |name| issuer.and_then(|issuer| workload_of(name, issuer)).unwrap_or(name))
+}
+
+/// Whoever a token names: its actors, its client and its subject, as SPIFFE IDs where the issuer's rules or their own names
+/// say so.
+pub fn named_in<'t>(token: &'t Token, rules: &'t Rules) -> impl Iterator<Item = &'t str> {
+    let claims = &token.claims;
+    let issuer = match token.authority {
+        Authority::Issuer(at) => rules.issuers.get(at),
+        Authority::TrustDomain(_) => None,
+    };
+    let names = claims.actors.iter().map(|actor| actor.subject.as_str());
+    let names = names.chain(claims.client.as_deref()).chain([claims.subject.as_str()]);
     names.map(move |name| issuer.and_then(|issuer| workload_of(name, issuer)).unwrap_or(name))
 }
 

@@ -73,6 +73,8 @@ pub struct Token {
     pub role: Role,
     /// SHA-256 of its text.
     pub digest: [u8; 32],
+    /// SHA-256 of what is signed: the same for every signature of it, of which some algorithms have more than one.
+    pub signed: [u8; 32],
     /// The name of its issuer as configured, or of its trust domain: `spiffe://…`.
     pub issuer: Box<str>,
     /// The claim that makes it a workload's: `act`, `client_id`, or `sub` of a JWT-SVID.
@@ -122,6 +124,7 @@ pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64
     };
     let key = signed_by(&compact, &authority, keys)?;
     let (mut claims, digest) = (Claims::read(&json)?, sha256(text.as_bytes()));
+    let signed = sha256(compact.signed.as_bytes());
     let leeway_seconds = match named.and_then(|at| rules.issuers.get(at)) {
         Some(issuer) => {
             if let Some(name) = OF_OTHERS.iter().find(|name| json.get(name).is_some()) {
@@ -151,8 +154,19 @@ pub fn verify(text: &str, role: Role, rules: &Rules, keyring: &Keyring, now: i64
     let issuer = name_of(&authority, rules).into();
     let workload_claim = workload_claim(&authority, &claims, rules);
     let (behalf, is_users) = (OnceLock::new(), OnceLock::new());
-    let token =
-        Token { authority, claims, key, role, digest, issuer, workload_claim, behalf, is_users, leeway_seconds };
+    let token = Token {
+        authority,
+        claims,
+        key,
+        role,
+        digest,
+        signed,
+        issuer,
+        workload_claim,
+        behalf,
+        is_users,
+        leeway_seconds,
+    };
     token.check_time(now)?;
     Ok(token)
 }
@@ -333,6 +347,7 @@ pub(crate) mod tests {
             key,
             role: Role::User,
             digest: [0; 32],
+            signed: [0; 32],
             issuer: "idp".into(),
             workload_claim: None,
             behalf: OnceLock::new(),

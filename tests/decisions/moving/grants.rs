@@ -42,13 +42,21 @@ fn a_grant_counts_for_its_agent_resource_task_and_time() {
         assert_eq!(says(grant), "no_policy_permits", "{what}");
     }
     assert_eq!(says(Grant { until: now() + 1.millisecond(), ..right() }), "permit");
-    assert_eq!(says(Grant { task: None, ..right() }), "permit");
+    assert_eq!(says(Grant { task: None, ..right() }), "no_policy_permits", "its template wants a task");
+    assert_eq!(says(Grant { calls: Some(21), ..right() }), "no_policy_permits", "more than its template allows now");
     let grants = || state(vec![], vec![right()]);
     assert_eq!(world.says(&get_customer(CODER, None), grants()), "no_policy_permits", "the call names no task");
     assert_eq!(world.says(&get_customer(CODER, Some("other")), grants()), "no_policy_permits");
     assert_eq!(world.says(&get_customer(BOT, Some("patch-bug")), grants()), "permit", "its own permit, not the grant");
     let list = call(CODER, "query_customers", &json!({}), Some("patch-bug"));
     assert_eq!(world.says(&list, grants()), "no_policy_permits");
+}
+
+/// The default bundle's policies of control, with a template whose grants need not say how many calls they allow.
+fn any_number() -> String {
+    let text = support::read(&support::repository().join("cedar/policies/control.cedar"));
+    assert!(text.contains("seconds=3600 calls=20 task"));
+    text.replace("seconds=3600 calls=20 task", "seconds=3600 task")
 }
 
 #[test]
@@ -73,6 +81,7 @@ fn what_a_grant_allowed_is_named() {
     assert_eq!((ids, price.takes.len()), (vec!["g-1", "g-2"], 0));
     // One without a number of calls comes first, and takes nothing.
     let free = [several, vec![Grant { calls: None, ..grant("g-9", "crm/get_customer") }]].concat();
+    let world = World::new(&[("policies/control.cedar", &any_number())]);
     let decision = world.decide(&get_customer(CODER, Some("patch-bug")), &super::facts(state(vec![], free)));
     assert_eq!((support::policies(&decision), decision.evaluations[0].prices.len()), (vec!["g-9".to_owned()], 0));
     // Neither does a call that a policy permits anyway.
@@ -136,7 +145,8 @@ fn a_grant_on_behalf_of_a_user_needs_that_users_token() {
         agent: caller::BOT.into(),
         user: Some(user.into()),
         task: None,
-        until: "2027-01-01T00:00:00Z".parse().unwrap(),
+        since: "2026-11-19T23:30:00Z".parse().unwrap(),
+        until: "2026-11-20T00:30:00Z".parse().unwrap(),
         ..grant("g", "crm/query_customers")
     };
     let says = |user: &str, tokens| {

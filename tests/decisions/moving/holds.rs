@@ -115,7 +115,7 @@ fn a_hold_stops_what_tokens_are_about() {
         decision.reason().map_or("permit", palisade::authz::reason::Reason::code)
     };
     let held = tokens(&[(Role::User, actor.clone())]).verified();
-    let digest = format!("token:sha256:{}", hex::encode(&held[0].token.digest));
+    let digest = format!("token:sha256:{}", hex::encode(&held[0].token.signed));
     for subject in ["user:idp/alice", "session:idp/s-1", "token:idp/t-1", &digest, &format!("agent:{CODER}")] {
         assert_eq!(says(subject, &actor), "held", "{subject}");
     }
@@ -125,6 +125,35 @@ fn a_hold_stops_what_tokens_are_about() {
     }
     // An actor that is the workload by its name at the issuer.
     assert_eq!(says(&format!("agent:{}", caller::BOT), &actor), "held");
+    // Whoever handed its authority on, as the subject or the client of the token.
+    for claims in [json!({"sub": CODER, "act": {"sub": "bot"}}), json!({"client_id": CODER, "act": {"sub": "bot"}})] {
+        assert_eq!(says(&format!("agent:{CODER}"), &json!({ "claims": claims })), "held", "{claims}");
+    }
+}
+
+#[test]
+fn a_hold_on_a_user_stops_tokens_that_count_as_nobodys() {
+    let world = demands::World::new(&["@id(\"p\") @reason(\"r\") permit (BOT);"], "");
+    let says = |subject: &str| {
+        let mut rules = own_rules(Unbound::Deny);
+        rules.issuers.iter_mut().for_each(|issuer| issuer.user_claims = vec!["email".into()]);
+        let state = Arc::new(state(vec![hold("1", subject)], Vec::new()));
+        let facts = Facts { state, ..demands::facts(tokens(&[(Role::User, json!({}))])) };
+        let decision = world.decide(rules, &caller::request(""), facts);
+        decision.reason().map_or("permit", palisade::authz::reason::Reason::code)
+    };
+    assert_eq!((says("user:idp/bob"), says("user:idp/alice")), ("permit", "held"));
+}
+
+/// A notification to the CRM.
+fn notification(method: &str, params: &Value, headers: &[(&str, &str)]) -> palisade::authz::request::Request<'static> {
+    let body = json!({"jsonrpc": "2.0", "method": method, "params": params});
+    let mut request = http(BOT, CRM, None, "POST", "/mcp", Some(&body));
+    let http = request.http.as_mut().unwrap();
+    let own = http.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let more = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    http.headers = palisade::authz::request::Headers::new(own.chain(more).collect::<Vec<_>>(), false);
+    request
 }
 
 #[test]
@@ -147,6 +176,14 @@ fn sessions_and_tasks_of_protocols_are_stopped() {
     let task = with("tasks/get", json!({"taskId": "t-7"}), &[("mcp-protocol-version", "2025-11-25")]);
     assert_eq!(world.says(&task, state(vec![hold("1", "task:t-7")], vec![])), "held");
     assert_eq!(world.says(&task, state(vec![hold("1", "task:t-8")], vec![])), "permit");
+    let meta = json!({"_meta": {"io.modelcontextprotocol/related-task": {"taskId": "t-7"}}, "name": "get_customer",
+        "arguments": {"customer_id": 7}});
+    let status = json!({"taskId": "t-7", "status": "working", "createdAt": "2026-03-04T10:15:00Z", "ttl": null});
+    let version = [("mcp-protocol-version", "2025-11-25")];
+    for related in [with("tools/call", meta, &version), notification("notifications/tasks/status", &status, &version)] {
+        assert_eq!(world.says(&related, State::default()), "permit");
+        assert_eq!(world.says(&related, state(vec![hold("1", "task:t-7")], vec![])), "held");
+    }
     let send = json!({"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": {
         "messageId": "m", "role": "ROLE_USER", "parts": [{"text": "go on"}], "taskId": "t-1", "referenceTaskIds": ["t-2"]}}});
     let agent = "spiffe://example.org/ns/agents/sa/researcher";
