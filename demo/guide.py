@@ -36,6 +36,15 @@ def check_command(mesh: Mesh, rows: list[tour.Row]) -> str:
     return shlex.join(parts)
 
 
+def control_command(mesh: Mesh, command: str) -> str:
+    """Hold an agent, or release it, as the operator on call: whoever runs the mesh is that one at its socket."""
+    parts = [
+        _shown(mesh.settings.palisade), command, f"agent:{mesh.settings.agents['support-bot']}",
+        "--reason", "drill", "--socket", str(mesh.control_socket),
+    ]  # fmt: skip
+    return shlex.join(parts)
+
+
 def _shown(path: Path) -> str:
     """As short as it can be typed here."""
     path, here = path.resolve(), Path.cwd()
@@ -64,6 +73,8 @@ def text(mesh: Mesh, rows: list[tour.Row]) -> str:
             f"Change a policy in {mesh.settings.bundle} and call again half a second later. What Palisade",
             f"says to it is shown here, and stands in {mesh.path('palisade.log')}; a refused bundle also in",
             f"  curl 127.0.0.1:{mesh.ports.palisade_admin}/readyz",
+            "Stop an agent with its next call, whatever policies permit (docs/control.md); `release` lets it go on:",
+            f"  {control_command(mesh, 'hold')}",
             f"See what happens without Palisade: kill {mesh.components['palisade'].pid}, and call.",
             "",
             f"Ctrl-C stops everything and removes {mesh.directory}.",

@@ -29,7 +29,7 @@ from typing import Literal, Self
 
 from demo import evidence, ports, wire
 from demo.certs import ThrowAwayCa
-from demo.names import AGENTS, HOSTS, SERVERS, TRUST_DOMAIN
+from demo.names import AGENTS, CONTROLLERS, HOSTS, PALISADE, SERVERS, TRUST_DOMAIN
 from demo.processes import Component, MeshError, uninterrupted
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +51,15 @@ watch = true
 path = {records}
 [telemetry]
 otlp_endpoint = "{otlp}"
+[state]
+journal = {journal}
+[control]
+unix = {control_socket}
+unix_users = {{ "{user}" = "{operator}" }}
+tcp = "127.0.0.1:{control}"
+certificate_file = {certificate}
+key_file = {key}
+ca_file = {ca}
 """
 
 
@@ -58,6 +67,11 @@ def binary(profile: str) -> Path:
     """Where cargo puts the program of this profile, unless PALISADE_BIN says to take another one."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
     return Path(os.environ.get("PALISADE_BIN") or ROOT / target / profile / "palisade").resolve()
+
+
+def _toml(path: Path) -> str:
+    """A path as TOML writes it: a JSON string is a TOML string."""
+    return json.dumps(str(path))
 
 
 def clean_up_after_the_dead() -> None:
@@ -134,7 +148,8 @@ class Mesh:
             # With the process's id, so that somebody can tell whether it is still of use.
             self.directory = Path(tempfile.mkdtemp(prefix=f"palisade-{os.getpid()}-"))
         self.ca = ThrowAwayCa(self.directory / "certs")
-        for name, spiffe_id in {**self.settings.agents, **SERVERS}.items():
+        workloads = {**CONTROLLERS, "palisade": PALISADE, **self.settings.agents, **SERVERS}
+        for name, spiffe_id in workloads.items():
             self._certificates[name] = self.ca.issue(name, spiffe_id)
         self._spawn_python("otlp", "otlp_sink", "--port", self.ports.otlp, "--spans", self.path("spans.jsonl"))
         issuer = ["--issuer", self.settings.issuer] if self.settings.issuer else []
@@ -165,15 +180,23 @@ class Mesh:
         """Start Palisade, or start it again after `stop_palisade`, on the same ports."""
         config = self.config_path
         otlp = self.settings.otlp_endpoint
+        certificate, key = self.certificate_of("palisade")
         config.write_text(
             _PALISADE_CONFIG.format(
                 authz=self.ports.authz,
                 admin=self.ports.palisade_admin,
                 trust_domains=json.dumps(list(self.settings.trust_domains)),
-                # A JSON string is a TOML string.
-                bundle=json.dumps(str(self.settings.bundle.resolve())),
-                records=json.dumps(str(self.records_path)),
+                bundle=_toml(self.settings.bundle.resolve()),
+                records=_toml(self.records_path),
                 otlp=f"http://127.0.0.1:{self.ports.otlp}" if otlp is None else otlp,
+                journal=_toml(self.path("palisade.state")),
+                control_socket=_toml(self.control_socket),
+                user=os.getuid(),
+                operator=CONTROLLERS["on-call"],
+                control=self.ports.palisade_control,
+                certificate=_toml(certificate),
+                key=_toml(key),
+                ca=_toml(self.ca.root),
             )
             + self.settings.tokens
         )
@@ -207,6 +230,16 @@ class Mesh:
         """The same, with any certificate."""
         return wire.mutual_tls(getattr(self.ports, server), self.ca.root, paths)
 
+    def control_options(self, name: str) -> list[str]:
+        """For the commands that control (`palisade hold`): ask as this workload, over mTLS."""
+        return self.control_options_with(self.certificate_of(name))
+
+    def control_options_with(self, paths: tuple[Path, Path]) -> list[str]:
+        """The same, with any certificate."""
+        certificate, key = map(str, paths)
+        own = ["--certificate", certificate, "--key", key, "--ca", str(self.ca.root)]
+        return ["--address", f"127.0.0.1:{self.ports.palisade_control}", "--server-spiffe-id", PALISADE, *own]
+
     # -------------------------------------------------------------------------------------------------------- evidence
 
     @property
@@ -220,6 +253,11 @@ class Mesh:
     @property
     def config_path(self) -> Path:
         return self.path("palisade.toml")
+
+    @property
+    def control_socket(self) -> Path:
+        """Where whoever runs the mesh is the operator on call."""
+        return self.path("control.sock")
 
     def path(self, name: str) -> Path:
         return self.directory / name

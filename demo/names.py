@@ -18,4 +18,11 @@ SERVERS = {
     "crm": f"spiffe://{TRUST_DOMAIN}/ns/tools/sa/crm",
     "researcher": f"spiffe://{TRUST_DOMAIN}/ns/agents/sa/researcher",
 }
+# Who controls while calls flow: `palisade grant`, `palisade hold`. Neither calls through Envoy.
+CONTROLLERS = {
+    "planner": f"spiffe://{TRUST_DOMAIN}/ns/agents/sa/planner",
+    "on-call": f"spiffe://{TRUST_DOMAIN}/ns/operators/sa/on-call",
+}
+# Palisade itself, at its control port.
+PALISADE = f"spiffe://{TRUST_DOMAIN}/ns/mesh/sa/palisade"
 HOSTS = {"crm": "crm.example.org", "researcher": "researcher.example.org"}

@@ -29,6 +29,7 @@ class Ports:
     agents_envoy_admin: int
     tools_envoy_admin: int
     otlp: int  # span receiver
+    palisade_control: int  # Palisade, holds and grants over mTLS
 
     def named(self) -> dict[str, int]:
         """Every port with the words to use when it is busy."""
@@ -40,6 +41,7 @@ class Ports:
             "agents' Envoy admin": self.agents_envoy_admin,
             "tools' Envoy admin": self.tools_envoy_admin,
             "OTLP span receiver": self.otlp,
+            "Palisade control, mTLS": self.palisade_control,
         }
 
 
@@ -54,6 +56,7 @@ def demo(agents: Sequence[str], base: int = DEMO_BASE) -> Ports:
         agents_envoy_admin=base + 14,
         tools_envoy_admin=base + 15,
         otlp=base + 16,
+        palisade_control=base + 17,
     )
     for use, port in ports.named().items():
         if not _is_free(port):
@@ -65,7 +68,7 @@ def demo(agents: Sequence[str], base: int = DEMO_BASE) -> Ports:
 
 def free(agents: Sequence[str]) -> Ports:
     """Ports that nobody uses at this moment: any number of meshes can run side by side."""
-    pool = iter(some(len(agents) + 7))
+    pool = iter(some(len(agents) + 8))
     return Ports({name: next(pool) for name in agents}, *pool)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,14 +43,21 @@ def _see(log: list[Seen], response: httpx.Response | httpx2.Response) -> None:
 
 
 @contextlib.asynccontextmanager
-async def mcp_client(proxy: str, log: list[Seen], mode: str = "auto") -> AsyncIterator[mcp.Client]:
-    """The MCP client, connected; `mode` "legacy" for sessions with the initialize handshake."""
+async def mcp_client(
+    proxy: str, log: list[Seen], mode: str = "auto", headers: Mapping[str, str] | None = None
+) -> AsyncIterator[mcp.Client]:
+    """The MCP client, connected; `mode` "legacy" for sessions with the initialize handshake.
+
+    `headers` go with each request, such as the task that it is for.
+    """
 
     async def hook(response: httpx2.Response) -> None:
         _see(log, response)
 
     async with (
-        httpx2.AsyncClient(proxy=proxy, trust_env=False, timeout=10, event_hooks={"response": [hook]}) as http,
+        httpx2.AsyncClient(
+            proxy=proxy, trust_env=False, timeout=10, headers=headers, event_hooks={"response": [hook]}
+        ) as http,
         mcp.Client(streamable_http_client(MCP_URL, http_client=http), mode=mode, cache=None) as client,
     ):
         yield client

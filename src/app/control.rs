@@ -148,18 +148,23 @@ impl Pipeline {
     }
 
     /// What is asked for makes no sense: on record as a denial, and told.
-    fn wrong(&self, mut operation: Operation, message: String) -> Refusal {
+    fn wrong(&self, operation: Operation, message: String) -> Refusal {
+        self.refused_as(operation, Code::InvalidArgument, message)
+    }
+
+    /// There is nothing of the kind: on record as a denial, and told.
+    fn absent(&self, operation: Operation, message: &str) -> Refusal {
+        self.refused_as(operation, Code::NotFound, message.to_owned())
+    }
+
+    fn refused_as(&self, mut operation: Operation, code: Code, message: String) -> Refusal {
+        // Who is nobody here, or held, is told that alone, and not what there is.
         if operation.controller.is_none() {
             return self.refused(operation);
         }
         let denial = Denial { detail: Some(message.clone()), ..Reason::ProtocolParamsMalformed.into() };
         operation.pending.decision.verdict = Verdict::Denial(denial);
-        Refusal { code: Code::InvalidArgument, message, ..self.refused(operation) }
-    }
-
-    /// There is nothing of the kind: on record as a denial, and told.
-    fn absent(&self, operation: Operation, message: &str) -> Refusal {
-        Refusal { code: Code::NotFound, ..self.wrong(operation, message.to_owned()) }
+        Refusal { code, message, ..self.refused(operation) }
     }
 
     /// It was permitted, and cannot be done.

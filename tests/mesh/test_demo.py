@@ -197,10 +197,10 @@ def test_palisade_and_its_bundle_are_watched(scratch: Path) -> None:
     said = read_until(demo, "bundle refused").splitlines()[-1]
     assert "the last good one stays in force" in said and "policies/broken.cedar:" in said
     broken.write_text('@id("nobody") @reason("A test says so")\nforbid (principal, action, resource);\n')
-    assert "15 policies" in read_until(demo, "bundle loaded").splitlines()[-1]
+    assert "19 policies" in read_until(demo, "bundle loaded").splitlines()[-1]
     assert status() == 403
     broken.unlink()
-    assert "14 policies" in read_until(demo, "bundle loaded").splitlines()[-1]
+    assert "18 policies" in read_until(demo, "bundle loaded").splitlines()[-1]
 
     found = re.search(r"without Palisade: kill (\d+)", output)
     assert found

@@ -124,9 +124,9 @@ def admitted(mesh: Mesh, partner: Spire, bundle: Path) -> Mesh:
 
     guardrails = bundle / "policies" / "guardrails.cedar"
     text = guardrails.read_text()
-    own = 'unless { principal in Namespace::"example.org/agents" };'
+    own = 'principal in Namespace::"example.org/agents" ||'
     assert own in text
-    guardrails.write_text(text.replace(own, own.replace(" };", f' || principal == Agent::"{PARTNERS}" }};')))
+    guardrails.write_text(text.replace(own, f'{own} principal == Agent::"{PARTNERS}" ||'))
     (bundle / "policies" / "partner.cedar").write_text(ADMITTED)
     wait_until(lambda: call(mesh, "outsider", token).status == 200, "the policy that admits it", SECONDS)
     return mesh
