@@ -20,7 +20,7 @@ use super::policy::prices::Spending;
 use super::reason::Reason;
 use super::request::Request;
 use super::state::grant::Grant;
-use super::state::hold::{About, Hold, Subject};
+use super::state::hold::{About, Hold, Holds, Subject};
 use super::token::dpop::Expected;
 use super::token::holder::{Certificate, Peer};
 use super::token::{self, challenge};
@@ -246,6 +246,17 @@ pub fn check_hold(bundle: &Bundle, settings: &Settings, subject: &Subject) -> Re
         About::Server => is_target(id),
         About::Tool => is_target(id.split('/').next().unwrap_or_default()),
     }
+}
+
+/// Whether a hold would stop whoever places it from releasing it again.
+#[must_use]
+pub fn stops_itself(controller: &Controller, hold: &Arc<Hold>) -> bool {
+    let mut alone = Holds::default();
+    alone.insert(hold.clone());
+    Held::of(&alone, hold.since).is_some_and(|held| {
+        held.agent(&controller.caller.agent).is_err()
+            || controller.user.as_deref().is_some_and(|user| held.has(About::User, user))
+    })
 }
 
 fn is_of(id: &str, issuer: &str) -> bool {

@@ -106,7 +106,8 @@ def subjects(replay: Replay, record: dict[str, Any]) -> list[str]:
         f"session:idp/{record['caller']['session']}",
         f"task:{record['task']}",
         f"token:idp/{record['caller']['tokens'][0]['id']}",
-        f"token:sha256:{hashlib.sha256(replay.token.encode()).hexdigest()}",
+        # Without the signature, of which there may be several.
+        f"token:sha256:{hashlib.sha256(replay.token.rpartition('.')[0].encode()).hexdigest()}",
         f"session:sha256:{record['calls'][0]['sessionSha256']}",
         f"agent:{SERVERS['crm']}",
         "server:crm",

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Operation, author, by_id, words};
 use crate::app::pipeline::Pipeline;
-use crate::authz::control::{Command, check_grant, check_hold};
+use crate::authz::control::{Command, check_grant, check_hold, stops_itself};
 use crate::authz::reason::Reason;
 use crate::authz::record::MAX_POLICIES;
 use crate::authz::state::Author;
@@ -31,7 +31,14 @@ impl Operate for Pipeline {
             Err(wrong) => return Err(self.wrong(operation, wrong)),
         };
         let (settings, commands) = (self.parts.settings.clone(), [Command::Hold(hold.clone())]);
-        let check = |bundle: &_| check_hold(bundle, &settings, &hold.subject);
+        let stops_itself = operation.controller.as_ref().is_some_and(|it| stops_itself(it, &hold));
+        let check = |bundle: &_| match stops_itself {
+            true => {
+                Err("it would stop you as well, from releasing it too: let somebody place it whom it does not hold"
+                    .into())
+            }
+            false => check_hold(bundle, &settings, &hold.subject),
+        };
         operation = self.decide_control(operation, &commands, &hold.reason, check).await?;
         match self.parts.state.place(hold.clone()).await {
             Ok(()) => {

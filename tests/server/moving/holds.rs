@@ -43,6 +43,10 @@ fn every_call_of_control_is_on_record() {
     assert_ne!(control(&app.setup, &["hold", "agent:coder", "--reason", "no id"]).0, 0);
     assert_eq!(control(&app.setup, &["release", "task:patch-bug", "--reason", "done"]).0, 0);
     assert_eq!(control(&app.setup, &["status"]).0, 0);
+    for subject in [&*format!("agent:{ON_CALL}"), "namespace:example.org/operators", "trust-domain:example.org"] {
+        let (code, _, error) = control(&app.setup, &["hold", subject, "--reason", "a slip"]);
+        assert!(code != 0 && error.contains("it would stop you as well"), "{subject} {error}");
+    }
     // What the command itself refuses never arrives.
     let arrived = |records: &[serde_json::Value]| records.iter().filter(|it| it["control"].is_object()).count();
     let records = eventually("records of control", || {
