@@ -163,7 +163,7 @@ def test_ten_thousand_policies_come_and_go_under_load(start_mesh: Callable[..., 
     decided_by = {in_force(mesh): FEW}
     with Caller(mesh) as support_bot, Caller(mesh, "analyst") as analyst:
         analyst.wait_for(200)
-        for version, status, policies in [(many, 403, 10_000), (few, 200, 15)]:
+        for version, status, policies in [(many, 403, 10_000), (few, 200, 19)]:
             volume.swap(version)
             analyst.wait_for(status, seconds=LOADED_SECONDS)
             support_bot.wait_for(200)
