@@ -13,6 +13,7 @@ mod priority;
 pub mod reload;
 mod secret;
 mod settle;
+mod sharing;
 mod status;
 pub mod tool_servers;
 
@@ -44,6 +45,7 @@ use crate::logout as backchannel;
 use crate::replay::{Memory, Room};
 use crate::sessions::Sessions;
 use crate::sessions::waiting::Waiting;
+use crate::shared::SharedError;
 use crate::state::Unreadable;
 use crate::store::Store;
 use crate::store::loader::Loader;
@@ -55,6 +57,7 @@ use control::doors::Doors;
 use http_port::Port;
 use listen::{Bound, Serving};
 use pipeline::Pipeline;
+use sharing::Sharing;
 use tool_servers::ToolServers;
 
 /// Cedar's evaluator refuses to go deeper when 100 KiB of stack are left, and the JSON reader recurses:
@@ -102,6 +105,9 @@ pub enum StartError {
     /// What was in force cannot be known.
     #[error("state: {0}")]
     State(#[from] Unreadable),
+    /// The shared store cannot be followed.
+    #[error(transparent)]
+    Shared(SharedError),
     /// A thread or a runtime could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -182,6 +188,8 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     let writer = recording(config, sink, spans.clone())?;
     let store = Arc::new(storing(config));
     let (state, journal) = in_force::open(config)?;
+    let state = Arc::new(state);
+    let sharing = Sharing::start(config, &state, background.handle())?;
     let in_flight = Arc::new(AtomicUsize::new(0));
     let pipeline = Arc::new(Pipeline::new(pipeline::Parts {
         comparer: Comparer::start(config.comparison.one_in, settings.clone(), metrics.clone())?,
@@ -192,8 +200,9 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         waiting: waiting(config),
         proofs: Box::new(remembering(config)),
         tool_servers,
-        state: Arc::new(state),
+        state,
         journal,
+        sharing,
         settings,
         zone: config.zone(),
         recorder: writer.recorder(),
@@ -411,12 +420,23 @@ fn start_background(
                 tokio::spawn(logout::follow(pipeline.clone(), issuer, looks));
             }
             let for_health = pipeline;
+            let mut standing = for_health.parts.sharing.as_deref().map(Sharing::follow);
             tokio::spawn(async move {
-                // Health changes twice: now, with the first bundle in force, and when draining begins.
-                for_health.report_health().await;
-                if stopped.wait_for(|stop| *stop).await.is_ok() {
+                // Health changes now, with the first bundle in force; with the shared store; and when draining begins.
+                loop {
                     for_health.report_health().await;
+                    let changed = async {
+                        match &mut standing {
+                            Some(standing) => drop(standing.changed().await),
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        _ = stopped.wait_for(|stop| *stop) => break,
+                        () = changed => {}
+                    }
                 }
+                for_health.report_health().await;
             });
             // These ports outlive draining: somebody has to say "not ready", and sessions end as long as calls are answered.
             let _serving = serving;

@@ -6,6 +6,7 @@ pub mod dpop;
 mod files;
 mod places;
 pub mod sessions;
+pub mod sharing;
 pub mod state;
 #[cfg(test)]
 mod tests;
@@ -27,11 +28,12 @@ use crate::authz::token::issuer::{Issuer, Source, TrustDomain};
 use crate::authz::token::presented::Place;
 use crate::keys::source::Owner;
 use crate::keys::workload_api::WorkloadApi;
-use crate::{audit, telemetry};
+use crate::{audit, shared, telemetry};
 use control::Control;
 use dpop::Dpop;
 use places::Places;
 use sessions::Sessions;
+use sharing::Lost;
 use state::State;
 use tool_servers::ToolServer;
 
@@ -66,6 +68,10 @@ pub struct Config {
     pub sessions: Sessions,
     /// Holds, grants, and what is used of limits.
     pub state: State,
+    /// The store that is shared with other sidecars; none without `urls`.
+    pub shared: shared::Config,
+    /// What becomes of calls while that store cannot be reached.
+    pub shared_lost: Lost,
     /// Where holds and grants are asked for.
     pub control: Control,
     /// The bundle.
@@ -315,6 +321,7 @@ impl Config {
         config.state.journal = config.state.journal.as_ref().map(|path| base.join(path));
         config.secret.file = config.secret.file.as_ref().map(|path| base.join(path));
         config.control.rebase(base);
+        config.rebase_shared(base);
         for listener in &mut config.listener {
             listener.unix = listener.unix.as_ref().map(|path| base.join(path));
         }

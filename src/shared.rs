@@ -58,7 +58,7 @@ pub use config::{Config, SharedError};
 pub use exchange::{MAX_BYTES, MAX_ENTRIES, MAX_TOMBSTONES, Put};
 pub use lost::Lost;
 pub use standing::StoreState;
-pub use view::{Entry, MAX_ID_BYTES, MAX_SEALED_BYTES, Tombstone, View, is_id};
+pub use view::{Entry, Known, MAX_ID_BYTES, MAX_SEALED_BYTES, Tombstone, View, is_id};
 
 use crate::authz::metering::{Key, Measure};
 use follow::{Inner, follow};
@@ -75,8 +75,10 @@ pub const ACL: &str = "resetkeys ~palisade:{*}:* resetchannels &palisade:{state}
 /// What a store tells its owner, and asks of it. Calls come one at a time of each kind, and everything waits for them:
 /// they do not block.
 pub trait Replica: Send + Sync + 'static {
-    /// All that is known here, entries and tombstones, for a merge. Copies are cheap: texts are shared.
-    fn known(&self) -> View;
+    /// The ids of all that is known here and that the store wants. Each id is an entry's or a tombstone's, not both.
+    fn known(&self, wants: &dyn Fn(Known<'_>) -> bool) -> Vec<Arc<str>>;
+    /// What is known here of these ids, for the store; what is known no more is left out.
+    fn sealed(&self, ids: &[Arc<str>]) -> View;
     /// Entries and tombstones that came: to be merged. Some are known already; of an id that is in both the tombstone
     /// counts.
     fn merge(&self, view: View);
@@ -101,6 +103,7 @@ impl Shared {
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, SharedError> {
         config.check()?;
+        config.check_files()?;
         let _runtime = runtime.enter();
         let inner = Arc::new(Inner {
             keys: Keys::new(&config.prefix),
@@ -137,15 +140,16 @@ impl Shared {
         puts.into_iter().next().ok_or_else(Lost::strange)
     }
 
-    /// Removes an entry, whether the store has it or not, by what is sealed. The store says when.
+    /// Removes entries, whether the store has them or not, by what is sealed. The store says when.
     ///
     /// # Errors
     /// [`Lost`], as of [`Shared::put`].
-    pub async fn remove(&self, id: &str, sealed: Bytes) -> Result<(), Lost> {
-        fits(id, &sealed)?;
+    pub async fn remove(&self, gone: &[(Arc<str>, Bytes)]) -> Result<(), Lost> {
+        gone.iter().try_for_each(|(id, sealed)| fits(id, sealed))?;
         let link = self.link()?;
-        let gone = Tombstone { id: id.into(), sealed, at: 0 };
-        exchange::remove(&link, &self.inner.keys, &[gone], self.inner.config.replicas).await
+        let gone: Vec<Tombstone> =
+            gone.iter().map(|(id, sealed)| Tombstone { id: id.clone(), sealed: sealed.clone(), at: 0 }).collect();
+        exchange::remove(&link, &self.inner.keys, &gone, self.inner.config.replicas).await
     }
 
     /// Takes units of a limit: as many as there are, between the least and the most that are wanted, or none.

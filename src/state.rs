@@ -4,29 +4,38 @@
 //! [`Keep`]: a hold, a grant and their ends before they are acknowledged; uses of grants and quotas by reservations, which are kept
 //! before they are used, so that a crash costs what was reserved and never gives anything back.
 
+pub mod budgets;
 mod entry;
+mod leases;
+pub mod merging;
 pub mod meters;
 mod payment;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod uses;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::authz::metering::{Key, Limit, Measure, Usage};
-use crate::authz::state::State;
 use crate::authz::state::grant::Grant;
 use crate::authz::state::hold::Hold;
+use crate::authz::state::{Doubt, State};
+use budgets::Budgets;
+use leases::Leases;
+use merging::{Entry, Gone};
 use meters::Meters;
 use uses::Uses;
 
+pub use entry::read;
 pub use payment::{Paid, Unpaid};
 
 /// How long a hold that is over stays in memory.
@@ -39,6 +48,8 @@ const WATCHED: usize = 1_024;
 pub enum Table {
     /// Holds and grants, by id.
     Entries,
+    /// When those were ended that somebody else may still have, by id.
+    Gone,
     /// How many calls of a grant are reserved, by its id.
     Uses,
     /// What is reserved of a quota, by its key.
@@ -92,6 +103,8 @@ pub enum News {
     Granted(Arc<Grant>),
     /// A grant that was revoked, is used up, or over.
     Ended(Arc<Grant>),
+    /// How it stands with whoever it is shared with.
+    Store,
 }
 
 /// What is kept has a form that nobody here knows.
@@ -110,6 +123,9 @@ pub struct Room {
     pub grants_per_agent: usize,
     /// Uses of limits that are told apart.
     pub meters: usize,
+    /// For how many seconds it is remembered that something was ended, for those who share it and may not have heard; 0 if nobody
+    /// does.
+    pub ends_seconds: u64,
 }
 
 /// There is no room for one more.
@@ -134,6 +150,12 @@ pub struct InForce {
     writing: Mutex<Writing>,
     uses: Mutex<Uses>,
     meters: Meters,
+    /// What several processes have together, where they do.
+    budgets: OnceLock<Arc<dyn Budgets>>,
+    /// What of it is here.
+    leases: Leases,
+    /// Something that was asked for was answered.
+    asked: watch::Sender<()>,
     keep: Box<dyn Keep>,
     news: broadcast::Sender<News>,
     room: Room,
@@ -146,6 +168,8 @@ pub struct InForce {
 struct Writing {
     /// When holds and grants are over, by id.
     ends: BTreeSet<(Timestamp, String)>,
+    /// What was ended.
+    gone: Gone,
     /// Of which it is not known what is kept of them: the present state has to be kept once more.
     unsure: BTreeSet<String>,
 }
@@ -160,25 +184,24 @@ impl InForce {
         let meters = Meters::new(room.meters);
         for (table, key, value) in kept {
             match table {
-                Table::Entries => match entry::read(&value)? {
-                    entry::Entry::Hold(hold) => {
-                        writing.ends.extend(hold.until.map(|until| (until, hold.id.clone())));
-                        state.holds.insert(Arc::new(hold));
-                    }
-                    entry::Entry::Grant(grant) => {
-                        writing.ends.insert((grant.until, grant.id.clone()));
-                        state.grants.insert(Arc::new(grant));
-                    }
-                },
+                Table::Entries => drop(writing.put_in(&mut state, entry::read(&value)?)),
+                Table::Gone => writing.gone.restore(&key, &value)?,
                 Table::Uses => uses.restore(&key, &value)?,
                 Table::Quotas => meters.restore(&key, &value)?,
             }
         }
-        let mut over: Vec<String> =
-            state.grants.iter().filter(|grant| uses.is_used_up(grant)).map(|grant| grant.id.clone()).collect();
-        for grant in over.iter().filter_map(|id| state.grants.remove(id)) {
-            writing.ends.remove(&(grant.until, grant.id.clone()));
+        let is_shared = room.ends_seconds > 0;
+        // What others have as well may not be used up by them.
+        let mut over: Vec<String> = state
+            .grants
+            .iter()
+            .filter(|grant| !is_shared && uses.is_used_up(grant))
+            .map(|grant| grant.id.clone())
+            .collect();
+        if is_shared {
+            state.grants.iter().for_each(|grant| uses.share(grant));
         }
+        over.iter().for_each(|id| drop(writing.take_out(&mut state, id)));
         over.extend(uses.retain(|id| state.grants.get(id).is_some()));
         let gone = over.iter().flat_map(|id| [Table::Entries, Table::Uses].map(|table| Change::Remove(table, key(id))));
         if !over.is_empty() {
@@ -189,6 +212,9 @@ impl InForce {
             writing: Mutex::new(writing),
             uses: Mutex::new(uses),
             meters,
+            budgets: OnceLock::new(),
+            leases: Leases::new(room.meters),
+            asked: watch::channel(()).0,
             keep,
             news: broadcast::channel(WATCHED).0,
             room,
@@ -215,6 +241,26 @@ impl InForce {
         self.news.subscribe()
     }
 
+    /// From now on limits and calls of grants are had together with others.
+    pub fn share_budgets(&self, budgets: Arc<dyn Budgets>) {
+        let _once = self.budgets.set(budgets);
+    }
+
+    /// The same in seconds since 1970.
+    fn seconds(&self) -> u64 {
+        u64::try_from(self.latest.load(Ordering::Relaxed) / 1_000_000).unwrap_or(0)
+    }
+
+    /// Keeps changes, if there are any.
+    fn keep(&self, changes: Vec<Change>) -> Durable {
+        if changes.is_empty() { Box::pin(std::future::ready(Ok(()))) } else { self.keep.keep(changes) }
+    }
+
+    /// Whether somebody else may have what is in force here.
+    const fn is_shared(&self) -> bool {
+        self.room.ends_seconds > 0
+    }
+
     fn writing(&self) -> MutexGuard<'_, Writing> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -228,6 +274,20 @@ impl InForce {
         let mut state = State::clone(&self.current.load());
         change(&mut state, writing);
         self.current.store(Arc::new(state));
+    }
+
+    /// What is not known for sure, as it is when its turn comes.
+    pub fn doubt(&self, doubt: impl FnOnce() -> Doubt) {
+        let mut writing = self.writing();
+        let doubt = doubt();
+        if self.current.load().doubt != doubt {
+            self.change(&mut writing, |state, _| state.doubt = doubt);
+        }
+    }
+
+    /// Tells whoever watches that it stands otherwise with the store.
+    pub fn tell_of_store(&self) {
+        self.tell(News::Store);
     }
 
     fn tell(&self, news: News) {
@@ -245,10 +305,7 @@ impl InForce {
             if self.current.load().holds.len() >= self.room.holds {
                 return Err(Full(self.room.holds).into());
             }
-            self.change(&mut writing, |state, writing| {
-                writing.ends.extend(hold.until.map(|until| (until, hold.id.clone())));
-                state.holds.insert(hold.clone());
-            });
+            self.change(&mut writing, |state, writing| drop(writing.put_in(state, Entry::Hold(hold.clone()))));
             self.keep.keep(vec![Change::Put(Table::Entries, key(&hold.id), entry::of_hold(&hold))])
         };
         self.tell(News::Held(hold.clone()));
@@ -260,49 +317,22 @@ impl InForce {
         durable.await.inspect_err(|_| self.writing().unsure.extend(ids.iter().cloned()))
     }
 
-    /// Keeps once more what is true of whatever could not be kept, or nobody knows whether it was. To be called now and then.
-    pub async fn repair(&self) {
-        let (ids, durable) = {
-            let mut writing = self.writing();
-            let ids: Vec<String> = std::mem::take(&mut writing.unsure).into_iter().collect();
-            let (state, uses) = (self.current(), self.uses());
-            let entry = |id: &String| {
-                let hold = state.holds.get(id).map(|hold| entry::of_hold(hold));
-                let there = hold.or_else(|| state.grants.get(id).map(|grant| entry::of_grant(grant)));
-                match there {
-                    Some(entry) => Change::Put(Table::Entries, key(id), entry),
-                    None => Change::Remove(Table::Entries, key(id)),
-                }
-            };
-            let changes: Vec<Change> = ids.iter().flat_map(|id| [entry(id), uses.kept(id)]).collect();
-            drop(uses);
-            if ids.is_empty() {
-                return;
-            }
-            (ids, self.keep.keep(changes))
-        };
-        let _again_later = self.sure(durable, &ids).await;
-    }
-
     /// Ends holds: first it is made durable, and then it is so. Those that are gone already are left out.
     ///
     /// # Errors
     /// [`NotKept`], and they hold on.
     pub async fn release(&self, ids: &[String]) -> Result<Vec<Arc<Hold>>, NotKept> {
-        let durable = self.keep.keep(ids.iter().map(|id| Change::Remove(Table::Entries, key(id))).collect());
-        self.sure(durable, ids).await?;
-        let mut released = Vec::with_capacity(ids.len());
-        {
-            let mut writing = self.writing();
-            self.change(&mut writing, |state, writing| {
-                for hold in ids.iter().filter_map(|id| state.holds.remove(id)) {
-                    hold.until.map(|until| writing.ends.remove(&(until, hold.id.clone())));
-                    released.push(hold);
-                }
-            });
+        let at = self.seconds();
+        let mut changes: Vec<Change> = ids.iter().map(|id| Change::Remove(Table::Entries, key(id))).collect();
+        if self.is_shared() {
+            changes.extend(ids.iter().map(|id| merging::kept(id, at)));
         }
-        released.iter().for_each(|hold| self.tell(News::Released(hold.clone())));
-        Ok(released)
+        self.sure(self.keep(changes), ids).await?;
+        let (ended, _kept_already) = self.take_out(ids, self.is_shared());
+        Ok(ended
+            .into_iter()
+            .filter_map(|news| if let News::Released(hold) = news { Some(hold) } else { None })
+            .collect())
     }
 
     /// Puts a grant into force, once it is durable.
@@ -319,7 +349,11 @@ impl InForce {
             return Err(Full(self.room.grants_per_agent).into());
         }
         let mut changes = vec![Change::Put(Table::Entries, key(&grant.id), entry::of_grant(&grant))];
-        changes.extend(self.uses().first(&grant));
+        if self.is_shared() {
+            self.uses().share(&grant);
+        } else {
+            changes.extend(self.uses().first(&grant));
+        }
         let durable = self.keep.keep(changes);
         if let Err(not_kept) = self.sure(durable, std::slice::from_ref(&grant.id)).await {
             self.uses().forget(&grant.id);
@@ -327,10 +361,7 @@ impl InForce {
         }
         {
             let mut writing = self.writing();
-            self.change(&mut writing, |state, writing| {
-                writing.ends.insert((grant.until, grant.id.clone()));
-                state.grants.insert(grant.clone());
-            });
+            self.change(&mut writing, |state, writing| drop(writing.put_in(state, Entry::Grant(grant.clone()))));
         }
         self.tell(News::Granted(grant));
         Ok(())
@@ -341,73 +372,44 @@ impl InForce {
     /// # Errors
     /// [`NotKept`]. They are out of force all the same, until the process ends.
     pub async fn revoke(&self, ids: &[String]) -> Result<Vec<Arc<Grant>>, NotKept> {
-        let (ended, durable) = self.end_grants(ids);
-        self.sure(durable, ids).await?;
-        Ok(ended)
+        let (ended, changes) = self.take_out(ids, self.is_shared());
+        self.sure(self.keep(changes), ids).await?;
+        Ok(ended
+            .into_iter()
+            .filter_map(|news| if let News::Ended(grant) = news { Some(grant) } else { None })
+            .collect())
     }
 
-    fn end_grants(&self, ids: &[String]) -> (Vec<Arc<Grant>>, Durable) {
-        let (mut ended, mut changes) = (Vec::with_capacity(ids.len()), Vec::with_capacity(2 * ids.len()));
+    /// Takes holds and grants out of force, and says what has to be kept of that; whether others have to hear of it: not of what is
+    /// over by itself.
+    fn take_out(&self, ids: &[String], is_told: bool) -> (Vec<News>, Vec<Change>) {
+        let (mut ended, mut changes) = (Vec::with_capacity(ids.len()), Vec::with_capacity(3 * ids.len()));
+        let at = self.seconds();
         {
             let mut writing = self.writing();
             self.change(&mut writing, |state, writing| {
-                for grant in ids.iter().filter_map(|id| state.grants.remove(id)) {
-                    writing.ends.remove(&(grant.until, grant.id.clone()));
-                    changes.push(Change::Remove(Table::Entries, key(&grant.id)));
-                    changes.push(Change::Remove(Table::Uses, key(&grant.id)));
-                    ended.push(grant);
+                for id in ids {
+                    if let Some(news) = writing.take_out(state, id) {
+                        changes.extend([Table::Entries, Table::Uses].map(|table| Change::Remove(table, key(id))));
+                        changes.extend(is_told.then(|| writing.gone.insert(id, at)).flatten());
+                        ended.push(news);
+                    }
                 }
             });
         }
+        self.forget_uses(&ended);
+        ended.iter().for_each(|news| self.tell(news.clone()));
+        (ended, changes)
+    }
+
+    /// Of grants that ended.
+    fn forget_uses(&self, ended: &[News]) {
         let mut uses = self.uses();
-        ended.iter().for_each(|grant| uses.forget(&grant.id));
-        drop(uses);
-        ended.iter().for_each(|grant| self.tell(News::Ended(grant.clone())));
-        (ended, self.keep.keep(changes))
-    }
-
-    /// Takes out of memory what is over, and forgets what is used of limits and has come back. To be called now and then: nothing
-    /// depends on when.
-    pub fn tidy(&self, now: Timestamp) {
-        // A hold stays a while: a clock that was wrong for a moment ends none. What is over of grants stays over.
-        let (latest, long_over) = (self.latest(now), now.saturating_sub(HOLDS_STAY).unwrap_or(now));
-        let over: Vec<String> = {
-            let (writing, state) = (self.writing(), self.current());
-            let ends = writing.ends.iter().take_while(|(until, _)| *until <= latest);
-            let is_over = |(until, id): &&(Timestamp, String)| *until <= long_over || state.holds.get(id).is_none();
-            ends.filter(is_over).map(|(_, id)| id.clone()).collect()
-        };
-        if !over.is_empty() {
-            // What cannot be kept now is over all the same when it is read again.
-            let (_ended, durable) = self.end_grants(&over);
-            drop(durable);
-            self.end_holds(&over);
-        }
-        self.meters.tidy(latest, &*self.keep);
-    }
-
-    /// Holds that are over.
-    fn end_holds(&self, ids: &[String]) {
-        let mut ended = Vec::new();
-        {
-            let mut writing = self.writing();
-            self.change(&mut writing, |state, writing| {
-                for hold in ids.iter().filter_map(|id| state.holds.remove(id)) {
-                    hold.until.map(|until| writing.ends.remove(&(until, hold.id.clone())));
-                    ended.push(hold);
-                }
-            });
-        }
-        let changes = ended.iter().map(|hold| Change::Remove(Table::Entries, key(&hold.id))).collect();
-        drop(self.keep.keep(changes));
-        ended.into_iter().for_each(|hold| self.tell(News::Released(hold)));
-    }
-
-    /// Gives up what was reserved and is not used: before a process ends, when nothing is decided any more.
-    pub fn settle(&self) {
-        let changes = [self.uses().settle(), self.meters.settle()].concat();
-        // Whoever ends the journal waits for it.
-        drop(self.keep.keep(changes));
+        ended.iter().for_each(|news| {
+            if let News::Ended(grant) = news {
+                uses.forget(&grant.id);
+            }
+        });
     }
 
     /// How many calls of a grant are left; `None` if it does not say how many it allows.
@@ -430,7 +432,7 @@ impl InForce {
     /// How many uses of limits are counted.
     #[must_use]
     pub fn counted(&self) -> usize {
-        self.meters.len()
+        self.meters.len() + self.leases.len()
     }
 }
 
@@ -442,7 +444,17 @@ impl std::fmt::Debug for InForce {
 
 impl Usage for InForce {
     fn used(&self, limit: &Limit, key: &Key, now: Timestamp) -> u64 {
-        self.meters.used(limit, key, now)
+        match self.budgets.get() {
+            None => self.meters.used(limit, key, now),
+            Some(budgets) if budgets.are_there() => self.leases.used(key, Instant::now()),
+            Some(budgets) => match budgets.without() {
+                budgets::Without::Deny => self.leases.used(key, Instant::now()),
+                budgets::Without::Share(percent) => {
+                    let share = budgets::share(&limit.measure, percent);
+                    self.leases.used(key, Instant::now()).saturating_add(self.meters.used_of(&share, key, now))
+                }
+            },
+        }
     }
 }
 

@@ -96,6 +96,10 @@ impl Pipeline {
             reason: reason.to_owned(),
         }));
         let Some(controller) = &operation.controller else { return Err(self.refused(operation)) };
+        // What allows more waits until it is known who is held; what stops somebody does not.
+        if operation.facts.state.doubt.holds && commands.iter().any(Command::allows_more) {
+            return Err(self.fails(operation, Reason::StateUnavailable));
+        }
         let tokens = std::mem::take(&mut operation.pending.decision.tokens);
         let mut all: Option<Decision> = None;
         for command in commands {

@@ -18,11 +18,18 @@ const TIDY: Duration = Duration::from_secs(1);
 /// [`StartError::Journal`], [`StartError::State`]: without knowing what is held nothing may start.
 pub(super) fn open(config: &Config) -> Result<(InForce, Option<Journal>), StartError> {
     let State { journal: path, holds, grants, grants_per_agent, counted_uses } = &config.state;
-    let room = Room { holds: *holds, grants: *grants, grants_per_agent: *grants_per_agent, meters: *counted_uses };
+    let room = Room {
+        holds: *holds,
+        grants: *grants,
+        grants_per_agent: *grants_per_agent,
+        meters: *counted_uses,
+        ends_seconds: config.shared_store().map_or(0, |shared| shared.retention_seconds),
+    };
     let Some(path) = path else { return Ok((InForce::new(Vec::new(), Box::new(Forget), room)?, None)) };
     let (journal, mut kept) = Journal::open(path).map_err(|error| StartError::Journal(path.clone(), error))?;
     let tables = [
         (Table::Entries, journal::Table::Entries),
+        (Table::Gone, journal::Table::Gone),
         (Table::Uses, journal::Table::Uses),
         (Table::Quotas, journal::Table::Meters),
     ];
@@ -50,6 +57,7 @@ fn translated(change: Change) -> journal::Change {
 const fn place(table: state::Table) -> journal::Table {
     match table {
         Table::Entries => journal::Table::Entries,
+        Table::Gone => journal::Table::Gone,
         Table::Uses => journal::Table::Uses,
         Table::Quotas => journal::Table::Meters,
     }

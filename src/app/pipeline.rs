@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::StartError;
 use super::comparison::{self, Comparer};
 use super::settle::Pending;
+use super::sharing::Sharing;
 use super::tool_servers::ToolServers;
 use crate::admin::Status as _;
 use crate::audit::{Recorder, Unavailable};
@@ -70,6 +71,8 @@ pub struct Parts {
     pub state: Arc<InForce>,
     /// Where it outlives the process.
     pub journal: Option<Journal>,
+    /// With whom it is shared.
+    pub(super) sharing: Option<Arc<Sharing>>,
     /// Where records go.
     pub recorder: Recorder,
     /// The thread that writes them.

@@ -9,6 +9,7 @@ use super::pipeline::{Pipeline, now};
 use crate::admin::Status;
 use crate::journal::Journal;
 use crate::keys::Status as Keyed;
+use crate::shared::StoreState;
 
 /// A counter that somebody else keeps count of. Only the one thread of the admin port does this.
 fn bring_to(counter: &IntCounter, value: u64) {
@@ -21,7 +22,8 @@ impl Status for Pipeline {
         let draining = self.draining.load(Ordering::Relaxed);
         let unrecorded = self.parts.recorder.denies();
         let unkept = self.parts.journal.as_ref().is_some_and(Journal::failing);
-        let ready = !draining && !snapshot.digest.is_empty() && !unrecorded && !unkept;
+        let undoubted = !self.parts.state.current().doubt.holds;
+        let ready = !draining && !snapshot.digest.is_empty() && !unrecorded && !unkept && undoubted;
         let mut lines = String::from(if ready {
             "ready\n"
         } else if draining {
@@ -39,6 +41,7 @@ impl Status for Pipeline {
         if unkept {
             lines += "the journal cannot be written: what is held or granted now is lost with this process\n";
         }
+        lines.extend(self.parts.sharing.iter().flat_map(|sharing| sharing.complaints()));
         if let Some(error) = &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
             lines += &format!("bundle on disk refused, the last good one is in force: {error}\n");
         }
@@ -79,6 +82,15 @@ impl Status for Pipeline {
         moving.holds.set(gauge(state.holds.len() as u64));
         moving.grants.set(gauge(state.grants.len() as u64));
         moving.limits_counted.set(gauge(self.parts.state.counted() as u64));
+        moving.ends_remembered.set(gauge(self.parts.state.ends_remembered() as u64));
+        if let Some(sharing) = &self.parts.sharing {
+            let counts = sharing.counts();
+            moving.shared_in_touch.set(i64::from(sharing.standing() == StoreState::InTouch));
+            moving.shared_unreadable.set(gauge(counts.unreadable as u64));
+            bring_to(&moving.shared_losses, counts.losses);
+            bring_to(&moving.shared_unsealed, counts.unsealed);
+            bring_to(&moving.shared_ungranted, counts.ungranted);
+        }
         if let Some(journal) = &self.parts.journal {
             moving.journal_waiting.set(gauge(journal.waiting() as u64));
             bring_to(&moving.journal_errors, journal.errors());

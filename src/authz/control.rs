@@ -115,6 +115,12 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether more is allowed once it is done.
+    #[must_use]
+    pub const fn allows_more(&self) -> bool {
+        matches!(self, Self::Release(_) | Self::Grant(_))
+    }
+
     /// The action.
     #[must_use]
     pub const fn action(&self) -> Action {

@@ -9,6 +9,7 @@ use super::token::nonce::Nonces;
 
 const NONCES: &[u8] = b"palisade: nonces of DPoP proofs";
 const STATES: &[u8] = b"palisade: states of step-up";
+const ENTRIES: &[u8] = b"palisade: what sidecars share";
 
 /// A secret. Instances that have the same open what another of them sealed, and take its nonces.
 #[derive(Debug)]
@@ -38,6 +39,14 @@ impl Secret {
     /// [`Unspecified`], if the crypto library fails.
     pub fn seal(&self) -> Result<Seal, Unspecified> {
         Ok(Seal::new(&self.key(STATES)?))
+    }
+
+    /// The key that seals what sidecars share, for HMAC-SHA-256.
+    ///
+    /// # Errors
+    /// [`Unspecified`], if the crypto library fails.
+    pub fn entries(&self) -> Result<[u8; 32], Unspecified> {
+        self.key(ENTRIES)
     }
 
     fn key(&self, name: &[u8]) -> Result<[u8; 32], Unspecified> {

@@ -21,6 +21,7 @@ impl Config {
         self.check_dpop()?;
         self.check_sessions()?;
         self.check_control()?;
+        self.check_shared()?;
         self.check_tool_servers()?;
         self.check_ranges()?;
         self.check_fit()

@@ -26,6 +26,10 @@ impl Config {
             let message = format!("`control.{key}`: there is no such file: `{}`", file.display());
             return Err(mistake(&[&format!("control.{key}"), "control"], message));
         }
+        if let Some((key, file)) = self.missing_file_of_shared() {
+            let message = format!("`shared.{key}`: there is no such file: `{}`", file.display());
+            return Err(mistake(&[&format!("shared.{key}"), "shared"], message));
+        }
         if let Some(file) = self.secret.file.as_deref().filter(|file| !file.is_file()) {
             let message = format!("`secret.file`: there is no such file: `{}`", file.display());
             return Err(mistake(&["secret.file", "secret"], message));

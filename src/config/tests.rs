@@ -214,7 +214,7 @@ fn every_number_has_a_range() {
             assert!(error.starts_with(&expected), "{error}");
         }
     }
-    assert_eq!(numbers, 37);
+    assert_eq!(numbers, 38);
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub struct Lease {
     /// Until when they may be used, by this machine's clock that never goes back: of a quota until its window ends, of
     /// slots until they count as free. It is reckoned from before they were asked for, so it is early rather than late.
     pub until: Instant,
+    /// How many units all together use or have, these included.
+    pub used: u64,
     /// Of a quota: when its window began, in seconds since 1970 by the store's clock.
     window: u64,
     /// Of slots: which lease it is.
@@ -112,13 +114,14 @@ pub(super) async fn take(link: &Link, keys: &Keys, key: &Key, measure: &Measure,
     if units < least {
         return Ok(retry(micros));
     }
+    let used = unsigned(answers.get(2))?;
     let (lasts, window) = match measure {
         Measure::Rate(_) => (RATE_LEASE, 0),
-        Measure::Quota(_) => (Duration::from_micros(micros), unsigned(answers.get(2))?),
+        Measure::Quota(_) => (Duration::from_micros(micros), unsigned(answers.get(3))?),
         Measure::Concurrent(concurrent) => (Duration::from_secs(concurrent.seconds), 0),
     };
     let until = asked.checked_add(lasts).unwrap_or(asked);
-    Ok(Taken::Lease(Lease { units, until, window, number }))
+    Ok(Taken::Lease(Lease { units, until, used, window, number }))
 }
 
 /// Gives units of a lease back. Of an old window or lease they are nobody's any more.

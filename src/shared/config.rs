@@ -105,7 +105,7 @@ impl Config {
         self.reconcile().min(self.lost_after() / 3)
     }
 
-    /// Looks at everything that can be seen without asking the network.
+    /// Looks at everything that can be seen without a file or the network.
     ///
     /// # Errors
     /// The first thing that is wrong. No value is quoted: an URL that is wrong may hold a password.
@@ -154,8 +154,15 @@ impl Config {
         if !self.user.is_empty() && self.password_file.is_none() {
             return wrong("a `user` has a `password_file`");
         }
-        self.credentials().and_then(|_| self.certificates()).map_err(SharedError)?;
         Ok(())
+    }
+
+    /// Looks at the files that it names.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub(super) fn check_files(&self) -> Result<(), SharedError> {
+        self.credentials().and_then(|_| self.certificates()).map(|_| ()).map_err(SharedError)
     }
 
     /// The nodes.
@@ -321,7 +328,7 @@ mod tests {
         assert!(Config { cluster: true, ..of(&["rediss://a", "redis://b"]) }.check().is_err());
         assert!(Config { cluster: true, ..of(&["redis://a/1"]) }.check().is_err());
         assert!(Config { user: "me".into(), ..of(&["rediss://a"]) }.check().is_err());
-        assert!(Config { ca_file: Some("/nowhere".into()), ..of(&["rediss://a"]) }.check().is_err());
+        assert!(Config { ca_file: Some("/nowhere".into()), ..of(&["rediss://a"]) }.check_files().is_err());
         assert!(Config { prefix: "a{b}".into(), ..of(&["redis://a"]) }.check().is_err());
         assert!(Config { lost_after_ms: 100, ..of(&["redis://a"]) }.check().is_err());
     }
@@ -337,6 +344,6 @@ mod tests {
         assert!(Config { dangerous_plaintext: true, ..with("redis://cache.test") }.check().is_ok());
         assert_eq!(with("redis://127.0.0.1").nodes().unwrap()[0].redis_settings().password(), Some("secret"));
         std::fs::write(&file, "\n").unwrap();
-        assert!(with("redis://127.0.0.1").check().is_err());
+        assert!(with("redis://127.0.0.1").check_files().is_err());
     }
 }

@@ -11,7 +11,7 @@ use super::scripts::{ADD, FORGET, MARK, PAGE, REMOVE, Script};
 use super::view::{Entry, MAX_ID_BYTES, MAX_VALUE_BYTES, Tombstone, View, fits};
 
 /// Most entries at the store. More is not read and not added: the store cannot be used before some are gone.
-pub const MAX_ENTRIES: usize = 65_536;
+pub const MAX_ENTRIES: usize = 262_144;
 /// Most tombstones at the store.
 pub const MAX_TOMBSTONES: usize = 262_144;
 /// Most bytes of the store, ids and values together.

@@ -18,7 +18,7 @@ use super::lost::Lost;
 use super::mirror::{Followed, Mark, Mirror};
 use super::pace::{chance, pause, spread};
 use super::standing::Standing;
-use super::view::{Change, View, What};
+use super::view::{Change, Known, View, What};
 
 /// Most changes that wait to be merged; what is beyond is missed, and read.
 const WAITING: usize = 1_024;
@@ -227,18 +227,21 @@ impl<'i> Following<'i> {
     async fn give(&mut self, link: &Link, mark: &Mark) -> Result<(), Lost> {
         let inner = self.inner;
         let retention = inner.config.retention_seconds;
-        let mut lacks = self.mirror.lacks(inner.replica.known(), mark.now, retention);
-        let unfit = fitting(&mut lacks);
-        if unfit > 0 {
-            tracing::warn!(count = unfit, "what is too long, or has no proper id, is not shared");
-        }
         // Removals first: nothing comes back that somebody removed.
-        for gone in lacks.gone.chunks(GIVEN) {
-            remove(link, &inner.keys, gone, 0).await?;
+        let gone = inner
+            .replica
+            .known(&|known| matches!(known, Known::Gone(..)) && self.mirror.lacks(known, mark.now, retention));
+        for gone in gone.chunks(GIVEN) {
+            let View { gone, .. } = self.fitting(gone);
+            remove(link, &inner.keys, &gone, 0).await?;
             inner.standing.goes_on();
         }
-        for entries in lacks.entries.chunks(GIVEN) {
-            let puts = add(link, &inner.keys, entries, 0).await?;
+        let entries = inner
+            .replica
+            .known(&|known| matches!(known, Known::Entry(..)) && self.mirror.lacks(known, mark.now, retention));
+        for entries in entries.chunks(GIVEN) {
+            let View { entries, .. } = self.fitting(entries);
+            let puts = add(link, &inner.keys, &entries, 0).await?;
             inner.standing.goes_on();
             let gone = puts.into_iter().filter_map(|put| if let Put::Gone(gone) = put { Some(gone) } else { None });
             let gone: Vec<_> = gone.collect();
@@ -248,5 +251,15 @@ impl<'i> Following<'i> {
         }
         let over = self.mirror.over(mark.now, retention, FORGOTTEN);
         forget(link, &inner.keys, &over, retention).await
+    }
+
+    /// What is known of these, as far as it can be shared.
+    fn fitting(&self, ids: &[Arc<str>]) -> View {
+        let mut view = self.inner.replica.sealed(ids);
+        let unfit = fitting(&mut view);
+        if unfit > 0 {
+            tracing::warn!(count = unfit, "what is too long, or has no proper id, is not shared");
+        }
+        view
     }
 }

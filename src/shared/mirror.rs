@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::view::{Change, View, What};
+use super::view::{Change, Known, View, What};
 
 /// Where the store stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,21 +92,15 @@ impl Mirror {
         Followed::Next
     }
 
-    /// What the store lacks of what is known here and not over.
-    pub(super) fn lacks(&self, known: View, now: u64, retention: u64) -> View {
-        let mut gone = known.gone;
-        gone.retain(|gone| gone.at.saturating_add(retention) > now);
-        let mut entries = known.entries;
-        if !entries.is_empty() {
-            let here: std::collections::HashSet<_> = gone.iter().map(|gone| &gone.id).collect();
-            entries.retain(|entry| {
-                let is_over = entry.expires.is_some_and(|expires| expires <= now);
-                let is_there = self.entries.contains_key(&entry.id) || self.gone.contains_key(&entry.id);
-                !is_over && !is_there && !here.contains(&entry.id)
-            });
+    /// Whether the store lacks something that is known here and not over.
+    pub(super) fn lacks(&self, known: Known<'_>, now: u64, retention: u64) -> bool {
+        match known {
+            Known::Entry(id, expires) => {
+                let is_over = expires.is_some_and(|expires| expires <= now);
+                !is_over && !self.entries.contains_key(id) && !self.gone.contains_key(id)
+            }
+            Known::Gone(id, at) => at.saturating_add(retention) > now && !self.gone.contains_key(id),
         }
-        gone.retain(|gone| !self.gone.contains_key(&gone.id));
-        View { entries, gone }
     }
 
     /// Ids of what is over, at most so many.
@@ -156,14 +150,13 @@ mod tests {
     fn the_store_lacks_what_is_known_and_not_over() {
         let there = View { entries: vec![entry("there", None)], gone: vec![gone("gone", 90)] };
         let mirror = Mirror::of(&Mark::default(), &there, (0, 0));
-        let known = View {
-            entries: ["there", "gone", "lacking", "removed"].map(|id| entry(id, None)).to_vec(),
-            gone: vec![gone("removed", 91), gone("gone", 90), gone("long-ago", 10)],
-        };
-        let lacks = mirror.lacks(known, 100, 50);
-        assert_eq!(lacks, View { entries: vec![entry("lacking", None)], gone: vec![gone("removed", 91)] });
-        let known = View { entries: vec![entry("over", Some(100)), entry("not-yet", Some(101))], gone: Vec::new() };
-        assert_eq!(mirror.lacks(known, 100, 50).entries, [entry("not-yet", Some(101))]);
+        let lacks = |known| mirror.lacks(known, 100, 50);
+        assert!(lacks(Known::Entry("lacking", None)) && lacks(Known::Entry("not-yet", Some(101))));
+        assert!(lacks(Known::Gone("removed", 91)) && lacks(Known::Gone("there", 91)));
+        for known in [Known::Entry("there", None), Known::Entry("gone", None), Known::Entry("over", Some(100))] {
+            assert!(!lacks(known), "{known:?}");
+        }
+        assert!(!lacks(Known::Gone("gone", 90)) && !lacks(Known::Gone("long-ago", 50)));
     }
 
     #[test]

@@ -44,6 +44,15 @@ pub struct View {
     pub gone: Vec<Tombstone>,
 }
 
+/// What somebody knows of an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known<'k> {
+    /// An entry of this id, and from when on it may be dropped, in seconds since 1970.
+    Entry(&'k str, Option<u64>),
+    /// A tombstone of this id, and when it was made, in seconds since 1970.
+    Gone(&'k str, u64),
+}
+
 impl View {
     /// Whether there is nothing in it.
     #[must_use]

@@ -1,5 +1,7 @@
 //! Holds and grants as bytes: JSON, with the number of its form.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +18,9 @@ const FORM: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// A hold.
-    Hold(Hold),
+    Hold(Arc<Hold>),
     /// A grant.
-    Grant(Grant),
+    Grant(Arc<Grant>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -110,15 +112,15 @@ pub fn read(bytes: &[u8]) -> Result<Entry, Unreadable> {
         return Err(wrong(format!("it has form {form}, and {FORM} is known here")));
     }
     match (hold, grant) {
-        (Some(hold), None) => Ok(Entry::Hold(Hold {
+        (Some(hold), None) => Ok(Entry::Hold(Arc::new(Hold {
             subject: hold.subject.parse().map_err(wrong)?,
             id: hold.id,
             reason: hold.reason,
             author: Author { agent: hold.author, user: hold.author_user },
             since: hold.since,
             until: hold.until,
-        })),
-        (None, Some(grant)) => Ok(Entry::Grant(Grant {
+        }))),
+        (None, Some(grant)) => Ok(Entry::Grant(Arc::new(Grant {
             resource: grant
                 .resource
                 .map(|text| resource(&text).ok_or_else(|| wrong("no entity".into())))
@@ -133,7 +135,7 @@ pub fn read(bytes: &[u8]) -> Result<Entry, Unreadable> {
             reason: grant.reason,
             author: Author { agent: grant.author, user: grant.author_user },
             since: grant.since,
-        })),
+        }))),
         _ => Err(wrong("neither, or both".into())),
     }
 }

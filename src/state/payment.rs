@@ -1,14 +1,17 @@
 //! Paying for a permit: calls of grants and units of limits, all that one of the permits takes, or nothing.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::budgets::{Want, Without, share};
+use super::leases::{Spent, Taken as Leased};
 use super::meters::Refused;
 use super::uses::Taken;
-use super::{Change, Durable, InForce};
+use super::{Change, Durable, InForce, NotKept};
 use crate::authz::decision::Price;
-use crate::authz::metering::Take;
+use crate::authz::metering::{Measure, Take};
 use crate::authz::reason::Reason;
 use crate::authz::state::grant::Grant;
 
@@ -21,12 +24,33 @@ pub struct Paid {
     pub grant: Option<Arc<Grant>>,
     /// What was taken of limits.
     pub takes: Vec<Take>,
+    /// Of what each was taken.
+    from: Vec<From>,
     /// Names the calls that go on.
     id: u64,
     /// When.
     at: Timestamp,
     /// Whether it was the last call of the grant.
     last: bool,
+}
+
+/// Of what units were taken.
+#[derive(Clone, Debug)]
+enum From {
+    /// What this process counts by itself.
+    Meter(Measure),
+    /// What it has of a whole.
+    Lease(Vec<Spent>),
+}
+
+/// Why units were not taken.
+enum Missed {
+    /// Nobody has them now.
+    Refused(Refused),
+    /// Nobody who knows can be asked.
+    Unknown,
+    /// They have to be asked for first.
+    Later(Durable),
 }
 
 /// What could not be taken; nothing was.
@@ -40,7 +64,7 @@ pub enum Unpaid {
         /// In how many seconds there may be.
         retry_after: Option<u64>,
     },
-    /// Calls of a grant have to be reserved first: try again when this is complete.
+    /// Calls of a grant have to be reserved first, or units of a limit asked for: try again when this is complete.
     Later(Durable),
 }
 
@@ -52,10 +76,11 @@ impl InForce {
     pub fn pay(self: &Arc<Self>, prices: &[Price], now: Timestamp, id: u64) -> Result<Paid, Unpaid> {
         let mut refused: Option<(Reason, Option<String>, Option<u64>)> = None;
         for (at, price) in prices.iter().enumerate() {
-            let takes = match self.take_all(&price.takes, now, id) {
-                Ok(takes) => takes,
+            let from = match self.take_all(&price.takes, now, id) {
+                Ok(from) => from,
+                Err((_, Missed::Later(later))) => return Err(Unpaid::Later(later)),
                 Err((limit, because)) => {
-                    let next = told(&limit, because);
+                    let next = told(&limit, &because);
                     // The one that may pass first is worth waiting for.
                     let sooner = |(_, _, before): &(_, _, Option<u64>)| match (next.2, *before) {
                         (Some(next), Some(before)) => next < before,
@@ -67,7 +92,7 @@ impl InForce {
                     continue;
                 }
             };
-            let paid = Paid { price: at, takes, id, at: now, ..Paid::default() };
+            let paid = Paid { price: at, takes: price.takes.clone(), from, id, at: now, ..Paid::default() };
             if price.grants.is_empty() {
                 return Ok(paid);
             }
@@ -88,18 +113,80 @@ impl InForce {
     }
 
     /// Takes all units, or none.
-    fn take_all(&self, takes: &[Take], now: Timestamp, id: u64) -> Result<Vec<Take>, (Take, Refused)> {
+    fn take_all(self: &Arc<Self>, takes: &[Take], now: Timestamp, id: u64) -> Result<Vec<From>, (Take, Missed)> {
         let mut taken = Vec::with_capacity(takes.len());
         for take in takes {
-            match self.meters.take(&take.limit.measure, &take.key, take.units, (now, id), &*self.keep) {
-                Ok(()) => taken.push(take.clone()),
-                Err(refused) => {
-                    self.give_units_back(&taken, (now, now), id);
-                    return Err((take.clone(), refused));
+            match self.take(take, now, id) {
+                Ok(from) => taken.push(from),
+                Err(missed) => {
+                    self.give_units_back(takes, &taken, (now, now), id);
+                    return Err((take.clone(), missed));
                 }
             }
         }
         Ok(taken)
+    }
+
+    /// Takes units of what this process counts, or has of a whole.
+    fn take(self: &Arc<Self>, take: &Take, now: Timestamp, id: u64) -> Result<From, Missed> {
+        let of_meter = |measure: Measure| {
+            let taken = self.meters.take(&measure, &take.key, take.units, (now, id), &*self.keep);
+            taken.map(|()| From::Meter(measure)).map_err(Missed::Refused)
+        };
+        let measure = take.limit.measure;
+        let Some(budgets) = self.budgets.get() else { return of_meter(measure) };
+        if !budgets.are_there() {
+            return match budgets.without() {
+                Without::Deny => Err(Missed::Unknown),
+                Without::Share(percent) => of_meter(share(&measure, percent)),
+            };
+        }
+        let mut waits = None;
+        loop {
+            return match self.leases.take(&measure, &take.key, take.units, Instant::now()) {
+                Leased::Yes(spent, wish) => {
+                    wish.into_iter().for_each(|want| drop(self.lease(take, want)));
+                    Ok(From::Lease(spent))
+                }
+                Leased::Exceeded(exceeded) => Err(Missed::Refused(Refused::Exceeded(exceeded))),
+                Leased::Full => Err(Missed::Refused(Refused::Full)),
+                Leased::Ask(want) => Err(Missed::Later(self.lease(take, want))),
+                Leased::Wait => match waits.take() {
+                    // Looked at once more since: whoever asks has no answer yet, so that it cannot be missed.
+                    Some(waits) => Err(Missed::Later(waits)),
+                    None => {
+                        waits = Some(self.somebody_asks());
+                        continue;
+                    }
+                },
+            };
+        }
+    }
+
+    /// Asks for units, by a task of its own: whoever waits for them may go away, and others may use them.
+    fn lease(self: &Arc<Self>, take: &Take, want: Want) -> Durable {
+        let (state, key, measure) = (self.clone(), take.key, take.limit.measure);
+        let task = tokio::spawn(async move {
+            let answer = match state.budgets.get() {
+                Some(budgets) => budgets.take(key, measure, want).await.ok(),
+                None => None,
+            };
+            let is_lost = answer.is_none();
+            state.leases.told(&key, want.least, answer, Instant::now());
+            state.asked.send_replace(());
+            // Whoever takes again finds that nobody can be asked, and what is to become of it then.
+            match state.budgets.get().filter(|_| is_lost).map(|budgets| budgets.without()) {
+                Some(Without::Deny) => Err(NotKept),
+                Some(Without::Share(_)) | None => Ok(()),
+            }
+        });
+        Box::pin(async move { task.await.unwrap_or(Err(NotKept)) })
+    }
+
+    /// Completes when somebody who asks now, or will, has an answer.
+    fn somebody_asks(&self) -> Durable {
+        let mut asked = self.asked.subscribe();
+        Box::pin(async move { asked.changed().await.map_err(|_| NotKept) })
     }
 
     /// Takes a call of the first grant that has one, and says whether it was the last; `None` if none has.
@@ -117,6 +204,17 @@ impl InForce {
         // Of one alone: what is reserved is lost with a crash.
         match unreserved {
             None => Ok(None),
+            Some(grant) if self.is_shared() => {
+                let (asked, others) = {
+                    // Before it is known whether somebody asks: so that no answer is missed.
+                    let mut uses = self.uses();
+                    (uses.ask_all(grant), self.somebody_asks())
+                };
+                Err(match asked {
+                    Some(asked) => self.ask_for_calls(grant, asked),
+                    None => others,
+                })
+            }
             Some(grant) => {
                 let reservation = self.uses().ask(grant);
                 Err(match reservation {
@@ -131,8 +229,8 @@ impl InForce {
     /// What was paid stands: a grant ends with its last call. What is kept of it may go when it can, for it is used up there too.
     pub fn stands(&self, paid: &Paid) {
         if let Some(grant) = paid.grant.as_ref().filter(|_| paid.last) {
-            let (_ended, durable) = self.end_grants(std::slice::from_ref(&grant.id));
-            drop(durable);
+            let (_ended, changes) = self.take_out(std::slice::from_ref(&grant.id), self.is_shared());
+            drop(self.keep(changes));
         }
     }
 
@@ -144,31 +242,56 @@ impl InForce {
             state.uses().reserved(&id, asked, kept.is_ok());
             kept
         });
-        Box::pin(async move { task.await.unwrap_or(Err(super::NotKept)) })
+        Box::pin(async move { task.await.unwrap_or(Err(NotKept)) })
+    }
+
+    /// Asks for calls of a grant that others have as well, and keeps what is given.
+    fn ask_for_calls(self: &Arc<Self>, grant: &Arc<Grant>, (known, wanted): (u64, u64)) -> Durable {
+        let (state, grant) = (self.clone(), grant.clone());
+        let task = tokio::spawn(async move {
+            let calls = match state.budgets.get().filter(|budgets| budgets.are_there()) {
+                Some(budgets) => budgets.calls(&grant.id, grant.calls.unwrap_or(0), known, wanted).await.ok(),
+                None => None,
+            };
+            let given = calls.and_then(|calls| state.uses().given(&grant, calls));
+            let (reserved, kept) = match given {
+                Some((reserved, change)) => (reserved, state.keep(vec![change]).await),
+                None => (0, Err(NotKept)),
+            };
+            state.uses().reserved(&grant.id, reserved, kept.is_ok());
+            state.asked.send_replace(());
+            kept
+        });
+        Box::pin(async move { task.await.unwrap_or(Err(NotKept)) })
     }
 
     /// Gives back what was paid for a call that does not pass after all, as of now.
     pub fn give_back(&self, paid: &Paid, now: Timestamp) {
-        self.give_units_back(&paid.takes, (paid.at, now), paid.id);
+        self.give_units_back(&paid.takes, &paid.from, (paid.at, now), paid.id);
         if let Some(grant) = &paid.grant {
             self.uses().give_back(&grant.id);
         }
     }
 
-    fn give_units_back(&self, takes: &[Take], (taken, now): (Timestamp, Timestamp), id: u64) {
-        for take in takes {
-            self.meters.give_back(&take.limit.measure, &take.key, take.units, (taken, now), id);
+    fn give_units_back(&self, takes: &[Take], from: &[From], (taken, now): (Timestamp, Timestamp), id: u64) {
+        for (take, from) in takes.iter().zip(from) {
+            match from {
+                From::Meter(measure) => self.meters.give_back(measure, &take.key, take.units, (taken, now), id),
+                From::Lease(spent) => self.leases.give_back(&take.key, spent, Instant::now()),
+            }
         }
     }
 }
 
 /// Why units were refused, in the words of a denial.
-fn told(take: &Take, refused: Refused) -> (Reason, Option<String>, Option<u64>) {
-    match refused {
-        Refused::Exceeded(exceeded) => {
+fn told(take: &Take, missed: &Missed) -> (Reason, Option<String>, Option<u64>) {
+    let named = || Some(format!("limit {}", take.limit.name));
+    match missed {
+        Missed::Refused(Refused::Exceeded(exceeded)) => {
             let detail = format!("limit {}: {} more units", take.limit.name, take.units);
             (Reason::LimitExceeded, Some(detail), exceeded.retry_after)
         }
-        Refused::Full => (Reason::StateFull, Some(format!("limit {}", take.limit.name)), Some(1)),
+        Missed::Refused(Refused::Full) => (Reason::StateFull, named(), Some(1)),
+        Missed::Unknown | Missed::Later(_) => (Reason::StateUnavailable, named(), None),
     }
 }

@@ -1,6 +1,7 @@
 //! What is in force, with a keeper that crashes wherever it is told to.
 
 mod endings;
+mod merging;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,10 +65,18 @@ impl Disk {
         disk
     }
 
+    /// What another process would find there, of which nothing fails.
+    fn of(crashed: &Self) -> Self {
+        let disk = Self::default();
+        disk.0.rows.lock().unwrap().clone_from(&crashed.0.rows.lock().unwrap());
+        disk
+    }
+
     fn kept(&self) -> Kept {
         let table = |table| match table {
             0 => Table::Entries,
-            1 => Table::Uses,
+            1 => Table::Gone,
+            2 => Table::Uses,
             _ => Table::Quotas,
         };
         let rows = self.0.rows.lock().unwrap();
@@ -94,7 +103,7 @@ impl Keep for Disk {
     }
 }
 
-const ROOM: Room = Room { holds: 1_000, grants: 1_000, grants_per_agent: 100, meters: 6_400 };
+const ROOM: Room = Room { holds: 1_000, grants: 1_000, grants_per_agent: 100, meters: 6_400, ends_seconds: 0 };
 
 fn open(disk: &Disk) -> Arc<InForce> {
     Arc::new(InForce::new(disk.kept(), Box::new(disk.clone()), ROOM).unwrap())
@@ -197,6 +206,7 @@ fn what_is_over_is_gone_for_ever() {
             News::Released(_) => "released",
             News::Granted(_) => "granted",
             News::Ended(_) => "ended",
+            News::Store => "store",
         })
         .collect();
     assert_eq!(told, ["held", "granted", "ended", "released"]);
@@ -225,7 +235,7 @@ fn a_hold_that_cannot_be_kept_holds_and_a_grant_does_not() {
 
 #[test]
 fn there_is_room_for_so_many() {
-    let room = Room { holds: 1, grants: 1, grants_per_agent: 9, meters: 64 };
+    let room = Room { holds: 1, grants: 1, grants_per_agent: 9, meters: 64, ends_seconds: 0 };
     let state = InForce::new(Vec::new(), Box::new(Forget), room).unwrap();
     let of_one = InForce::new(Vec::new(), Box::new(Forget), Room { grants: 9, grants_per_agent: 1, ..room }).unwrap();
     run(async {

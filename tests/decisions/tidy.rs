@@ -42,7 +42,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("capture", &["authz"]),
     ("cli", &["app", "authz", "capture", "config", "control", "envoy", "keys", "proto", "store", "tokens", "tools"]),
     // The configuration is composed of each module's own part.
-    ("config", &["audit", "authz", "keys", "telemetry"]),
+    ("config", &["audit", "authz", "keys", "shared", "telemetry"]),
     ("control", &["authz", "proto"]),
     ("envoy", &["authz"]),
     ("journal", &[]),

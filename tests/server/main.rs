@@ -43,6 +43,8 @@ mod shared;
 #[cfg(test)]
 mod shared_secret;
 #[cfg(test)]
+mod sharing;
+#[cfg(test)]
 mod spans;
 #[cfg(test)]
 mod support;

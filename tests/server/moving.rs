@@ -5,8 +5,9 @@ mod grants;
 mod holds;
 mod limits;
 
+use std::io::{BufRead as _, BufReader, Lines};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -88,4 +89,36 @@ pub fn grant(setup: &Setup, calls: &str) -> String {
 pub fn says(app: &App, ask: &Ask) -> String {
     let answer = app.check(ask);
     if answer.permits { "permit".into() } else { answer.reason }
+}
+
+/// Somebody who watches, with the command.
+pub struct Watching {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+pub fn watch(setup: &Setup) -> Watching {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_palisade"))
+        .args(["watch", "--json"])
+        .env("PALISADE_CONTROL_SOCKET", setup.path().join("control.sock"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    Watching { child, lines }
+}
+
+impl Watching {
+    /// The next event.
+    pub fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ended_meanwhile = self.child.kill();
+        let _reaped = self.child.wait();
+    }
 }

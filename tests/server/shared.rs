@@ -5,5 +5,5 @@ mod cluster;
 mod losing;
 mod sharing;
 mod sidecar;
-mod store;
+pub mod store;
 mod trust;

@@ -16,6 +16,7 @@ use crate::authz::state::hold::{Hold, Subject, is_task};
 use crate::control::{Asked, Events, Operate, Refusal};
 use crate::proto;
 use crate::state::NotInForce;
+use crate::state::merging::Entry;
 
 /// The longest that a hold with an end may last, in seconds: a hundred years.
 const LONGEST: u64 = 100 * 366 * 86_400;
@@ -40,13 +41,17 @@ impl Operate for Pipeline {
             false => check_hold(bundle, &settings, &hold.subject),
         };
         operation = self.decide_control(operation, &commands, &hold.reason, check).await?;
-        match self.parts.state.place(hold.clone()).await {
+        let placed = self.parts.state.place(hold.clone()).await;
+        if let Err(NotInForce::Full(_)) = placed {
+            return Err(self.fails(operation, Reason::StateFull));
+        }
+        let shared = self.tell_others(Entry::Hold(hold.clone())).await;
+        match placed {
             Ok(()) => {
                 self.done(operation);
-                Ok(proto::PlaceHoldReply { hold: Some((&*hold).into()), shared: true })
+                Ok(proto::PlaceHoldReply { hold: Some((&*hold).into()), shared })
             }
-            Err(NotInForce::Full(_)) => Err(self.fails(operation, Reason::StateFull)),
-            Err(NotInForce::NotKept(_)) => {
+            Err(_not_kept) => {
                 // On record as what it is: permitted, and in force.
                 let decision_id = Some(self.done(operation));
                 let message = "it is in force here, but could not be made durable: it ends with this process";
@@ -87,11 +92,10 @@ impl Operate for Pipeline {
         let ids: Vec<String> = found.iter().map(|hold| hold.id.clone()).collect();
         match self.parts.state.release(&ids).await {
             Ok(released) => {
+                let shared = self.tell_others_of_ends(&ids).await;
                 self.done(operation);
-                Ok(proto::ReleaseHoldsReply {
-                    released: released.iter().map(|hold| (&**hold).into()).collect(),
-                    shared: true,
-                })
+                let released = released.iter().map(|hold| (&**hold).into()).collect();
+                Ok(proto::ReleaseHoldsReply { released, shared })
             }
             Err(_not_kept) => Err(self.fails(operation, Reason::StateUnavailable)),
         }
@@ -111,8 +115,9 @@ impl Operate for Pipeline {
         operation = self.decide_control(operation, &commands, &grant.reason, check).await?;
         match self.parts.state.grant(grant.clone()).await {
             Ok(()) => {
+                let shared = self.tell_others(Entry::Grant(grant.clone())).await;
                 self.done(operation);
-                Ok(proto::IssueGrantReply { grant: Some(self.told(&grant)), shared: true })
+                Ok(proto::IssueGrantReply { grant: Some(self.told(&grant)), shared })
             }
             Err(NotInForce::Full(_)) => Err(self.fails(operation, Reason::StateFull)),
             Err(NotInForce::NotKept(_)) => Err(self.fails(operation, Reason::StateUnavailable)),
@@ -189,15 +194,33 @@ impl Operate for Pipeline {
 }
 
 impl Pipeline {
+    /// Tells whoever shares of what is in force here; whether they have heard, or there is nobody.
+    async fn tell_others(&self, entry: Entry) -> bool {
+        match &self.parts.sharing {
+            Some(sharing) => sharing.put(&entry).await,
+            None => true,
+        }
+    }
+
+    /// The same of what ended.
+    async fn tell_others_of_ends(&self, ids: &[String]) -> bool {
+        match &self.parts.sharing {
+            Some(sharing) => sharing.remove(ids).await,
+            None => true,
+        }
+    }
+
     /// Ends grants, and says which.
     async fn end(&self, operation: Operation, found: &[Arc<Grant>]) -> Result<proto::RevokeGrantsReply, Refusal> {
         let told: Vec<proto::Grant> = found.iter().map(|grant| self.told(grant)).collect();
         let ids: Vec<String> = found.iter().map(|grant| grant.id.clone()).collect();
-        match self.parts.state.revoke(&ids).await {
+        let revoked = self.parts.state.revoke(&ids).await;
+        let shared = self.tell_others_of_ends(&ids).await;
+        match revoked {
             Ok(ended) => {
                 self.done(operation);
                 let is_ended = |grant: &proto::Grant| ended.iter().any(|it| it.id == grant.id);
-                Ok(proto::RevokeGrantsReply { revoked: told.into_iter().filter(is_ended).collect(), shared: true })
+                Ok(proto::RevokeGrantsReply { revoked: told.into_iter().filter(is_ended).collect(), shared })
             }
             Err(_not_kept) => {
                 let decision_id = Some(self.done(operation));

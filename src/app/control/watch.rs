@@ -7,9 +7,11 @@ use tokio::sync::mpsc;
 
 use super::by_id;
 use crate::app::pipeline::Pipeline;
+use crate::app::sharing::Sharing;
 use crate::authz::state::grant::Grant;
 use crate::control::{Asked, Events, Refusal};
 use crate::proto;
+use crate::shared::StoreState;
 use crate::state::News;
 
 /// Most holds, and most grants, that one answer lists.
@@ -42,7 +44,16 @@ impl Pipeline {
             holds: holds.iter().take(LISTED).map(|hold| (&**hold).into()).collect(),
             grants: grants.iter().take(LISTED).map(|grant| self.told(grant)).collect(),
             bundle: self.parts.store.snapshot().digest.to_string(),
-            store: proto::StoreState::NotShared.into(),
+            store: self.standing().into(),
+        }
+    }
+
+    /// How it stands with the shared store.
+    fn standing(&self) -> proto::StoreState {
+        match self.parts.sharing.as_deref().map(Sharing::standing) {
+            None => proto::StoreState::NotShared,
+            Some(StoreState::InTouch) => proto::StoreState::InTouch,
+            Some(_) => proto::StoreState::Lost,
         }
     }
 
@@ -93,6 +104,7 @@ impl Pipeline {
             News::Released(hold) => Event::Released((&**hold).into()),
             News::Granted(grant) => Event::Granted(self.told(grant)),
             News::Ended(grant) => Event::Ended(self.told(grant)),
+            News::Store => Event::Store(self.standing().into()),
         })
     }
 }

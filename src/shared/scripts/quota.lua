@@ -1,5 +1,6 @@
 -- KEYS[1]: a meter, when its window began and what is used of it; ARGV: units and seconds of a window, the least and
--- the most that are wanted. Answers: units, microseconds until the window's end, and when it began.
+-- the most that are wanted. Answers: units, microseconds until the window's end, all that
+-- are used, and when it began.
 local whole, length, least, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -11,7 +12,7 @@ if current > since then since, used = current, 0 end
 local left = (since + length) * 1000000 - now
 local units = math.min(whole - used, most)
 if units < least then
-  return { 0, left, since }
+  return { 0, left, used, since }
 end
 redis.call('SET', KEYS[1], string.format('%.0f %.0f', since, used + units), 'PX', math.floor(left / 1000) + 1)
-return { units, left, since }
+return { units, left, used + units, since }

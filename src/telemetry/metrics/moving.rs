@@ -17,6 +17,18 @@ pub struct MovingMetrics {
     pub journal_waiting: IntGauge,
     /// Attempts to write that failed since the start.
     pub journal_errors: IntCounter,
+    /// Ends of holds and grants that are remembered.
+    pub ends_remembered: IntGauge,
+    /// Whether the shared store is there.
+    pub shared_in_touch: IntGauge,
+    /// How often it was lost.
+    pub shared_losses: IntCounter,
+    /// What came from there without a seal of ours.
+    pub shared_unsealed: IntCounter,
+    /// What is there, sealed, of a form that is not known.
+    pub shared_unreadable: IntGauge,
+    /// Grants from there for which there was no room.
+    pub shared_ungranted: IntCounter,
     /// Connections, calls and watches of control for which there was no place.
     pub control_turned_away: IntCounter,
 }
@@ -31,6 +43,21 @@ impl MovingMetrics {
             limits_counted: gauge("palisade_limits_counted", "Uses of limits that are counted apart.")?,
             journal_waiting: gauge("palisade_journal_waiting", "Changes that wait to be written to the journal.")?,
             journal_errors: counter("palisade_journal_errors_total", "Attempts to write to the journal that failed.")?,
+            ends_remembered: gauge("palisade_ends_remembered", "Ends of holds and grants that are remembered.")?,
+            shared_in_touch: gauge("palisade_shared_in_touch", "Whether the shared store is there.")?,
+            shared_losses: counter("palisade_shared_losses_total", "How often the shared store was lost.")?,
+            shared_unsealed: counter(
+                "palisade_shared_unsealed_total",
+                "Entries of the shared store that have no seal of ours.",
+            )?,
+            shared_unreadable: gauge(
+                "palisade_shared_unreadable",
+                "Sealed entries of the shared store of a form that is not known.",
+            )?,
+            shared_ungranted: counter(
+                "palisade_shared_ungranted_total",
+                "Grants of the shared store for which there was no room.",
+            )?,
             control_turned_away: counter(
                 "palisade_control_turned_away_total",
                 "Connections, calls and watches of control for which there was no place.",

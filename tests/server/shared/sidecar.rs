@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use palisade::shared::{Config, Entry, Lost, Put, Replica, Shared, StoreState, Tombstone, View};
+use palisade::shared::{Config, Entry, Known, Lost, Put, Replica, Shared, StoreState, Tombstone, View};
 
 use crate::support::{CLIENTS, eventually, run};
 
@@ -17,9 +17,17 @@ pub struct Memory {
 }
 
 impl Replica for Memory {
-    fn known(&self) -> View {
+    fn known(&self, wants: &dyn Fn(Known<'_>) -> bool) -> Vec<Arc<str>> {
         let known = self.known.lock().unwrap();
-        View { entries: known.0.values().cloned().collect(), gone: known.1.values().cloned().collect() }
+        let entries = known.0.values().filter(|entry| wants(Known::Entry(&entry.id, entry.expires)));
+        let gone = known.1.values().filter(|gone| wants(Known::Gone(&gone.id, gone.at)));
+        entries.map(|entry| &entry.id).chain(gone.map(|gone| &gone.id)).cloned().collect()
+    }
+
+    fn sealed(&self, ids: &[Arc<str>]) -> View {
+        let known = self.known.lock().unwrap();
+        let entries = ids.iter().filter_map(|id| known.0.get(id)).cloned();
+        View { entries: entries.collect(), gone: ids.iter().filter_map(|id| known.1.get(id)).cloned().collect() }
     }
 
     fn merge(&self, view: View) {
@@ -107,7 +115,7 @@ impl Sidecar {
 
     pub fn remove(&self, id: &str) -> Result<(), Lost> {
         self.release(id);
-        run(self.shared.remove(id, Bytes::from_static(b"released")))
+        run(self.shared.remove(&[(id.into(), Bytes::from_static(b"released"))]))
     }
 
     pub fn knows(&self, id: &str) -> bool {

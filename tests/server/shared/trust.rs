@@ -28,7 +28,7 @@ async fn everything(shared: &Shared, key: [u8; 32]) -> Result<(), Lost> {
     let id = format!("{}", key[0]);
     shared.put(&Entry { expires: Some(1_000_000_000), ..entry(&format!("over-{id}")) }).await?;
     shared.put(&entry(&id)).await?;
-    shared.remove(&id, bytes::Bytes::new()).await?;
+    shared.remove(&[(id.as_str().into(), bytes::Bytes::new())]).await?;
     for measure in [
         Measure::Rate(Rate { units: 9, seconds: 900, burst: None }),
         Measure::Quota(Quota { units: 9, seconds: 900 }),

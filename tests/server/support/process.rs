@@ -34,8 +34,13 @@ impl Process {
     /// Starts it and waits until it says that it is ready.
     pub fn serve(setup: Setup, more: &[&str]) -> Self {
         let process = Self::spawn(setup, more);
-        eventually("a line that says \"ready\"", || process.ready_line());
+        process.until_ready();
         process
+    }
+
+    /// Waits until it says that it is ready.
+    pub fn until_ready(&self) {
+        eventually("a line that says \"ready\"", || self.ready_line());
     }
 
     /// Starts it. It logs to a file, so that no pipe ever fills.

@@ -1,0 +1,295 @@
+//! What is shared with other sidecars, seen from this one: what it gives to the store, what it believes of what comes from there, and
+//! what is in doubt while the store cannot be reached.
+
+mod budgets;
+mod seal;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::{StartError, secret};
+use crate::authz::state::Doubt;
+use crate::config::Config;
+use crate::config::sharing::{LimitsWithoutStore, Lost as Settings, WithoutStore};
+use crate::shared::{self, Known, Put, Replica, Shared, StoreState, Tombstone, View};
+use crate::state::merging::{self, Came, Entry};
+use crate::state::{self, InForce};
+use budgets::Line;
+use seal::{Kind, Seal};
+
+/// How much is merged at a time: whoever changes something waits for as long.
+const MERGED: usize = 512;
+
+/// This sidecar's part in what is shared.
+pub(super) struct Sharing {
+    side: Arc<Side>,
+    shared: Arc<Shared>,
+    line: Arc<Line>,
+    standing: watch::Receiver<StoreState>,
+}
+
+/// What counts of what came, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// How often the store was lost.
+    pub(super) losses: u64,
+    /// What came with a seal that is none of ours.
+    pub(super) unsealed: u64,
+    /// What is sealed by somebody who has the secret, and says what nobody here understands.
+    pub(super) unreadable: usize,
+    /// Grants for which there was no room.
+    pub(super) ungranted: u64,
+}
+
+struct Side {
+    /// Not kept alive by what follows the store.
+    state: Weak<InForce>,
+    seal: Seal,
+    settings: Settings,
+    runtime: Handle,
+    standing: watch::Sender<StoreState>,
+    /// Ids of what nobody here understands.
+    unreadable: Mutex<HashSet<Arc<str>>>,
+    unheld: AtomicBool,
+    losses: AtomicU64,
+    unsealed: AtomicU64,
+    ungranted: AtomicU64,
+}
+
+impl Sharing {
+    /// Shares what is in force, if a store is configured.
+    ///
+    /// # Errors
+    /// [`StartError::Shared`], [`StartError::Secret`]
+    pub(super) fn start(
+        config: &Config,
+        state: &Arc<InForce>,
+        runtime: &Handle,
+    ) -> Result<Option<Arc<Self>>, StartError> {
+        let Some(store) = config.shared_store() else { return Ok(None) };
+        let underivable = |_| StartError::Secret("no keys can be derived from it".into());
+        let key = secret::of(config.secret.file.as_deref())?.entries().map_err(underivable)?;
+        let (standing, stands) = watch::channel(StoreState::Starting);
+        let side = Arc::new(Side {
+            state: Arc::downgrade(state),
+            seal: Seal::new(&key, &store.prefix),
+            settings: config.shared_lost,
+            runtime: runtime.clone(),
+            standing,
+            unreadable: Mutex::default(),
+            unheld: AtomicBool::new(false),
+            losses: AtomicU64::new(0),
+            unsealed: AtomicU64::new(0),
+            ungranted: AtomicU64::new(0),
+        });
+        // Before anything can be asked: nothing is known of the store yet.
+        side.doubt();
+        let shared = Shared::start(store.clone(), side.clone(), runtime).map_err(StartError::Shared)?;
+        let sharing = Self { side, shared: Arc::new(shared), line: Arc::new(Line::new()), standing: stands };
+        let sharing = Arc::new(sharing);
+        state.share_budgets(sharing.clone());
+        Ok(Some(sharing))
+    }
+
+    /// Tells the others of a hold or a grant; whether they have heard.
+    pub(super) async fn put(&self, entry: &Entry) -> bool {
+        let sealed = self.side.seal.close(Kind::Entry, entry.id(), &entry.bytes());
+        let entry = shared::Entry { id: entry.id().into(), sealed, expires: entry.expires() };
+        match self.shared.put(&entry).await {
+            Ok(Put::Added | Put::Known) => true,
+            Ok(Put::Gone(gone)) => {
+                self.side.merge(View { entries: Vec::new(), gone: vec![gone] });
+                true
+            }
+            Err(lost) => untold(&lost),
+        }
+    }
+
+    /// Tells the others that these ended; whether they have heard.
+    pub(super) async fn remove(&self, ids: &[String]) -> bool {
+        let ids: Vec<Arc<str>> = ids.iter().map(|id| id.as_str().into()).collect();
+        let gone: Vec<_> = self.side.sealed(&ids).gone.into_iter().map(|gone| (gone.id, gone.sealed)).collect();
+        self.shared.remove(&gone).await.map_or_else(|lost| untold(&lost), |()| true)
+    }
+
+    /// How it stands with the store.
+    pub(super) fn standing(&self) -> StoreState {
+        self.standing.borrow().clone()
+    }
+
+    /// How it stands with the store, from now on.
+    pub(super) fn follow(&self) -> watch::Receiver<StoreState> {
+        self.standing.clone()
+    }
+
+    /// In numbers.
+    pub(super) fn counts(&self) -> Counts {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        Counts {
+            losses: read(&self.side.losses),
+            unsealed: read(&self.side.unsealed),
+            unreadable: self.side.unreadable().len(),
+            ungranted: read(&self.side.ungranted),
+        }
+    }
+
+    /// What is wrong with what is shared, for the operator; nothing if all is well.
+    pub(super) fn complaints(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let doubt = self.side.doubt_now();
+        let what = match (doubt.holds, doubt.grants) {
+            (true, _) => "every call is denied",
+            (false, true) => "no grant counts",
+            (false, false) => "what was known last is in force",
+        };
+        let limits = match self.side.settings.limits {
+            LimitsWithoutStore::Deny => "what needs a limit is denied",
+            LimitsWithoutStore::LocalShare => "limits have their local share",
+        };
+        match self.standing() {
+            StoreState::InTouch => {}
+            StoreState::Starting => lines.push(format!("the shared store was not reached yet: {what}, {limits}\n")),
+            StoreState::Lost(why) | StoreState::Refused(why) => lines.push(format!("{why}: {what}, {limits}\n")),
+        }
+        let unreadable = self.side.unreadable().len();
+        if unreadable > 0 {
+            lines.push(format!("{unreadable} shared entries are of a form that this version does not know: {what}\n"));
+        }
+        if self.side.unheld.load(Ordering::Relaxed) {
+            lines.push(format!("more holds are shared than there is room for, raise `holds` in [state]: {what}\n"));
+        }
+        lines
+    }
+}
+
+/// That the others have not heard.
+fn untold(lost: &shared::Lost) -> bool {
+    tracing::warn!(%lost, "the others hear of a change when the shared store is reached again");
+    false
+}
+
+impl Side {
+    fn unreadable(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is not known for sure now.
+    fn doubt_now(&self) -> Doubt {
+        let is_lost = *self.standing.borrow() != StoreState::InTouch;
+        let unheard = is_lost || self.unheld.load(Ordering::Relaxed) || !self.unreadable().is_empty();
+        Doubt {
+            holds: unheard && self.settings.holds == WithoutStore::Deny,
+            grants: is_lost && self.settings.grants == WithoutStore::Deny,
+        }
+    }
+
+    fn doubt(&self) {
+        if let Some(state) = self.state.upgrade() {
+            state.doubt(|| self.doubt_now());
+        }
+    }
+
+    /// What an entry says, if it counts: what has no seal of ours says nothing, and what nobody understands may be a hold.
+    fn read(&self, entry: &shared::Entry) -> Option<Entry> {
+        let Some(says) = self.seal.open(Kind::Entry, &entry.id, &entry.sealed) else {
+            self.unsealed.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        match state::read(says) {
+            Ok(read) if read.id() == &*entry.id => Some(read),
+            Ok(_) | Err(_) => {
+                self.unreadable().insert(entry.id.clone());
+                None
+            }
+        }
+    }
+
+    /// The same of an end: when it was, in seconds since 1970.
+    fn read_gone(&self, gone: &Tombstone) -> Option<(String, u64)> {
+        let Some(says) = self.seal.open(Kind::Gone, &gone.id, &gone.sealed) else {
+            self.unsealed.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        let Ok(at) = says.try_into() else {
+            self.unreadable().insert(gone.id.clone());
+            return None;
+        };
+        Some((gone.id.to_string(), u64::from_be_bytes(at)))
+    }
+}
+
+impl Replica for Side {
+    fn known(&self, wants: &dyn Fn(Known<'_>) -> bool) -> Vec<Arc<str>> {
+        let Some(state) = self.state.upgrade() else { return Vec::new() };
+        state.known(&|known| {
+            wants(match known {
+                merging::Known::InForce(id, expires) => Known::Entry(id, expires),
+                merging::Known::Gone(id, at) => Known::Gone(id, at),
+            })
+        })
+    }
+
+    fn sealed(&self, ids: &[Arc<str>]) -> View {
+        let Some(state) = self.state.upgrade() else { return View::default() };
+        let Came { entries, gone } = state.known_of(ids);
+        let entry = |entry: &Entry| shared::Entry {
+            id: entry.id().into(),
+            sealed: self.seal.close(Kind::Entry, entry.id(), &entry.bytes()),
+            expires: entry.expires(),
+        };
+        let tombstone = |(id, at): &(String, u64)| Tombstone {
+            id: id.as_str().into(),
+            sealed: self.seal.close(Kind::Gone, id, &at.to_be_bytes()),
+            at: *at,
+        };
+        View { entries: entries.iter().map(entry).collect(), gone: gone.iter().map(tombstone).collect() }
+    }
+
+    fn merge(&self, view: View) {
+        let Some(state) = self.state.upgrade() else { return };
+        let (unreadable, unsealed) = (self.unreadable().len(), self.unsealed.load(Ordering::Relaxed));
+        let came = |entries: &[shared::Entry], gone: &[Tombstone]| Came {
+            entries: entries.iter().filter_map(|entry| self.read(entry)).collect(),
+            gone: gone.iter().filter_map(|gone| self.read_gone(gone)).collect(),
+        };
+        // Ends first: what ended meanwhile is not to be in force for a moment.
+        let ends = view.gone.chunks(MERGED).map(|gone| came(&[], gone));
+        for came in ends.chain(view.entries.chunks(MERGED).map(|entries| came(entries, &[]))) {
+            if !came.gone.is_empty() {
+                let mut unreadable = self.unreadable();
+                unreadable.retain(|id| !came.gone.iter().any(|(gone, _)| **gone == **id));
+            }
+            let merged = state.merge(came);
+            self.unheld.fetch_or(merged.unheld, Ordering::Relaxed);
+            self.ungranted.fetch_add(merged.ungranted as u64, Ordering::Relaxed);
+            self.runtime.spawn(merged.kept);
+        }
+        if self.unsealed.load(Ordering::Relaxed) > unsealed {
+            tracing::warn!("something in the shared store has a seal that is none of ours: it says nothing");
+        }
+        if self.unreadable().len() > unreadable {
+            tracing::error!("something in the shared store is of a form that this version does not know");
+        }
+        self.doubt();
+    }
+
+    fn state(&self, state: StoreState) {
+        match &state {
+            StoreState::Starting => {}
+            StoreState::InTouch => tracing::info!("in touch with the shared store"),
+            StoreState::Lost(why) | StoreState::Refused(why) => {
+                self.losses.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%why, "the shared store is lost");
+            }
+        }
+        self.standing.send_replace(state);
+        self.doubt();
+        if let Some(in_force) = self.state.upgrade() {
+            in_force.tell_of_store();
+        }
+    }
+}
