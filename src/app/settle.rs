@@ -74,15 +74,12 @@ impl Pipeline {
             return Ok(Vec::new());
         }
         let (state, now, mut all) = (&self.parts.state, pending.known.now, Vec::new());
-        for (at, evaluation) in pending.decision.evaluations.iter_mut().enumerate() {
+        for (at, evaluation) in pending.decision.evaluations.iter().enumerate() {
             if evaluation.prices.is_empty() {
                 continue;
             }
             match state.pay(&evaluation.prices, now, pending.known.number(at)) {
-                Ok(paid) => {
-                    note(evaluation, &paid);
-                    all.push(paid);
-                }
+                Ok(paid) => all.push(paid),
                 Err(unpaid) => {
                     all.iter().for_each(|paid| state.give_back(paid, moment()));
                     return match unpaid {
@@ -98,6 +95,9 @@ impl Pipeline {
                 }
             }
         }
+        // Only now: of a batch of which a later call cannot pay, nothing was taken.
+        let priced = pending.decision.evaluations.iter_mut().filter(|evaluation| !evaluation.prices.is_empty());
+        priced.zip(&all).for_each(|(evaluation, paid)| note(evaluation, paid));
         Ok(all)
     }
 

@@ -1,6 +1,6 @@
 //! Limits.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::says;
 use crate::support::ask::Ask;
@@ -23,6 +23,17 @@ fn limited(limits: &str, names: &str) -> Setup {
 /// What nothing but the limited permit permits.
 fn call(caller: &str) -> Ask {
     Ask::tool(caller, "get_customer", &json!({"customer_id": 7}))
+}
+
+/// So many of these calls at once, in the revision of MCP that has batches.
+fn batch(calls: u64) -> Ask {
+    let one = |id| {
+        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call",
+            "params": {"name": "get_customer", "arguments": {"customer_id": 7}}})
+    };
+    let mut ask = Ask::mcp("coder", Value::from_iter((0..calls).map(one)).to_string());
+    ask.headers.retain(|(name, _)| name != "mcp-protocol-version");
+    ask.header("mcp-protocol-version", "2025-03-26")
 }
 
 fn retry_after(app: &App, ask: &Ask) -> Option<u64> {
@@ -52,6 +63,43 @@ fn a_limit_says_when_to_come_back() {
     assert!((3_500..=3_600).contains(&seconds), "{seconds}");
     assert_eq!(app.record(&over.decision_id)["detail"], "limit l: 1 more units");
     app.check(&call("scraper")).assert_permit();
+}
+
+#[test]
+fn a_batch_that_cannot_pay_for_all_its_calls_takes_nothing_and_none_is_on_record() {
+    let limits = "[[limit]]\nname = \"first\"\nquota = { units = 1, seconds = 31536000 }\n\
+                  [[limit]]\nname = \"second\"\nquota = { units = 1, seconds = 31536000 }\n";
+    let setup = limited(limits, "first");
+    let otherwise = "@id(\"otherwise\") @reason(\"r\") @limit(\"second\")\n\
+                     permit (principal, action == Action::\"crm/get_customer\", resource);\n";
+    std::fs::write(setup.bundle().join("policies/otherwise.cedar"), otherwise).unwrap();
+    let targets = setup.bundle().join("targets.toml");
+    let text = std::fs::read_to_string(&targets).unwrap();
+    std::fs::write(&targets, text.replace("batches = \"refuse\"", "batches = \"all_or_nothing\"")).unwrap();
+    let app = setup.start();
+    let ids = |call: &Value| -> Vec<String> {
+        call["policies"].as_array().unwrap().iter().map(|policy| policy["id"].as_str().unwrap().to_owned()).collect()
+    };
+    // The first two calls could be paid for, and the third cannot.
+    let over = app.check(&batch(3));
+    over.assert_denial("limit_exceeded", 429);
+    let record = app.record(&over.decision_id);
+    let calls = record["calls"].as_array().unwrap();
+    assert_eq!(calls.len(), 3);
+    for call in calls {
+        assert_eq!(
+            (ids(call), &call["limits"]),
+            (vec!["limited".into(), "otherwise".into()], &Value::Null),
+            "{record}"
+        );
+    }
+    let passes = app.check(&batch(2));
+    passes.assert_permit();
+    let record = app.record(&passes.decision_id);
+    for (call, policy, limit) in [(0, "limited", "first"), (1, "otherwise", "second")] {
+        let call = &record["calls"][call];
+        assert_eq!((ids(call), &call["limits"]), (vec![policy.into()], &json!([{"limit": limit, "units": "1"}])));
+    }
 }
 
 #[test]
