@@ -15,10 +15,11 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::tls::{client_config, handshake_error};
+use super::tls::client_config;
 use super::{Files, HEADER_LIST_BYTES, KEEPALIVE};
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::proto::control_client::ControlClient;
+use crate::tls::handshake_error;
 
 /// Largest answer, in bytes: a status has up to 2000 holds and grants, each with words of its author's.
 const ANSWER_BYTES: usize = 32 * 1024 * 1024;

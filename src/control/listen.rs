@@ -24,12 +24,13 @@ use tower_service::Service as _;
 use super::credentials::id_of;
 use super::places::{Places, Strangers};
 use super::service::{Shared, ToPeer};
-use super::tls::{Tls, handshake_error};
+use super::tls::Tls;
 use super::{
     CALL_TIME, CALLS, CALLS_OF_ONE_PEER, CONNECTIONS, CONNECTIONS_OF_ONE_PEER, DRAIN_TIME, HEADER_LIST_BYTES,
     KEEPALIVE, MESSAGE_BYTES, Operate, PREFACE_TIME, Peer, STREAMS_PER_CONNECTION, WATCHES, WATCHES_OF_ONE_PEER,
 };
 use crate::proto::control_server::ControlServer;
+use crate::tls::handshake_error;
 
 /// Length of HTTP/2's client preface (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;

@@ -5,23 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_rustls::rustls::client::Resumption;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
-use tokio_rustls::rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-};
+use tokio_rustls::rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use tokio_rustls::rustls::version::TLS13;
-use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig,
-    SignatureScheme,
-};
+use tokio_rustls::rustls::{ClientConfig, DistinguishedName, Error, ServerConfig};
 
 use super::credentials::{Authorities, Contents, Credentials, Files, Stamp, id_of};
 use crate::authz::digest::sha256;
 use crate::authz::identity::spiffe::SpiffeId;
+use crate::tls::{refused, signatures_by};
 
 const ALPN: &[u8] = b"h2";
 /// What is written to a file so soon after something else may have the same stamp: the clock of file systems is coarse.
@@ -126,17 +122,6 @@ pub(super) fn client_config(credentials: Credentials, server: SpiffeId) -> Resul
     Ok(Arc::new(config))
 }
 
-/// Why a certificate is refused, to be read behind "the certificate".
-#[derive(Debug, thiserror::Error)]
-#[error("the certificate {0}")]
-struct Refused(String);
-
-impl Refused {
-    fn error(why: impl Into<String>) -> Error {
-        Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Self(why.into())))))
-    }
-}
-
 /// Verifies that a client is a workload of a trust domain whose authorities are believed.
 struct Clients {
     authorities: Authorities,
@@ -161,10 +146,10 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let id = id_of(end_entity).map_err(Refused::error)?;
+        let id = id_of(end_entity).map_err(refused)?;
         let roots = self.authorities.for_id(&id);
         if roots.is_empty() {
-            return Err(Refused::error("is of a trust domain whose authorities are not among those that are believed"));
+            return Err(refused("is of a trust domain whose authorities are not among those that are believed"));
         }
         WebPkiClientVerifier::builder_with_provider(roots.clone(), self.provider.clone())
             .build()
@@ -172,27 +157,7 @@ impl ClientCertVerifier for Clients {
             .verify_client_cert(end_entity, intermediates, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    signatures_by!(provider.signature_verification_algorithms);
 }
 
 /// Verifies that a server has the SPIFFE ID.
@@ -217,9 +182,9 @@ impl ServerCertVerifier for Server {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let id = id_of(end_entity).map_err(Refused::error)?;
+        let id = id_of(end_entity).map_err(refused)?;
         if id != self.id {
-            return Err(Refused::error(format!("is of `{id}`, not of `{}`", self.id)));
+            return Err(refused(format!("is of `{id}`, not of `{}`", self.id)));
         }
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let roots = self.authorities.for_id(&id);
@@ -227,34 +192,5 @@ impl ServerCertVerifier for Server {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
-/// What went wrong with a handshake, in the words of whoever refused the certificate.
-pub(super) fn handshake_error(error: &std::io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    match inner {
-        Some(Error::InvalidCertificate(CertificateError::Other(other))) => other.to_string(),
-        _ => error.to_string(),
-    }
+    signatures_by!(algorithms);
 }

@@ -8,19 +8,16 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
-use tokio_rustls::rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-};
+use tokio_rustls::rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
-use tokio_rustls::rustls::{
-    CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
-};
+use tokio_rustls::rustls::{Error, RootCertStore};
 
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::identity::svid::leaf_uri;
+use crate::tls::{refused, signatures_by};
 
 /// The authorities of a bundle.
 ///
@@ -70,18 +67,6 @@ pub(super) struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// Why a server's certificate is none of the endpoint.
-#[derive(Debug, thiserror::Error)]
-#[error("the server's certificate {0}")]
-pub(super) struct NotTheEndpoint(&'static str);
-
-impl NotTheEndpoint {
-    /// What the TLS library makes of it.
-    fn error(self) -> Error {
-        Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(self))))
-    }
-}
-
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -95,39 +80,10 @@ impl ServerCertVerifier for Verifier {
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, self.algorithms.all)?;
         match leaf_uri(end_entity) {
             Ok(uri) if uri == self.id.as_str() => Ok(ServerCertVerified::assertion()),
-            Ok(_) => Err(NotTheEndpoint("has another SPIFFE ID than `endpoint_spiffe_id`").error()),
-            Err(why) => Err(NotTheEndpoint(why).error()),
+            Ok(_) => Err(refused("has another SPIFFE ID than `endpoint_spiffe_id`")),
+            Err(why) => Err(refused(why)),
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
-/// What went wrong with a handshake, in the words of whoever refused the certificate.
-pub(super) fn handshake_error(error: &std::io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    match inner {
-        Some(Error::InvalidCertificate(CertificateError::Other(other))) => other.to_string(),
-        _ => error.to_string(),
-    }
+    signatures_by!(algorithms);
 }

@@ -29,9 +29,10 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::address::Reach;
 use super::dial::Duplex;
-use super::endpoint::{Endpoint, handshake_error};
+use super::endpoint::Endpoint;
 use super::fetch::{Fetch, FetchError, MAX_BYTES, Page, fresh_for};
 use super::source::Source;
+use crate::tls::handshake_error;
 
 /// Most addresses of a name that are tried. Each has its share of the time, so that one that swallows everything does not
 /// take the others' turn.
