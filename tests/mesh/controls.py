@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from bundles import at_any_hour
-from conftest import decided
+from conftest import decided, running_mesh
 from idp import RESOURCE, Idp
 
 from demo import wire
@@ -90,6 +91,22 @@ audiences = ["{RESOURCE}"]
 actors = {{ "coder" = "{CODER}" }}
 keys = {keys}
 """
+
+
+# ------------------------------------------------------------------------------------------------------------ fixtures
+# To be imported by whoever wants them: other tests have a `mesh` of their own.
+
+
+@pytest.fixture(scope="module", name="mesh")
+def shared_mesh(idp: Idp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """Shared by the tests of a file: each has a task of its own, and releases what it holds."""
+    with running_mesh(**settings(tmp_path_factory.mktemp("control"), idp)) as mesh:
+        yield mesh
+
+
+@pytest.fixture(name="task")
+def own_task() -> str:
+    return f"task-{uuid.uuid4()}"
 
 
 # ------------------------------------------------------------------------------------------------------------ commands

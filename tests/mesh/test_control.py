@@ -6,13 +6,11 @@ import asyncio
 import shlex
 import ssl
 import subprocess
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import mcp
 import pytest
-from conftest import decided, running_mesh
+from conftest import decided
 from controls import (
     CODER,
     DENIED,
@@ -26,10 +24,11 @@ from controls import (
     done,
     grant,
     grant_options,
+    own_task,  # noqa: F401, a fixture
     permits_by,
     read,
     said,
-    settings,
+    shared_mesh,  # noqa: F401, a fixture
     some_email,
     write,
 )
@@ -40,18 +39,6 @@ from demo import evidence, guide, sdk, wire
 from demo.certs import ThrowAwayCa
 from demo.mesh import Mesh
 from demo.names import AGENTS, CONTROLLERS, PALISADE
-
-
-@pytest.fixture(scope="module")
-def mesh(idp: Idp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    """Shared by the tests here: each has a task of its own, and releases what it holds."""
-    with running_mesh(**settings(tmp_path_factory.mktemp("control"), idp)) as mesh:
-        yield mesh
-
-
-@pytest.fixture
-def task() -> str:
-    return f"task-{uuid.uuid4()}"
 
 
 # -------------------------------------------------------------------------------------------------------------- grants

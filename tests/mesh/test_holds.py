@@ -6,14 +6,13 @@ import asyncio
 import hashlib
 import json
 import subprocess
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mcp
 import pytest
-from conftest import decided, is_decided, running_mesh
+from conftest import decided, is_decided
 from controls import (
     CODER,
     DENIED,
@@ -28,11 +27,13 @@ from controls import (
     grant_options,
     held,
     hold,
+    own_task,  # noqa: F401, a fixture
     permits_by,
     read,
     release,
     said,
     settings,
+    shared_mesh,  # noqa: F401, a fixture
     some_email,
     write,
 )
@@ -43,18 +44,6 @@ from demo import evidence, sdk, wire
 from demo.mesh import Mesh
 from demo.names import CONTROLLERS, SERVERS
 from demo.processes import wait_until
-
-
-@pytest.fixture(scope="module")
-def mesh(idp: Idp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    """Shared by the tests here: each has a task of its own, and releases what it holds."""
-    with running_mesh(**settings(tmp_path_factory.mktemp("control"), idp)) as mesh:
-        yield mesh
-
-
-@pytest.fixture
-def task() -> str:
-    return f"task-{uuid.uuid4()}"
 
 
 # --------------------------------------------------------------------------------------------------------------- holds
