@@ -6,6 +6,10 @@
 pub mod grant;
 pub mod hold;
 
+use std::hash::Hash;
+
+use rpds::HashTrieMapSync;
+
 use grant::Grants;
 use hold::Holds;
 
@@ -37,4 +41,19 @@ pub struct Doubt {
     pub holds: bool,
     /// Grants may have been revoked: none counts.
     pub grants: bool,
+}
+
+/// Changes the map that is at a key of another; one that is empty is not there.
+fn change_at<K: Eq + Hash + Clone, L: Eq + Hash, V>(
+    map: &mut HashTrieMapSync<K, HashTrieMapSync<L, V>>,
+    key: &K,
+    change: impl FnOnce(&mut HashTrieMapSync<L, V>),
+) {
+    let mut inner = map.get(key).cloned().unwrap_or_default();
+    change(&mut inner);
+    if inner.is_empty() {
+        map.remove_mut(key);
+    } else {
+        map.insert_mut(key.clone(), inner);
+    }
 }

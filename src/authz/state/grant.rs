@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rpds::HashTrieMapSync;
 
-use super::Author;
+use super::{Author, change_at};
 use crate::authz::policy::cedar::EntityUID;
 
 /// A grant.
@@ -110,17 +110,7 @@ impl Grants {
     /// Puts one in; one with the same id is replaced.
     pub fn insert(&mut self, grant: Arc<Grant>) {
         self.remove(&grant.id);
-        let mut of_agent = self.by_agent.get(&grant.agent).cloned().unwrap_or_default();
-        let mut same = of_agent.get(&grant.resource).cloned().unwrap_or_default();
-        same.insert_mut(grant.id.clone(), grant.clone());
-        of_agent.insert_mut(grant.resource.clone(), same);
-        self.by_agent.insert_mut(grant.agent.clone(), of_agent);
-        if let Some(task) = &grant.task {
-            let key = (grant.agent.clone(), task.clone());
-            let mut same = self.by_task.get(&key).cloned().unwrap_or_default();
-            same.insert_mut(grant.id.clone(), grant.clone());
-            self.by_task.insert_mut(key, same);
-        }
+        self.change_same(&grant, |same| same.insert_mut(grant.id.clone(), grant.clone()));
         self.by_id.insert_mut(grant.id.clone(), grant);
     }
 
@@ -128,29 +118,17 @@ impl Grants {
     pub fn remove(&mut self, id: &str) -> Option<Arc<Grant>> {
         let grant = self.by_id.get(id).cloned()?;
         self.by_id.remove_mut(id);
-        let mut of_agent = self.by_agent.get(&grant.agent).cloned().unwrap_or_default();
-        let mut same = of_agent.get(&grant.resource).cloned().unwrap_or_default();
-        same.remove_mut(id);
-        if same.is_empty() {
-            of_agent.remove_mut(&grant.resource);
-        } else {
-            of_agent.insert_mut(grant.resource.clone(), same);
-        }
-        if of_agent.is_empty() {
-            self.by_agent.remove_mut(&grant.agent);
-        } else {
-            self.by_agent.insert_mut(grant.agent.clone(), of_agent);
-        }
-        if let Some(task) = &grant.task {
-            let key = (grant.agent.clone(), task.clone());
-            let mut same = self.by_task.get(&key).cloned().unwrap_or_default();
+        self.change_same(&grant, |same| {
             same.remove_mut(id);
-            if same.is_empty() {
-                self.by_task.remove_mut(&key);
-            } else {
-                self.by_task.insert_mut(key, same);
-            }
-        }
+        });
         Some(grant)
+    }
+
+    /// Changes those that are found as this one is.
+    fn change_same(&mut self, grant: &Grant, change: impl Fn(&mut ById)) {
+        change_at(&mut self.by_agent, &grant.agent, |of_agent| change_at(of_agent, &grant.resource, &change));
+        if let Some(task) = &grant.task {
+            change_at(&mut self.by_task, &(grant.agent.clone(), task.clone()), &change);
+        }
     }
 }

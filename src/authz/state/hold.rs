@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rpds::HashTrieMapSync;
 
-use super::Author;
+use super::{Author, change_at};
 use crate::authz::hex;
 use crate::authz::identity::spiffe::{SpiffeId, is_namespace, is_trust_domain};
 
@@ -270,11 +270,7 @@ impl Holds {
     /// Puts one in; one with the same id is replaced.
     pub fn insert(&mut self, hold: Arc<Hold>) {
         self.remove(&hold.id);
-        if let Some(by_name) = self.by_subject.get_mut(hold.subject.about as usize) {
-            let mut same = by_name.get(&*hold.subject.id).cloned().unwrap_or_default();
-            same.insert_mut(hold.id.clone(), hold.clone());
-            by_name.insert_mut(hold.subject.id.clone(), same);
-        }
+        self.change_same(&hold.subject, |same| same.insert_mut(hold.id.clone(), hold.clone()));
         self.by_id.insert_mut(hold.id.clone(), hold);
     }
 
@@ -282,15 +278,16 @@ impl Holds {
     pub fn remove(&mut self, id: &str) -> Option<Arc<Hold>> {
         let hold = self.by_id.get(id).cloned()?;
         self.by_id.remove_mut(id);
-        if let Some(by_name) = self.by_subject.get_mut(hold.subject.about as usize) {
-            let mut same = by_name.get(&*hold.subject.id).cloned().unwrap_or_default();
+        self.change_same(&hold.subject, |same| {
             same.remove_mut(id);
-            if same.is_empty() {
-                by_name.remove_mut(&*hold.subject.id);
-            } else {
-                by_name.insert_mut(hold.subject.id.clone(), same);
-            }
-        }
+        });
         Some(hold)
+    }
+
+    /// Changes those on exactly this.
+    fn change_same(&mut self, subject: &Subject, change: impl FnOnce(&mut ById)) {
+        if let Some(by_name) = self.by_subject.get_mut(subject.about as usize) {
+            change_at(by_name, &subject.id, change);
+        }
     }
 }
