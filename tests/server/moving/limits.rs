@@ -83,6 +83,8 @@ fn a_batch_that_cannot_pay_for_all_its_calls_takes_nothing_and_none_is_on_record
     // The first two calls could be paid for, and the third cannot.
     let over = app.check(&batch(3));
     over.assert_denial("limit_exceeded", 429);
+    // For one more call there is room again, and never for all of these.
+    assert!(retry_after(&app, &batch(3)).is_some());
     let record = app.record(&over.decision_id);
     let calls = record["calls"].as_array().unwrap();
     assert_eq!(calls.len(), 3);
