@@ -50,6 +50,9 @@ impl Default for Lost {
     }
 }
 
+/// As long as any grant may last, in seconds: who was away with one is not to bring it back.
+const LONGEST_GRANT: u64 = 31 * 86_400;
+
 /// The files of the shared store, with their keys.
 fn files(shared: &mut shared::Config) -> [(&'static str, &mut Option<PathBuf>); 4] {
     [
@@ -97,6 +100,11 @@ impl Config {
         if let Err(error) = self.shared.check() {
             return Err(mistake(&["shared"], error.to_string()));
         }
+        if self.shared.retention_seconds < LONGEST_GRANT {
+            let message =
+                format!("`retention_seconds` is at least {LONGEST_GRANT}, 31 days: as long as a grant may last");
+            return Err(mistake(&["shared.retention_seconds"], message));
+        }
         if self.secret.file.is_none() {
             let message = "`[shared]` needs `file` in `[secret]`, the same for all who share: what is in the store counts by a seal \
                            that is made with it";
@@ -140,6 +148,7 @@ mod tests {
             (&["[shared]\ncluster = true\n"], "5: `[shared]` needs `urls`"),
             (&[SECRET, "[shared]\nurls = [\"http://a\"]\n"], "7: shared store: `urls`: expected `redis://`"),
             (&[SECRET, URLS, "timeout_ms = 1\n"], "7: shared store: `timeout_ms` is from 10 to 60000"),
+            (&[SECRET, URLS, "retention_seconds = 2678399\n"], "9: `retention_seconds` is at least 2678400"),
             (&[SECRET, URLS, "user = \"me\"\n"], "7: shared store: a `user` has a `password_file`"),
             (&["[shared_lost]\nholds = \"allow\"\n"], "6: `shared_lost.holds`: "),
             (&["[shared_lost]\nlocal_share_percent = 0\n"], "6: `local_share_percent` has to be from 1 to 100"),
