@@ -5,6 +5,7 @@
 //! before they are used, so that a crash costs what was reserved and never gives anything back.
 
 pub mod budgets;
+mod ends;
 mod entry;
 mod leases;
 pub mod merging;
@@ -30,6 +31,7 @@ use crate::authz::state::grant::Grant;
 use crate::authz::state::hold::Hold;
 use crate::authz::state::{Doubt, State};
 use budgets::Budgets;
+use ends::Ends;
 use leases::Leases;
 use merging::{Entry, Gone};
 use meters::Meters;
@@ -156,6 +158,7 @@ pub struct InForce {
     leases: Leases,
     /// Something that was asked for was answered.
     asked: watch::Sender<()>,
+    ends: Mutex<Ends>,
     keep: Box<dyn Keep>,
     news: broadcast::Sender<News>,
     room: Room,
@@ -215,6 +218,7 @@ impl InForce {
             budgets: OnceLock::new(),
             leases: Leases::new(room.meters),
             asked: watch::channel(()).0,
+            ends: Mutex::new(Ends::new(room.meters)),
             keep,
             news: broadcast::channel(WATCHED).0,
             room,

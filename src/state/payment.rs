@@ -53,6 +53,30 @@ enum Missed {
     Later(Durable),
 }
 
+impl Paid {
+    /// Whether it holds a place among calls at one time, which the end of the call gives back.
+    #[must_use]
+    pub fn has_place(&self) -> bool {
+        self.takes.iter().any(is_place)
+    }
+
+    /// The places alone, to be given back when the call ends. What else was paid was for the call itself.
+    pub(super) fn places(&self) -> Option<Self> {
+        let places = self.takes.iter().zip(&self.from).filter(|(take, _)| is_place(take));
+        let (takes, from): (Vec<Take>, Vec<From>) = places.map(|(take, from)| (take.clone(), from.clone())).unzip();
+        (!takes.is_empty()).then(|| Self { takes, from, id: self.id, at: self.at, ..Self::default() })
+    }
+
+    /// When it was paid.
+    pub(super) const fn at(&self) -> Timestamp {
+        self.at
+    }
+}
+
+fn is_place(take: &Take) -> bool {
+    matches!(take.limit.measure, Measure::Concurrent(_))
+}
+
 /// What could not be taken; nothing was.
 pub enum Unpaid {
     /// There is not enough.

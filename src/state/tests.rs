@@ -1,6 +1,7 @@
 //! What is in force, with a keeper that crashes wherever it is told to.
 
 mod endings;
+mod ends;
 mod merging;
 
 use std::collections::BTreeMap;

@@ -61,6 +61,7 @@ impl InForce {
         drop(self.keep(forgotten));
         self.meters.tidy(latest, &*self.keep);
         self.leases.tidy(Instant::now());
+        self.forget_over(latest);
     }
 
     /// Gives up what was reserved and is not used: before a process ends, when nothing is decided any more.
