@@ -4,6 +4,7 @@
 mod accept;
 pub mod comparison;
 mod control;
+mod ends;
 mod http_port;
 mod in_force;
 pub mod listen;
@@ -38,6 +39,7 @@ use crate::capture::Capturer;
 use crate::config::dpop::{Dpop, NonceUse};
 use crate::config::sessions::BeforeStart;
 use crate::config::{self, Config};
+use crate::envoy::access_log::AccessLog;
 use crate::envoy::service::Bounds;
 use crate::journal::JournalError;
 use crate::keys::{Keys, KeysError};
@@ -217,6 +219,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     let serving = Serving {
         pipeline: pipeline.clone(),
         bounds: bounds(&config.server),
+        access_log: AccessLog::new(pipeline.clone(), config.server.check_message_bytes),
         server: config.server.clone(),
         in_flight,
         stopped,

@@ -31,6 +31,7 @@ use super::accept::Outcomes;
 use super::pipeline::Pipeline;
 use crate::authz::identity::IdentitySource;
 use crate::config;
+use crate::envoy::access_log::AccessLog;
 use crate::envoy::service::{Answer, Bounds, CheckService};
 
 /// Length of HTTP/2's client preface (RFC 9113, section 3.4), and how long it may take to arrive.
@@ -148,6 +149,8 @@ pub struct Serving {
     pub pipeline: Arc<Pipeline>,
     /// Bounds of one exchange.
     pub bounds: Bounds,
+    /// What hears Envoy's access log, over all sockets.
+    pub access_log: AccessLog<Pipeline>,
     /// Bounds of the server.
     pub server: config::Server,
     /// Checks in flight, over all sockets.
@@ -165,7 +168,11 @@ impl Serving {
     pub fn serve(&self, bound: Bound) -> Result<impl Future<Output = ()> + Send + use<>, StartError> {
         let check = CheckService::new(self.pipeline.clone(), self.bounds, bound.identity, self.in_flight.clone());
         let accepting = Accepting {
-            front: Front { check, rest: Routes::new(self.pipeline.health()).prepare() },
+            front: Front {
+                check,
+                access_log: self.access_log.clone(),
+                rest: Routes::new(self.pipeline.health()).prepare(),
+            },
             http: http(&self.server),
             places: Arc::new(Semaphore::new(self.server.connections)),
             refused: self.pipeline.metrics().connections_refused.clone(),
@@ -289,10 +296,11 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Copied<W> {
     }
 }
 
-/// Checks go to their service, everything else (gRPC health) to tonic's routes.
+/// Checks and Envoy's access log go to their services, everything else (gRPC health) to tonic's routes.
 #[derive(Clone)]
 struct Front {
     check: CheckService<Pipeline>,
+    access_log: AccessLog<Pipeline>,
     rest: Routes,
 }
 
@@ -305,6 +313,10 @@ impl hyper::service::Service<http::Request<Incoming>> for Front {
         if CheckService::<Pipeline>::serves(request.uri().path()) {
             let exchange = self.check.exchange(request);
             return Box::pin(async move { Ok(exchange.await.map(Either::Left)) });
+        }
+        if AccessLog::<Pipeline>::serves(request.uri().path()) {
+            let following = self.access_log.clone().follow(request);
+            return Box::pin(async move { Ok(following.await.map(Either::Left)) });
         }
         let answer = self.rest.clone().call(request);
         Box::pin(async move { answer.await.map(|answer| answer.map(Either::Right)) })

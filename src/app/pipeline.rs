@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::StartError;
 use super::comparison::{self, Comparer};
+use super::ends;
 use super::settle::Pending;
 use super::sharing::Sharing;
 use super::tool_servers::ToolServers;
@@ -350,7 +351,8 @@ impl Pipeline {
     pub(super) fn conclude(&self, pending: Pending, paid: &[Paid]) -> Answer {
         let Pending { decision, request, bundle, known, trace, arrived, deadline: _, control } = pending;
         let took = arrived.elapsed();
-        let answer = response::build(&decision, &known.decision_id);
+        let end = if control.is_none() { ends::word(paid) } else { None };
+        let answer = response::build_until(&decision, &known.decision_id, end.as_deref());
         let tally = Tally::of(&decision);
         let record = Record {
             decision_id: known.decision_id,
@@ -365,6 +367,9 @@ impl Pipeline {
         let (answer, tally) = match self.parts.recorder.record(Box::new(record), &self.parts.writer) {
             Ok(()) => {
                 paid.iter().for_each(|paid| self.parts.state.stands(paid));
+                if let Some(end) = end {
+                    self.parts.state.goes_on(&end, paid);
+                }
                 (answer, tally)
             }
             Err(Unavailable(record)) => {

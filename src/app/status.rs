@@ -91,6 +91,7 @@ impl Status for Pipeline {
             bring_to(&moving.shared_unsealed, counts.unsealed);
             bring_to(&moving.shared_ungranted, counts.ungranted);
         }
+        moving.ends.awaited.set(gauge(self.parts.state.going_on() as u64));
         if let Some(journal) = &self.parts.journal {
             moving.journal_waiting.set(gauge(journal.waiting() as u64));
             bring_to(&moving.journal_errors, journal.errors());

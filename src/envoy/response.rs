@@ -34,6 +34,8 @@ pub const AGENT: &str = "x-palisade-agent";
 /// Headers of ours that a client might send: those we do not set, and spellings that some servers fold
 /// into ours. A header that is both set and removed ends up removed, so the ones we set are not here.
 const REMOVED: &[&str] = &["x-palisade-user", "x_palisade_user", "x_palisade_agent", "x_palisade_decision_id"];
+/// Names, in the dynamic metadata of an answer, the word by which Envoy's access log says that the call has ended.
+pub const END: &str = "end";
 /// Seconds after which a caller may try again when the fault is ours.
 const RETRY_AFTER_SECONDS: &str = "1";
 
@@ -62,8 +64,15 @@ impl Answer {
 /// The answer to a check.
 #[must_use]
 pub fn build(decision: &Decision, decision_id: &str) -> Answer {
+    build_until(decision, decision_id, None)
+}
+
+/// The same of a call that counts until Envoy tells its end, by this word: in dynamic metadata, which neither the caller nor the
+/// server sees. The decision id would not do: both of them know it.
+#[must_use]
+pub fn build_until(decision: &Decision, decision_id: &str, end: Option<&str>) -> Answer {
     match &decision.verdict {
-        Verdict::Permit(permit) => permitted(permit, decision, decision_id),
+        Verdict::Permit(permit) => permitted(permit, decision, decision_id, end.unwrap_or_default()),
         Verdict::Denial(denial) => denied(denial, decision, decision_id),
     }
 }
@@ -76,14 +85,14 @@ enum Response {
 }
 
 /// The one constructor. `code` is 0 only in [`permitted`].
-fn answer(code: u32, kind: Response, response: impl FnOnce(&mut Vec<u8>), metadata: [(&str, &str); 3]) -> Answer {
+fn answer(code: u32, kind: Response, response: impl FnOnce(&mut Vec<u8>), metadata: &[(&str, &str)]) -> Answer {
     let mut answer = Vec::with_capacity(USUAL_BYTES);
     // 1 `status`: 1 `code`.
     put_message(&mut answer, 1, |status| put_number(status, 1, code));
     put_message(&mut answer, kind as u32, response);
     // 4 `dynamic_metadata`, a `google.protobuf.Struct`: 1 `fields`, a map: 1 key, 2 value: 3 `string_value`.
     put_message(&mut answer, 4, |fields| {
-        for (name, value) in metadata.into_iter().filter(|(_, value)| !value.is_empty()) {
+        for (name, value) in metadata.iter().filter(|(_, value)| !value.is_empty()) {
             put_message(fields, 1, |field| {
                 put_text(field, 1, name);
                 put_message(field, 2, |string| put_text(string, 3, value));
@@ -93,7 +102,7 @@ fn answer(code: u32, kind: Response, response: impl FnOnce(&mut Vec<u8>), metada
     Answer(answer)
 }
 
-fn permitted(_evidence: &Permit, decision: &Decision, decision_id: &str) -> Answer {
+fn permitted(_evidence: &Permit, decision: &Decision, decision_id: &str, end: &str) -> Answer {
     // `OkHttpResponse`: 2 `headers`, 5 `headers_to_remove`, 6 `response_headers_to_add`.
     let response = |ok: &mut Vec<u8>| {
         put_header(ok, 2, DECISION_ID, decision_id);
@@ -109,7 +118,7 @@ fn permitted(_evidence: &Permit, decision: &Decision, decision_id: &str) -> Answ
         put_header(ok, 6, DECISION_ID, decision_id);
         put_nonce(ok, 6, decision);
     };
-    answer(0, Response::Ok, response, [("decision_id", decision_id), ("verdict", "permit"), ("reason", "")])
+    answer(0, Response::Ok, response, &[("decision_id", decision_id), ("verdict", "permit"), (END, end)])
 }
 
 fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
@@ -138,7 +147,7 @@ fn denied(denial: &Denial, decision: &Decision, decision_id: &str) -> Answer {
         put_text(denied, 3, &rendered.body);
     };
     let metadata = [("decision_id", decision_id), ("verdict", "denial"), ("reason", wire.code)];
-    answer(wire.grpc, Response::Denied, response, metadata)
+    answer(wire.grpc, Response::Denied, response, &metadata)
 }
 
 /// `OVERWRITE_IF_EXISTS_OR_ADD` of `HeaderAppendAction`. "Overwrite" on every Envoy version: up to 1.37 it is ignored here

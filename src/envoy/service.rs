@@ -25,8 +25,8 @@ use crate::authz::reason::Reason;
 const NAME: &str = "envoy.service.auth.v3.Authorization";
 const PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// Compression flag and length (gRPC over HTTP/2, "Length-Prefixed-Message").
-const PREFIX_BYTES: usize = 5;
-const UNIMPLEMENTED: &str = "12";
+pub(super) const PREFIX_BYTES: usize = 5;
+pub(super) const UNIMPLEMENTED: &str = "12";
 /// Most bytes of a refused check that are still taken, and for how long.
 const DISCARD_BYTES: usize = 1 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
@@ -148,7 +148,7 @@ impl<D: Decide> CheckService<D> {
     {
         if request.uri().path() != PATH {
             discard(request.into_body());
-            return unimplemented();
+            return respond_status(UNIMPLEMENTED);
         }
         let (head, mut body) = request.into_parts();
         let traceparent = head.headers.get("traceparent").cloned();
@@ -248,7 +248,7 @@ where
 
 /// Takes the rest of a body that was answered before its end. Dropping it would reset the stream, and data
 /// that is already under way would then count against the connection until HTTP/2 gives it up.
-fn discard<B>(mut body: B)
+pub(super) fn discard<B>(mut body: B)
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
 {
@@ -282,7 +282,11 @@ impl SplitToChecked for Bytes {
 }
 
 fn respond(answer: &response::Answer) -> http::Response<Answer> {
-    let message = answer.bytes();
+    respond_with(answer.bytes())
+}
+
+/// An answer of one message, and that all is well.
+pub(super) fn respond_with(message: &[u8]) -> http::Response<Answer> {
     let mut data = Vec::with_capacity(PREFIX_BYTES + message.len());
     data.put_u8(0);
     // An answer is a few hundred bytes.
@@ -291,9 +295,10 @@ fn respond(answer: &response::Answer) -> http::Response<Answer> {
     grpc(Answer { data: Some(data.into()), trailers: Some(ok_trailers()) })
 }
 
-fn unimplemented() -> http::Response<Answer> {
+/// An answer without a message: a gRPC status alone.
+pub(super) fn respond_status(status: &'static str) -> http::Response<Answer> {
     let mut response = grpc(Answer { data: None, trailers: None });
-    response.headers_mut().insert("grpc-status", HeaderValue::from_static(UNIMPLEMENTED));
+    response.headers_mut().insert("grpc-status", HeaderValue::from_static(status));
     response
 }
 

@@ -1,6 +1,7 @@
 //! Holds, grants and limits at work: asked for with the commands, in force on the next call, on record, and there again after a
 //! restart.
 
+mod ends;
 mod grants;
 mod holds;
 mod limits;

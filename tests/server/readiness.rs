@@ -172,6 +172,10 @@ fn silent_connections_to_the_admin_port_give_their_places_back() {
     eventually("an answer of /readyz", || answer(admin, "/readyz"));
 }
 
+/// What becomes of logout tokens, and of entries of Envoy's access log.
+const OUTCOMES: &[&str] =
+    &["accepted", "refused", "overflow", "waiting", "dropped", "expired", "ended", "unknown", "other", "unreadable"];
+
 #[test]
 fn metrics_are_prometheus_text_with_bounded_labels() {
     let app = App::start();
@@ -198,9 +202,7 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
                 "verdict" => ["permit", "denial"].contains(&value.as_str()),
                 "reason" => value.is_empty() || reasons.contains(value.as_str()),
                 "protocol" => ["mcp", "a2a", "http", "grpc", "opaque", "none"].contains(&value.as_str()),
-                "outcome" => {
-                    ["accepted", "refused", "overflow", "waiting", "dropped", "expired"].contains(&value.as_str())
-                }
+                "outcome" => OUTCOMES.contains(&value.as_str()),
                 "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
                 _ => false,
             };
@@ -229,6 +231,9 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
         "palisade_journal_waiting",
         "palisade_journal_errors_total",
         "palisade_control_turned_away_total",
+        "palisade_call_ends_awaited",
+        "palisade_access_log_entries_total",
+        "palisade_access_log_turned_away_total",
     ] {
         assert!(names.contains(name), "{name} in {names:?}");
     }

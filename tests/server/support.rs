@@ -1,5 +1,6 @@
 //! What all tests need: a running Palisade over a copy of the default bundle, and ways to ask it.
 
+pub mod access_log;
 pub mod ask;
 pub mod client;
 pub mod otlp;

@@ -1,6 +1,6 @@
 //! What moves while calls flow, in numbers.
 
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::register;
 
@@ -31,6 +31,46 @@ pub struct MovingMetrics {
     pub shared_ungranted: IntCounter,
     /// Connections, calls and watches of control for which there was no place.
     pub control_turned_away: IntCounter,
+    /// Ends of calls that Envoy tells of.
+    pub ends: EndMetrics,
+}
+
+/// What Envoy's access log says of the ends of calls.
+#[derive(Debug)]
+pub struct EndMetrics {
+    /// Requests that go on and whose end would be heard.
+    pub awaited: IntGauge,
+    /// Entries that ended calls.
+    pub ended: IntCounter,
+    /// Entries that would have ended calls, but for these there are none.
+    pub unknown: IntCounter,
+    /// Entries that say something else.
+    pub other: IntCounter,
+    /// Entries, messages and streams that could not be read.
+    pub unreadable: IntCounter,
+    /// Streams for which there was no place.
+    pub turned_away: IntCounter,
+}
+
+impl EndMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let awaited = IntGauge::new("palisade_call_ends_awaited", "Requests that go on and whose end would be heard.")?;
+        let entries =
+            Opts::new("palisade_access_log_entries_total", "Entries of Envoy's access log, by what became of them.");
+        let entries = register(registry, &IntCounterVec::new(entries, &["outcome"])?)?;
+        let turned_away = IntCounter::new(
+            "palisade_access_log_turned_away_total",
+            "Streams of Envoy's access log for which there was no place.",
+        )?;
+        Ok(Self {
+            awaited: register(registry, &awaited)?,
+            ended: entries.with_label_values(&["ended"]),
+            unknown: entries.with_label_values(&["unknown"]),
+            other: entries.with_label_values(&["other"]),
+            unreadable: entries.with_label_values(&["unreadable"]),
+            turned_away: register(registry, &turned_away)?,
+        })
+    }
 }
 
 impl MovingMetrics {
@@ -62,6 +102,7 @@ impl MovingMetrics {
                 "palisade_control_turned_away_total",
                 "Connections, calls and watches of control for which there was no place.",
             )?,
+            ends: EndMetrics::new(registry)?,
         })
     }
 }

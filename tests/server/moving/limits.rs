@@ -8,7 +8,7 @@ use crate::support::client::header;
 use crate::support::{App, Setup, eventually, read_lines};
 
 /// A bundle with these limits, and a permit of the analyst's for which they count.
-fn limited(limits: &str, names: &str) -> Setup {
+pub fn limited(limits: &str, names: &str) -> Setup {
     let setup = Setup::new();
     let always = "[[limit]]\nname = \"customer-exports\"\nquota = { units = 20, seconds = 86400 }\n";
     std::fs::write(setup.bundle().join("limits.toml"), format!("{always}{limits}")).unwrap();
@@ -21,7 +21,7 @@ fn limited(limits: &str, names: &str) -> Setup {
 }
 
 /// What nothing but the limited permit permits.
-fn call(caller: &str) -> Ask {
+pub fn call(caller: &str) -> Ask {
     Ask::tool(caller, "get_customer", &json!({"customer_id": 7}))
 }
 
