@@ -20,6 +20,7 @@ from cryptography import x509
 from demo import evidence, ports
 from demo.mesh import ROOT, Mesh
 from demo.names import AGENTS, SERVERS
+from demo.processes import wait_until
 
 # The server behind it has the CRM's certificate; that it is another target is told by its port.
 TARGETS = """
@@ -46,6 +47,17 @@ when {{
   context.connection has sni && context.connection.sni == "ledger.example.org" &&
   !(context has request)
 }};
+
+@id("analyst-keeps-one-connection")
+@reason("The analyst has one connection to the ledger at a time")
+@limit("one-connection")
+permit (principal == Agent::"{analyst}", action == Action::"opaque:connect", resource == Server::"ledger");
+"""
+LIMIT = """
+[[limit]]
+name = "one-connection"
+per = ["agent"]
+concurrent = { calls = 1, seconds = 300 }
 """
 
 
@@ -75,6 +87,14 @@ class Ledger:
 
     def say(self, certificate: tuple[Path, Path], text: bytes, sni: str | None = "ledger.example.org") -> bytes:
         """What comes back; nothing, if the connection is closed instead."""
+        with self.said(certificate, text, sni) as (_open, back):
+            return back
+
+    @contextlib.contextmanager
+    def said(
+        self, certificate: tuple[Path, Path], text: bytes, sni: str | None = "ledger.example.org"
+    ) -> Iterator[tuple[ssl.SSLSocket, bytes]]:
+        """The same, and the connection stays open while this lasts."""
         context = ssl.create_default_context(cafile=str(self.mesh.ca.root))
         context.check_hostname = False
         context.load_cert_chain(*certificate)
@@ -84,9 +104,10 @@ class Ledger:
         ):
             tls.sendall(text)
             try:
-                return tls.recv(4096)
+                back = tls.recv(4096)
             except ConnectionResetError:
-                return b""
+                back = b""
+            yield tls, back
 
     def decided(self, certificate: tuple[Path, Path], text: bytes, sni: str | None) -> tuple[bytes, evidence.Line]:
         """The same, with the record of it. On a busy machine a debug build may be slower than it may be: then again."""
@@ -113,8 +134,10 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
     targets = bundle / "targets.toml"
     # Before the others: they would take every connection to the CRM's workload.
     targets.write_text(TARGETS.format(crm=SERVERS["crm"], port=port) + targets.read_text())
-    policy = POLICY.format(agent=AGENTS["support-bot"], crm=SERVERS["crm"], port=port)
+    policy = POLICY.format(agent=AGENTS["support-bot"], analyst=AGENTS["analyst"], crm=SERVERS["crm"], port=port)
     (bundle / "policies" / "ledger.cedar").write_text(policy)
+    with (bundle / "limits.toml").open("a") as limits:
+        limits.write(LIMIT)
     with running_mesh(bundle=bundle) as mesh, Echo(mesh.path("ledger.sock")) as echo:
         threading.Thread(target=echo.serve_forever, daemon=True).start()
         config = string.Template((ROOT / "envoy" / "connections.yaml").read_text()).substitute(
@@ -167,6 +190,21 @@ def test_any_other_is_closed_before_a_byte_is_passed_on(
     )
     attributes = span["attributes"]
     assert (attributes["server.address"], attributes.get("tls.client.server_name")) == ("127.0.0.1", sni)
+
+
+def test_a_connection_counts_until_it_is_closed(ledger: Ledger) -> None:
+    analyst = ledger.mesh.certificate_of("analyst")
+    with contextlib.ExitStack() as first:
+        # On a busy machine nobody may have decided: then again.
+        for _ in range(20):
+            back = first.enter_context(ledger.said(analyst, b"first"))[1]
+            if back:
+                break
+        assert back == b"first"
+        back, record = ledger.decided(analyst, b"second", "ledger.example.org")
+        assert (back, record["reason"]) == (b"", "limit_exceeded")
+    # Long before its 300 seconds are over.
+    wait_until(lambda: ledger.say(analyst, b"third") == b"third", "the next connection passes", 20)
 
 
 def test_nobody_is_two_callers(ledger: Ledger) -> None:
