@@ -1,5 +1,6 @@
 //! The targets, by name. Each takes any bytes, must not panic, and asserts what must hold for whatever was accepted.
 
+pub mod access_log;
 pub mod bundle;
 mod capture;
 mod check_request;
@@ -23,6 +24,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target.
 pub const ALL: &[Target] = &[
     ("a2a", message::a2a),
+    ("access_log", access_log::run),
     ("bundle", bundle::run),
     ("capture", capture::run),
     ("check_request", check_request::run),
