@@ -148,3 +148,13 @@ def test_many_calls_end_and_nothing_is_told_of_others(mesh: Mesh) -> None:
     assert (entries(mesh, "other"), entries(mesh, "unknown"), entries(mesh, "unreadable")) == (other, unknown, 0)
     assert (other, unknown) == (0, 0)
     passes_again(mesh, "analyst")
+
+
+def test_ends_are_told_to_a_palisade_that_comes_back(mesh: Mesh) -> None:
+    passes_again(mesh, "scraper")
+    mesh.stop_palisade()
+    mesh.start_palisade()
+    # Envoy's stream went with the process: for the next end there is another one.
+    for _ in range(3):
+        passes_again(mesh, "scraper")
+    wait_until(lambda: entries(mesh, "ended") >= 3, "the ends of three calls", _SECONDS)
