@@ -190,7 +190,6 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     let writer = recording(config, sink, spans.clone())?;
     let store = Arc::new(storing(config));
     let (state, journal) = in_force::open(config)?;
-    let state = Arc::new(state);
     let sharing = Sharing::start(config, &state, background.handle())?;
     let in_flight = Arc::new(AtomicUsize::new(0));
     let pipeline = Arc::new(Pipeline::new(pipeline::Parts {

@@ -1,5 +1,6 @@
 //! What moves while calls flow, and the journal in which it outlives the process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::StartError;
@@ -16,7 +17,7 @@ const TIDY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`StartError::Journal`], [`StartError::State`]: without knowing what is held nothing may start.
-pub(super) fn open(config: &Config) -> Result<(InForce, Option<Journal>), StartError> {
+pub(super) fn open(config: &Config) -> Result<(Arc<InForce>, Option<Journal>), StartError> {
     let State { journal: path, holds, grants, grants_per_agent, counted_uses } = &config.state;
     let room = Room {
         holds: *holds,
@@ -25,7 +26,7 @@ pub(super) fn open(config: &Config) -> Result<(InForce, Option<Journal>), StartE
         meters: *counted_uses,
         ends_seconds: config.shared_store().map_or(0, |shared| shared.retention_seconds),
     };
-    let Some(path) = path else { return Ok((InForce::new(Vec::new(), Box::new(Forget), room)?, None)) };
+    let Some(path) = path else { return Ok((Arc::new(InForce::new(Vec::new(), Box::new(Forget), room)?), None)) };
     let (journal, mut kept) = Journal::open(path).map_err(|error| StartError::Journal(path.clone(), error))?;
     let tables = [
         (Table::Entries, journal::Table::Entries),
@@ -35,7 +36,7 @@ pub(super) fn open(config: &Config) -> Result<(InForce, Option<Journal>), StartE
     ];
     let of_table = |(table, at)| kept.take(at).into_iter().map(move |(key, value)| (table, key, value));
     let all = tables.into_iter().flat_map(of_table).collect();
-    Ok((InForce::new(all, Box::new(Kept(journal.clone())), room)?, Some(journal)))
+    Ok((Arc::new(InForce::new(all, Box::new(Kept(journal.clone())), room)?), Some(journal)))
 }
 
 struct Kept(Journal);
@@ -64,7 +65,7 @@ const fn place(table: state::Table) -> journal::Table {
 }
 
 /// Takes out of memory what is over, for ever.
-pub(super) async fn tidy(pipeline: std::sync::Arc<Pipeline>) {
+pub(super) async fn tidy(pipeline: Arc<Pipeline>) {
     let mut ticks = tokio::time::interval(TIDY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
 use serde_json::json;
 
 use super::{lost, sidecar, start};
 use crate::moving::says;
 use crate::shared::store::Store;
+use crate::support::access_log::{AccessLog, entry};
 use crate::support::ask::Ask;
 use crate::support::process::Process;
 use crate::support::{App, Setup, eventually};
@@ -105,12 +107,19 @@ fn a_rate_is_exceeded_by_what_a_second_brings_at_the_most() {
 }
 
 #[test]
-fn slots_are_one_for_all_and_those_of_a_lost_sidecar_come_back() {
+fn slots_are_one_for_all_and_an_end_frees_one_for_all() {
     let store = Store::start();
     let slots = "concurrent = { calls = 6, seconds = 3600 }";
     let [one, two] = [(); 2].map(|()| start(with_limit(sidecar(&store.url()), slots)));
+    let first = one.check(&call());
+    first.assert_permit();
     let passed: usize = (0..20).map(|_| usize::from(passes(&one)) + usize::from(passes(&two))).sum();
-    assert_eq!(passed, 6, "nobody says that a call has ended");
+    assert_eq!(passed, 5, "nobody says that a call has ended");
+    let log = AccessLog::open(&one.client().channel);
+    log.tell(vec![entry(&first, AccessLogType::DownstreamEnd)]);
+    super::comes_to_say(&two, &call(), "permit");
+    assert!(!passes(&one) && !passes(&two));
+    log.close().unwrap();
 }
 
 #[test]
