@@ -177,9 +177,14 @@ impl Side {
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is not known for sure now.
+    /// What is not known for sure now. Whoever has just started may have been told nothing yet, so that there is no last that it
+    /// knew: it waits for the store, for as long as that may take to be lost.
     fn doubt_now(&self) -> Doubt {
-        let is_lost = *self.standing.borrow() != StoreState::InTouch;
+        let standing = self.standing.borrow().clone();
+        if standing == StoreState::Starting {
+            return Doubt { holds: true, grants: true };
+        }
+        let is_lost = standing != StoreState::InTouch;
         let unheard = is_lost || self.unheld.load(Ordering::Relaxed) || !self.unreadable().is_empty();
         Doubt {
             holds: unheard && self.settings.holds == WithoutStore::Deny,
