@@ -4,6 +4,7 @@
 mod budgets;
 mod losing;
 mod network;
+mod setups;
 mod together;
 
 use crate::moving::{controlled, says};

@@ -10,7 +10,7 @@ use crate::support::{eventually, run};
 
 const SLOTS: u32 = 16_384;
 
-struct Cluster {
+pub struct Cluster {
     primaries: Vec<Store>,
     /// Of the primary that has the state.
     replica: Store,
@@ -19,7 +19,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let node = || {
             let node_timeout = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
             let fast = ["--repl-ping-replica-period", "1", "--cluster-port", FREE];
@@ -55,9 +55,14 @@ impl Cluster {
         cluster
     }
 
-    fn config(&self) -> Config {
+    pub fn config(&self) -> Config {
         let config = Config { cluster: true, ..impatient(self.primaries.iter().map(Store::url).collect()) };
         with_password(&self.replica, "hunter2", config)
+    }
+
+    /// Kills the primary that has the state.
+    pub fn fail(&mut self) {
+        self.primaries[self.at].kill();
     }
 }
 
@@ -84,8 +89,7 @@ fn a_cluster_is_one_store_also_when_a_primary_fails() {
         assert_eq!(uses.granted, 3);
     }
 
-    let at = cluster.at;
-    cluster.primaries[at].kill();
+    cluster.fail();
     one.learn("meanwhile");
     two.release("b");
     eventually("the replica to take its place", || {

@@ -131,9 +131,9 @@ fn what_is_configured_and_cannot_be_had_stops_the_start() {
     assert!(start(Config::default()).is_some());
 }
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority(name: &str) -> Authority {
+pub fn authority(name: &str) -> Authority {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -157,7 +157,7 @@ fn identity(dir: &std::path::Path, authority: &Authority, file: &str, name: &str
 }
 
 /// A store with TLS, whose certificate is of this name.
-fn with_tls(authority: &Authority, name: &str, clients: &str) -> Store {
+pub fn with_tls(authority: &Authority, name: &str, clients: &str) -> Store {
     let dir = tempfile::tempdir().unwrap();
     identity(dir.path(), authority, "store", name);
     identity(dir.path(), authority, "sidecar", "sidecar.test");
@@ -169,7 +169,7 @@ fn with_tls(authority: &Authority, name: &str, clients: &str) -> Store {
     Store::within(dir, &[&files[..], &more].concat())
 }
 
-fn over_tls(store: &Store, ca_file: std::path::PathBuf) -> Config {
+pub fn over_tls(store: &Store, ca_file: std::path::PathBuf) -> Config {
     let urls = vec![format!("rediss://127.0.0.1:{}", store.other)];
     Config { urls, ca_file: Some(ca_file), ..store.config() }
 }
