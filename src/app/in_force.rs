@@ -26,7 +26,7 @@ pub(super) fn open(config: &Config) -> Result<(Arc<InForce>, Option<Journal>), S
         meters: *counted_uses,
         ends_seconds: config.shared_store().map_or(0, |shared| shared.retention_seconds),
     };
-    let Some(path) = path else { return Ok((Arc::new(InForce::new(Vec::new(), Box::new(Forget), room)?), None)) };
+    let Some(path) = path else { return Ok((as_of_now(InForce::new(Vec::new(), Box::new(Forget), room)?), None)) };
     let (journal, mut kept) = Journal::open(path).map_err(|error| StartError::Journal(path.clone(), error))?;
     let tables = [
         (Table::Entries, journal::Table::Entries),
@@ -36,7 +36,13 @@ pub(super) fn open(config: &Config) -> Result<(Arc<InForce>, Option<Journal>), S
     ];
     let of_table = |(table, at)| kept.take(at).into_iter().map(move |(key, value)| (table, key, value));
     let all = tables.into_iter().flat_map(of_table).collect();
-    Ok((Arc::new(InForce::new(all, Box::new(Kept(journal.clone())), room)?), Some(journal)))
+    Ok((as_of_now(InForce::new(all, Box::new(Kept(journal.clone())), room)?), Some(journal)))
+}
+
+/// Before anything comes from others: an end that came before it is known what time it is would be as old as can be, and forgotten.
+fn as_of_now(state: InForce) -> Arc<InForce> {
+    state.latest(now());
+    Arc::new(state)
 }
 
 struct Kept(Journal);

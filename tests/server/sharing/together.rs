@@ -188,3 +188,27 @@ fn whoever_watches_hears_of_what_others_do_and_of_the_store() {
     let (code, out, error) = control(&two.setup, &[GRANT, &["--calls", "1"]].concat());
     assert_eq!((code, error.as_str()), (0, ""), "{out}");
 }
+
+#[test]
+fn whoever_starts_later_remembers_what_ended_before() {
+    let mut store = Store::start();
+    let one = start(sidecar(&store.url()));
+    let away = Process::serve(sidecar(&store.url()), &[]);
+    grant(&one.setup, "20");
+    let known = |process: &Process| done(&process.setup, &["status"])["grants"].as_array().map_or(0, Vec::len);
+    eventually("the grant", || (known(&away) == 1).then_some(()));
+    away.signal("STOP");
+    assert_eq!(control(&one.setup, &["complete", "patch-bug"]).0, 0);
+    let late = start(sidecar(&store.url()));
+    // What is over is forgotten once a second.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(late.metric("palisade_ends_remembered", &[]), 1.0);
+    // Whoever else knew of it is gone, and so is what the store knew.
+    drop(one);
+    store.kill();
+    store.start_again();
+    away.signal("CONT");
+    let back = away.killed();
+    eventually("what ended meanwhile", || (known(&back) == 0).then_some(()));
+    assert_eq!(late.metric("palisade_grants", &[]), 0.0);
+}
