@@ -219,6 +219,8 @@ impl<'i> Following<'i> {
         }
         self.mirror = Mirror::of(mark, &view, unread);
         (self.expected, self.is_stale, self.read_at) = (None, false, Some(Instant::now()));
+        // It may have lost what it had: whoever comes just now is not to wait for what is known here.
+        self.reconciled_at = None;
         self.inner.replica.merge(view);
         Ok(())
     }

@@ -212,3 +212,14 @@ fn whoever_starts_later_remembers_what_ended_before() {
     eventually("what ended meanwhile", || (known(&back) == 0).then_some(()));
     assert_eq!(late.metric("palisade_grants", &[]), 0.0);
 }
+
+#[test]
+fn a_store_that_is_emptied_while_it_runs_has_everything_again_at_once() {
+    let store = Store::start();
+    let rarely = || sidecar(&store.url()).set("shared", "reconcile_seconds", 3_600);
+    let one = start(rarely());
+    done(&one.setup, &["hold", BOT, "--reason", "INC-42"]);
+    store.ask::<()>("FLUSHALL");
+    let late = start(rarely());
+    comes_to_say(&late, &Ask::permitted(), "held");
+}
