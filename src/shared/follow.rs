@@ -60,6 +60,35 @@ pub(super) async fn follow(inner: Arc<Inner>) {
     }
 }
 
+/// What a connection brought.
+enum Told {
+    /// A change, if it can be read.
+    Change(Option<Box<Change>>),
+    /// It ended.
+    Ended,
+}
+
+impl Told {
+    fn of(something: Heard) -> Self {
+        match something {
+            Heard::Change(message) => Self::Change(Change::read(&message).map(Box::new)),
+            Heard::Ended => Self::Ended,
+        }
+    }
+
+    /// Merges a change.
+    fn merge(&self, inner: &Inner) {
+        let Self::Change(Some(change)) = self else { return };
+        let (mut entries, mut gone) = (Vec::new(), Vec::new());
+        match &change.what {
+            What::Added(entry) => entries.push(entry.clone()),
+            What::Removed(tombstone) => gone.push(tombstone.clone()),
+            What::Forgotten(_) => return,
+        }
+        inner.replica.merge(View { entries, gone });
+    }
+}
+
 struct Following<'i> {
     inner: &'i Inner,
     mirror: Mirror,
@@ -121,7 +150,8 @@ impl<'i> Following<'i> {
                 // First, for else many changes could put it off.
                 () = tokio::time::sleep_until(due) => {
                     beaten = Instant::now();
-                    match self.beat(link).await {
+                    let (went, meanwhile) = self.beat_and_hear(link, heard).await;
+                    match went {
                         Ok(()) => {
                             (late, self.beats) = (0, self.beats + 1);
                             self.inner.standing.succeeded();
@@ -139,42 +169,61 @@ impl<'i> Following<'i> {
                         }
                         Err(lost) => return lost,
                     }
+                    for something in meanwhile {
+                        due = self.follow(something, due, beaten);
+                    }
                 }
                 something = heard.recv() => match something {
-                    Some(Heard::Change(message)) => {
-                        if self.hear(&message) == Followed::Gap {
-                            self.is_stale = true;
-                            // At once, but not for every change of many.
-                            let soonest = self.read_at.map(|at| at + self.inner.config.beat());
-                            due = due.min(soonest.unwrap_or(due).max(Instant::now()));
-                        }
+                    Some(something) => {
+                        let something = Told::of(something);
+                        something.merge(self.inner);
+                        due = self.follow(something, due, beaten);
                     }
-                    // In a cluster it may have been any node's, and each attempt at a dead one may end again.
-                    Some(Heard::Ended) => due = due.min((beaten + SOON).max(Instant::now())),
                     None => return Lost::out_of_reach("the connection ended"),
                 },
             }
         }
     }
 
-    /// Merges a change that was told.
-    fn hear(&mut self, message: &[u8]) -> Followed {
-        // One that cannot be read leaves a gap before the next one.
-        let Some(change) = Change::read(message) else { return Followed::Gap };
-        let followed = self.mirror.follow(&change);
-        let mut view = View::default();
-        match change.what {
-            What::Added(entry) => view.entries.push(entry),
-            What::Removed(gone) => view.gone.push(gone),
-            What::Forgotten(_) => {}
+    /// A comparison, which may take long: what is told meanwhile is merged at once, and followed afterwards.
+    async fn beat_and_hear(&mut self, link: &Link, heard: &mut mpsc::Receiver<Heard>) -> (Result<(), Lost>, Vec<Told>) {
+        let (inner, mut meanwhile) = (self.inner, Vec::new());
+        let mut beat = std::pin::pin!(self.beat(link));
+        loop {
+            tokio::select! {
+                biased;
+                went = &mut beat => return (went, meanwhile),
+                Some(something) = heard.recv(), if meanwhile.len() < WAITING => {
+                    let something = Told::of(something);
+                    something.merge(inner);
+                    meanwhile.push(something);
+                }
+            }
         }
-        if !view.is_empty() {
-            self.inner.replica.merge(view);
+    }
+
+    /// Follows what was told; when the next comparison is due then.
+    fn follow(&mut self, told: Told, due: Instant, beaten: Instant) -> Instant {
+        match told {
+            Told::Change(change) if self.is_gap(change.as_deref()) => {
+                self.is_stale = true;
+                // At once, but not for every change of many.
+                let soonest = self.read_at.map(|at| at + self.inner.config.beat());
+                due.min(soonest.unwrap_or(due).max(Instant::now()))
+            }
+            Told::Change(_) => due,
+            // In a cluster it may have been any node's, and each attempt at a dead one may end again.
+            Told::Ended => due.min((beaten + SOON).max(Instant::now())),
         }
+    }
+
+    /// Whether something was missed before a change. One that cannot be read leaves a gap before the next one.
+    fn is_gap(&mut self, change: Option<&Change>) -> bool {
+        let followed = change.map_or(Followed::Gap, |change| self.mirror.follow(change));
         if followed == Followed::Next {
             self.unheard = 0;
         }
-        followed
+        followed == Followed::Gap
     }
 
     /// Compares where the store stands, and what it lacks if that is due.

@@ -1,10 +1,11 @@
 //! Losing the store, and finding it again: nothing is lost that a sidecar knows.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use palisade::shared::{Lost, Put, StoreState};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::sidecar::Sidecar;
@@ -163,6 +164,51 @@ fn commands_end_when_the_store_does() {
     let entry = one.learn("a");
     let (put, ()) = run(async { tokio::join!(one.shared.put(&entry), async { store.kill() }) });
     assert!(matches!(put, Err(Lost::OutOfReach(_))), "{put:?}");
+}
+
+/// A hold that was placed is in force at the next call, also where a big store is being read over a slow line.
+#[test]
+fn what_is_told_while_the_store_is_read_is_known_at_once() {
+    let store = Store::start();
+    let fill = "for at = 1, 40000 do redis.call('HSET', KEYS[1], 'e' .. at, '0:sealed') end";
+    let () = store.try_ask(&["EVAL", fill, "1", "palisade:{state}:entries"]).unwrap();
+    let delay = Arc::new(AtomicU64::new(0));
+    let far = Sidecar::new(impatient(vec![format!("redis://127.0.0.1:{}", slow(store.port, delay.clone()))]));
+    let near = Sidecar::new(store.config());
+    // From now on all of it takes eight seconds.
+    delay.store(50, Ordering::SeqCst);
+    store.ask::<()>("HDEL palisade:{state}:entries e1");
+    std::thread::sleep(Duration::from_millis(1_500));
+    near.put("told").unwrap();
+    let told = Instant::now();
+    far.comes_to_know("told");
+    assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
+    assert_eq!(far.shared.state(), StoreState::InTouch);
+}
+
+/// The port of a way to the store on which each answer takes so many milliseconds more.
+fn slow(port: u16, delay: Arc<AtomicU64>) -> u16 {
+    let listener = run(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let here = listener.local_addr().unwrap().port();
+    CLIENTS.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let delay = delay.clone();
+            tokio::spawn(async move {
+                let Ok(store) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+                let ((mut from_here, mut to_here), (mut from_store, mut to_store)) =
+                    (stream.into_split(), store.into_split());
+                tokio::spawn(async move { copy(&mut from_here, &mut to_store).await });
+                let mut answer = vec![0; 1 << 20];
+                while let Ok(length @ 1..) = from_store.read(&mut answer).await {
+                    tokio::time::sleep(Duration::from_millis(delay.load(Ordering::SeqCst))).await;
+                    if to_here.write_all(&answer[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    here
 }
 
 /// What is between a sidecar and the store, and can be cut.
