@@ -114,8 +114,10 @@ impl Uses {
         if held.asked > held.reserved {
             return None;
         }
+        // What others had before nobody shared it any more stays theirs.
+        let calls = calls.saturating_sub(held.others);
         let more = calls.saturating_sub(held.reserved).div_ceil(SHARE).max(1);
-        held.asked = held.reserved.saturating_add(more).min(calls);
+        held.asked = held.reserved.saturating_add(more).min(calls).max(held.reserved);
         Some((held.asked, reservation(&grant.id, Used { reserved: held.asked, ..*held })))
     }
 

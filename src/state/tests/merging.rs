@@ -353,3 +353,26 @@ fn without_an_answer_limits_deny_or_have_their_share() {
         assert_eq!(Usage::used(&*state, limit, &take(limit, "a", 1).key, now()), 5);
     });
 }
+
+#[test]
+fn a_grant_that_is_not_shared_any_more_leaves_others_what_they_have() {
+    let (whole, disk) = (Arc::<Whole>::default(), Disk::default());
+    let (state, one) = (with(&whole, &disk), grant("g", Some(CALLS)));
+    let prices = of_grants(std::slice::from_ref(&one));
+    let mut passed = 10;
+    run(async {
+        state.grant(one.clone()).await.unwrap();
+        whole.calls.store(passed, Ordering::Relaxed);
+        for _ in 0..2 {
+            passed += u64::from(pay(&state, &prices, now()).await.is_ok());
+        }
+    });
+    drop(state);
+    let alone = Arc::new(InForce::new(disk.kept(), Box::new(disk.clone()), ROOM).unwrap());
+    run(async {
+        for _ in 0..30 {
+            passed += u64::from(pay(&alone, &prices, now()).await.is_ok());
+        }
+    });
+    assert!(passed <= CALLS, "{passed}");
+}
