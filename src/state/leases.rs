@@ -4,6 +4,7 @@
 //! soon. A rate alone may be exceeded: by what was taken before and is used later, and that for [`Leased::until`] at the most.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ pub struct Leases {
     shards: Box<[Mutex<HashMap<Key, Pool>>]>,
     /// Most in one shard.
     most: usize,
+    /// Of the last lease of all: a call that ends late ends none of a pool that came after its own.
+    number: AtomicU64,
 }
 
 /// What is kept of one limit for one key.
@@ -58,6 +61,7 @@ struct Pool {
     told: Option<(Instant, u64)>,
     /// When somebody took some.
     last: Instant,
+    /// Of the last lease.
     number: u64,
 }
 
@@ -91,7 +95,7 @@ impl Leases {
     #[must_use]
     pub fn new(most: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, most: most.div_ceil(SHARDS).max(1) }
+        Self { shards, most: most.div_ceil(SHARDS).max(1), number: AtomicU64::new(0) }
     }
 
     /// The shard of a key, which is a digest: any byte of it is as good as any other.
@@ -119,7 +123,7 @@ impl Leases {
     pub fn told(&self, key: &Key, least: u64, answer: Option<Units>, now: Instant) {
         let mut shard = self.shard(key);
         match (shard.as_mut().and_then(|shard| shard.get_mut(key)), answer) {
-            (Some(pool), answer) => pool.told(least, answer, now),
+            (Some(pool), answer) => pool.told(least, answer, self.number.fetch_add(1, Ordering::Relaxed), now),
             // Forgotten meanwhile: whoever it was for is gone.
             (None, Some(Units::Leased(leased))) => (leased.back)(leased.units),
             (None, _) => {}
@@ -213,15 +217,15 @@ impl Pool {
         Taken::Yes(spent, wish.then_some(Want { least: 1, most: portion }))
     }
 
-    fn told(&mut self, least: u64, answer: Option<Units>, now: Instant) {
+    fn told(&mut self, least: u64, answer: Option<Units>, number: u64, now: Instant) {
         self.is_asking = false;
         match answer {
             None => {}
             Some(Units::Exceeded(exceeded)) => self.refused = Some((now, least, exceeded)),
             Some(Units::Leased(leased)) => {
                 (self.refused, self.told) = (None, Some((now, leased.used)));
-                self.number += 1;
-                self.leases.push(Lease { number: self.number, left: leased.units, out: 0, leased });
+                self.number = number;
+                self.leases.push(Lease { number, left: leased.units, out: 0, leased });
                 self.tidy(now);
             }
         }
@@ -300,7 +304,6 @@ const KNOWN: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
     use crate::authz::metering::{Concurrent, Quota, Rate};
@@ -472,5 +475,24 @@ mod tests {
         });
         leases.told(&gone, 1, Some(Units::Leased(Leased { units: 9, until: now, used: 9, back: back_to })), now);
         assert_eq!(back.load(Ordering::Relaxed), 9, "what nobody waits for any more goes back");
+    }
+
+    #[test]
+    fn what_was_of_a_pool_that_is_forgotten_is_not_given_back_to_the_next_one() {
+        let slots = Measure::Concurrent(Concurrent { calls: 1, seconds: 10 });
+        let whole = Whole::new();
+        assert!(matches!(whole.take(&slots, 1, 0), Taken::Ask(_)));
+        whole.told(1, whole.leased(1, 1_000, 1), 0);
+        let (long, _) = whole.spent(&slots, 1, 0);
+        // It goes on for longer than a call counts, and nothing else comes.
+        whole.leases.tidy(whole.at(70_000));
+        assert_eq!(whole.leases.len(), 0);
+        assert!(matches!(whole.take(&slots, 1, 80_000), Taken::Ask(_)));
+        whole.told(1, whole.leased(1, 81_000, 1), 80_000);
+        let _goes_on = whole.spent(&slots, 1, 80_000);
+        whole.leases.give_back(&KEY, &long, whole.at(80_500));
+        assert!(matches!(whole.take(&slots, 1, 80_600), Taken::Ask(_)), "the only slot is in use");
+        whole.leases.give_back(&KEY, &long, whole.at(82_000));
+        assert_eq!(whole.back(), 0);
     }
 }
