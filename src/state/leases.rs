@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::budgets::{Leased, Units, Want};
 use crate::authz::metering::meter::Exceeded;
-use crate::authz::metering::{Key, Measure};
+use crate::authz::metering::{Key, Measure, Rate};
 
 /// In how many shards: each is tidied up in a moment.
 const SHARDS: usize = 64;
@@ -61,6 +61,8 @@ struct Pool {
     told: Option<(Instant, u64)>,
     /// When somebody took some.
     last: Instant,
+    /// When more were asked for.
+    asked: Instant,
     /// Of the last lease.
     number: u64,
 }
@@ -70,6 +72,8 @@ struct Lease {
     left: u64,
     /// Units that calls have.
     out: u64,
+    /// When it was asked for.
+    asked: Instant,
     leased: Leased,
 }
 
@@ -88,6 +92,15 @@ fn portion(measure: &Measure) -> u64 {
         Measure::Concurrent(concurrent) => concurrent.calls / 32,
     }
     .max(1)
+}
+
+/// In how many microseconds a unit of a rate comes back.
+fn micros_per_unit(rate: &Rate) -> u64 {
+    rate.seconds.saturating_mul(1_000_000).div_ceil(rate.units.max(1)).max(1)
+}
+
+fn micros_since(then: Instant, now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(then).as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Leases {
@@ -157,7 +170,7 @@ impl Leases {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.retain(|_, pool| {
                 if now.saturating_duration_since(pool.last) >= IDLE {
-                    pool.end(|_| true);
+                    pool.end(|_| true, now);
                 }
                 pool.tidy(now);
                 !pool.is_forgotten(now)
@@ -169,14 +182,15 @@ impl Leases {
     pub fn settle(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.values_mut().for_each(|pool| pool.end(|_| true));
+            shard.values_mut().for_each(|pool| pool.end(|_| true, Instant::now()));
         }
     }
 }
 
 impl Pool {
     const fn new(measure: Measure, now: Instant) -> Self {
-        Self { measure, leases: Vec::new(), is_asking: false, refused: None, told: None, last: now, number: 0 }
+        let leases = Vec::new();
+        Self { measure, leases, is_asking: false, refused: None, told: None, last: now, asked: now, number: 0 }
     }
 
     /// Whether units count where the whole is until they are given back.
@@ -197,7 +211,7 @@ impl Pool {
                 Some((_, fewer, exceeded)) if least >= fewer => Taken::Exceeded(exceeded),
                 _ if self.is_asking => Taken::Wait,
                 _ => {
-                    self.is_asking = true;
+                    (self.is_asking, self.asked) = (true, now);
                     Taken::Ask(Want { least, most: portion.max(least) })
                 }
             };
@@ -213,7 +227,9 @@ impl Pool {
         // Of a small limit nothing is kept in advance: it would be missing where it is needed.
         let is_low = portion > 1 && usable - units < portion.div_ceil(2);
         let wish = is_low && !self.is_asking && refused.is_none();
-        self.is_asking |= wish;
+        if wish {
+            (self.is_asking, self.asked) = (true, now);
+        }
         Taken::Yes(spent, wish.then_some(Want { least: 1, most: portion }))
     }
 
@@ -225,7 +241,7 @@ impl Pool {
             Some(Units::Leased(leased)) => {
                 (self.refused, self.told) = (None, Some((now, leased.used)));
                 self.number = number;
-                self.leases.push(Lease { number, left: leased.units, out: 0, leased });
+                self.leases.push(Lease { number, left: leased.units, out: 0, asked: self.asked, leased });
                 self.tidy(now);
             }
         }
@@ -245,12 +261,18 @@ impl Pool {
         }
     }
 
-    /// Gives back what is left of leases.
-    fn end(&mut self, which: impl Fn(&Lease) -> bool) {
+    /// Gives back what is left of leases, but for what came back by itself since.
+    fn end(&mut self, which: impl Fn(&Lease) -> bool, now: Instant) {
         for lease in self.leases.iter_mut().filter(|lease| which(lease)) {
             let left = std::mem::take(&mut lease.left);
+            let came_back = match &self.measure {
+                Measure::Rate(rate) => micros_since(lease.asked, now).div_ceil(micros_per_unit(rate)),
+                Measure::Quota(_) | Measure::Concurrent(_) => 0,
+            };
+            if left > came_back {
+                (lease.leased.back)(left - came_back);
+            }
             if left > 0 {
-                (lease.leased.back)(left);
                 self.told = self.told.map(|(at, used)| (at, used.saturating_sub(left)));
             }
         }
@@ -260,7 +282,7 @@ impl Pool {
     fn tidy(&mut self, now: Instant) {
         let is_held = self.is_held();
         if is_held {
-            self.end(|lease| now >= lease.leased.until);
+            self.end(|lease| now >= lease.leased.until, now);
         }
         let (last, lasts) = (self.number, |lease: &Lease| match self.measure {
             // As long as a call may go on that began with one.
@@ -275,10 +297,7 @@ impl Pool {
     fn used(&self, now: Instant) -> u64 {
         let Some((at, used)) = self.told else { return 0 };
         let back = match self.measure {
-            Measure::Rate(rate) => {
-                let each = rate.seconds.saturating_mul(1_000_000).div_ceil(rate.units.max(1)).max(1);
-                u64::try_from(now.saturating_duration_since(at).as_micros()).unwrap_or(u64::MAX) / each
-            }
+            Measure::Rate(rate) => micros_since(at, now) / micros_per_unit(&rate),
             // Of a window that is over nothing is used.
             Measure::Quota(_) if self.leases.last().is_none_or(|lease| now >= lease.leased.until) => used,
             Measure::Quota(_) | Measure::Concurrent(_) => 0,
@@ -306,7 +325,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::authz::metering::{Concurrent, Quota, Rate};
+    use crate::authz::metering::{Concurrent, Quota};
 
     const KEY: Key = [7; 32];
     const QUOTA: Measure = Measure::Quota(Quota { units: 1_000, seconds: 60 });
@@ -494,5 +513,22 @@ mod tests {
         assert!(matches!(whole.take(&slots, 1, 80_600), Taken::Ask(_)), "the only slot is in use");
         whole.leases.give_back(&KEY, &long, whole.at(82_000));
         assert_eq!(whole.back(), 0);
+    }
+
+    #[test]
+    fn what_came_back_of_a_rate_by_itself_is_not_given_back_once_more() {
+        // A unit comes back in a tenth of a second.
+        let rate = Measure::Rate(Rate { units: 10, seconds: 1, burst: Some(640) });
+        let whole = Whole::new();
+        assert!(matches!(whole.take(&rate, 1, 0), Taken::Ask(_)));
+        whole.told(1, whole.leased(20, 1_000, 20), 0);
+        whole.spent(&rate, 1, 0);
+        whole.leases.tidy(whole.at(1_500));
+        assert_eq!(whole.back(), 4, "of 19, 15 are back");
+        assert!(matches!(whole.take(&rate, 1, 2_000), Taken::Ask(_)));
+        whole.told(1, whole.leased(20, 3_000, 20), 2_000);
+        whole.spent(&rate, 1, 2_000);
+        whole.leases.tidy(whole.at(4_500));
+        assert_eq!(whole.back(), 4, "all of them are");
     }
 }
