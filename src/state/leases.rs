@@ -122,7 +122,13 @@ impl Leases {
     pub fn take(&self, measure: &Measure, key: &Key, units: u64, now: Instant) -> Taken {
         let Some(mut shard) = self.shard(key) else { return Taken::Full };
         if !shard.contains_key(key) && shard.len() >= self.most {
-            shard.retain(|_, pool| !pool.is_idle(now));
+            shard.retain(|_, pool| {
+                let is_idle = pool.is_idle(now);
+                if is_idle {
+                    pool.end(|_| true, now);
+                }
+                !is_idle
+            });
             if shard.len() >= self.most {
                 return Taken::Full;
             }
@@ -530,5 +536,23 @@ mod tests {
         whole.spent(&rate, 1, 2_000);
         whole.leases.tidy(whole.at(4_500));
         assert_eq!(whole.back(), 4, "all of them are");
+    }
+
+    #[test]
+    fn slots_of_a_pool_that_makes_room_go_back() {
+        let slots = Measure::Concurrent(Concurrent { calls: 64, seconds: 300 });
+        let (leases, now, back) = (Leases::new(SHARDS), Instant::now(), Arc::new(AtomicU64::new(0)));
+        let counted = back.clone();
+        let to = Arc::new(move |units| {
+            counted.fetch_add(units, Ordering::Relaxed);
+        });
+        let (one, mut other) = (KEY, KEY);
+        other[31] = 8;
+        assert!(matches!(leases.take(&slots, &one, 1, now), Taken::Ask(_)));
+        let until = now + Duration::from_secs(1);
+        leases.told(&one, 1, Some(Units::Leased(Leased { units: 2, until, used: 2, back: to })), now);
+        let later = now + Duration::from_millis(1_100);
+        assert!(matches!(leases.take(&slots, &other, 1, later), Taken::Ask(_)));
+        assert_eq!(back.load(Ordering::Relaxed), 2, "and not only in 300 seconds");
     }
 }
