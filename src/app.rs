@@ -415,6 +415,7 @@ fn start_background(
                 tokio::spawn(reload::follow(pipeline.clone(), watch));
             }
             tokio::spawn(in_force::tidy(pipeline.clone()));
+            tokio::spawn(in_force::repair(pipeline.clone()));
             for at in 0..pipeline.tool_servers().len() {
                 tokio::spawn(tool_servers::follow(pipeline.clone(), at));
             }
@@ -422,14 +423,14 @@ fn start_background(
                 tokio::spawn(logout::follow(pipeline.clone(), issuer, looks));
             }
             let for_health = pipeline;
-            let mut standing = for_health.parts.sharing.as_deref().map(Sharing::follow);
+            let mut doubt = for_health.parts.sharing.as_deref().map(Sharing::follow);
             tokio::spawn(async move {
-                // Health changes now, with the first bundle in force; with the shared store; and when draining begins.
+                // Health changes now, with the first bundle in force; with what is in doubt; and when draining begins.
                 loop {
                     for_health.report_health().await;
                     let changed = async {
-                        match &mut standing {
-                            Some(standing) => drop(standing.changed().await),
+                        match &mut doubt {
+                            Some(doubt) => drop(doubt.changed().await),
                             None => std::future::pending().await,
                         }
                     };
@@ -469,6 +470,9 @@ impl Running {
         let in_time = self.deciding.is_finished();
         if in_time {
             self.pipeline.parts.state.settle();
+            if let Some(sharing) = &self.pipeline.parts.sharing {
+                sharing.finish(deadline);
+            }
         }
         if let Some(journal) = &self.pipeline.parts.journal
             && !journal.clone().finish(deadline)

@@ -50,7 +50,6 @@ mod view;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use tokio::task::AbortHandle;
 
 pub use budget::{Lease, RATE_LEASE, Taken, Uses, Want};
@@ -82,6 +81,8 @@ pub trait Replica: Send + Sync + 'static {
     /// Entries and tombstones that came: to be merged. Some are known already; of an id that is in both the tombstone
     /// counts.
     fn merge(&self, view: View);
+    /// The store forgot what it had of this id, for it was over.
+    fn forgotten(&self, id: &str);
     /// How it stands with the store, whenever that changes.
     fn state(&self, state: StoreState);
 }
@@ -140,16 +141,14 @@ impl Shared {
         puts.into_iter().next().ok_or_else(Lost::strange)
     }
 
-    /// Removes entries, whether the store has them or not, by what is sealed. The store says when.
+    /// Removes entries, whether the store has them or not, by tombstones; a moment of 0 is now, by the store's clock.
     ///
     /// # Errors
     /// [`Lost`], as of [`Shared::put`].
-    pub async fn remove(&self, gone: &[(Arc<str>, Bytes)]) -> Result<(), Lost> {
-        gone.iter().try_for_each(|(id, sealed)| fits(id, sealed))?;
+    pub async fn remove(&self, gone: &[Tombstone]) -> Result<(), Lost> {
+        gone.iter().try_for_each(|gone| fits(&gone.id, &gone.sealed))?;
         let link = self.link()?;
-        let gone: Vec<Tombstone> =
-            gone.iter().map(|(id, sealed)| Tombstone { id: id.clone(), sealed: sealed.clone(), at: 0 }).collect();
-        exchange::remove(&link, &self.inner.keys, &gone, self.inner.config.replicas).await
+        exchange::remove(&link, &self.inner.keys, gone, self.inner.config.replicas).await
     }
 
     /// Takes units of a limit: as many as there are, between the least and the most that are wanted, or none.

@@ -1,6 +1,6 @@
 //! What is in force besides the bundle: holds and grants, how often grants were used, and what is used of limits.
 //!
-//! Everything is in memory, so that no call waits for anything but its turn. What has to outlive the process goes through
+//! Everything is in memory, so that a call mostly waits for nothing but its turn. What has to outlive the process goes through
 //! [`Keep`]: a hold, a grant and their ends before they are acknowledged; uses of grants and quotas by reservations, which are kept
 //! before they are used, so that a crash costs what was reserved and never gives anything back.
 
@@ -125,8 +125,8 @@ pub struct Room {
     pub grants_per_agent: usize,
     /// Uses of limits that are told apart.
     pub meters: usize,
-    /// For how many seconds it is remembered that something was ended, for those who share it and may not have heard; 0 if nobody
-    /// does.
+    /// For how many seconds at the most it is remembered that something was ended, for those who share it and may not have heard; 0
+    /// if nobody does.
     pub ends_seconds: u64,
 }
 
@@ -250,7 +250,7 @@ impl InForce {
         let _once = self.budgets.set(budgets);
     }
 
-    /// The same in seconds since 1970.
+    /// The latest moment that anybody spoke of, in seconds since 1970; 0 before the first.
     fn seconds(&self) -> u64 {
         u64::try_from(self.latest.load(Ordering::Relaxed) / 1_000_000).unwrap_or(0)
     }
@@ -326,10 +326,11 @@ impl InForce {
     /// # Errors
     /// [`NotKept`], and they hold on.
     pub async fn release(&self, ids: &[String]) -> Result<Vec<Arc<Hold>>, NotKept> {
-        let at = self.seconds();
         let mut changes: Vec<Change> = ids.iter().map(|id| Change::Remove(Table::Entries, key(id))).collect();
         if self.is_shared() {
-            changes.extend(ids.iter().map(|id| merging::kept(id, at)));
+            let state = self.current();
+            let until = |id: &String| state.holds.get(id).and_then(|hold| merging::over(hold));
+            changes.extend(ids.iter().map(|id| merging::kept(id, self.remembered(until(id)))));
         }
         self.sure(self.keep(changes), ids).await?;
         let (ended, _kept_already) = self.take_out(ids, self.is_shared());
@@ -388,14 +389,15 @@ impl InForce {
     /// over by itself.
     fn take_out(&self, ids: &[String], is_told: bool) -> (Vec<News>, Vec<Change>) {
         let (mut ended, mut changes) = (Vec::with_capacity(ids.len()), Vec::with_capacity(3 * ids.len()));
-        let at = self.seconds();
         {
             let mut writing = self.writing();
             self.change(&mut writing, |state, writing| {
                 for id in ids {
                     if let Some(news) = writing.take_out(state, id) {
                         changes.extend([Table::Entries, Table::Uses].map(|table| Change::Remove(table, key(id))));
-                        changes.extend(is_told.then(|| writing.gone.insert(id, at)).flatten());
+                        if is_told {
+                            changes.extend(writing.gone.insert(id, self.remembered(news.expires())));
+                        }
                         ended.push(news);
                     }
                 }

@@ -8,8 +8,12 @@ use super::pipeline::{Pipeline, now};
 use crate::config::Config;
 use crate::config::state::State;
 use crate::journal::{self, Journal};
+use crate::shared;
 use crate::state::{self, Change, Durable, Forget, InForce, Keep, NotKept, Room, Table};
 
+/// Most holds where a store is shared, and most grants: together as many entries as it takes, so that grants leave holds their room.
+const SHARED_HOLDS: usize = 65_536;
+const SHARED_GRANTS: usize = shared::MAX_ENTRIES - SHARED_HOLDS;
 /// How often what is over is taken out of memory.
 const TIDY: Duration = Duration::from_secs(1);
 
@@ -19,9 +23,10 @@ const TIDY: Duration = Duration::from_secs(1);
 /// [`StartError::Journal`], [`StartError::State`]: without knowing what is held nothing may start.
 pub(super) fn open(config: &Config) -> Result<(Arc<InForce>, Option<Journal>), StartError> {
     let State { journal: path, holds, grants, grants_per_agent, counted_uses } = &config.state;
+    let is_shared = config.shared_store().is_some();
     let room = Room {
-        holds: *holds,
-        grants: *grants,
+        holds: if is_shared { SHARED_HOLDS.min(*holds) } else { *holds },
+        grants: if is_shared { SHARED_GRANTS.min(*grants) } else { *grants },
         grants_per_agent: *grants_per_agent,
         meters: *counted_uses,
         ends_seconds: config.shared_store().map_or(0, |shared| shared.retention_seconds),
@@ -76,7 +81,16 @@ pub(super) async fn tidy(pipeline: Arc<Pipeline>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        pipeline.parts.state.repair().await;
         pipeline.parts.state.tidy(now());
+    }
+}
+
+/// Keeps once more what could not be kept, for ever. It may wait for a disk, which nobody else does.
+pub(super) async fn repair(pipeline: Arc<Pipeline>) {
+    let mut ticks = tokio::time::interval(TIDY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        pipeline.parts.state.repair().await;
     }
 }

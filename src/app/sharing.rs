@@ -3,10 +3,13 @@
 
 mod budgets;
 mod seal;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -30,6 +33,7 @@ pub(super) struct Sharing {
     shared: Arc<Shared>,
     line: Arc<Line>,
     standing: watch::Receiver<StoreState>,
+    doubt: watch::Receiver<Doubt>,
 }
 
 /// What counts of what came, in numbers.
@@ -43,6 +47,10 @@ pub(super) struct Counts {
     pub(super) unreadable: usize,
     /// Grants for which there was no room.
     pub(super) ungranted: u64,
+    /// Holds for which there was none.
+    pub(super) unheld: usize,
+    /// Questions about limits and calls of grants that were not answered.
+    pub(super) unanswered: u64,
 }
 
 struct Side {
@@ -50,14 +58,32 @@ struct Side {
     state: Weak<InForce>,
     seal: Seal,
     settings: Settings,
+    /// For how long the store remembers that something was removed, in seconds.
+    retention: u64,
     runtime: Handle,
     standing: watch::Sender<StoreState>,
-    /// Ids of what nobody here understands.
-    unreadable: Mutex<HashSet<Arc<str>>>,
-    unheld: AtomicBool,
+    doubt: watch::Sender<Doubt>,
+    /// What there is and does not count here.
+    uncounted: Mutex<Uncounted>,
     losses: AtomicU64,
     unsealed: AtomicU64,
     ungranted: AtomicU64,
+}
+
+/// Ids of what may be holds and does not count here.
+#[derive(Default)]
+struct Uncounted {
+    /// What nobody here understands.
+    unreadable: HashSet<Arc<str>>,
+    /// Holds for which there was no room.
+    unheld: HashSet<Arc<str>>,
+}
+
+impl Uncounted {
+    fn forget(&mut self, id: &str) {
+        self.unreadable.remove(id);
+        self.unheld.remove(id);
+    }
 }
 
 impl Sharing {
@@ -74,14 +100,16 @@ impl Sharing {
         let underivable = |_| StartError::Secret("no keys can be derived from it".into());
         let key = secret::of(config.secret.file.as_deref())?.entries().map_err(underivable)?;
         let (standing, stands) = watch::channel(StoreState::Starting);
+        let (doubt, doubts) = watch::channel(Doubt::default());
         let side = Arc::new(Side {
             state: Arc::downgrade(state),
             seal: Seal::new(&key, &store.prefix),
             settings: config.shared_lost,
+            retention: store.retention_seconds,
             runtime: runtime.clone(),
             standing,
-            unreadable: Mutex::default(),
-            unheld: AtomicBool::new(false),
+            doubt,
+            uncounted: Mutex::default(),
             losses: AtomicU64::new(0),
             unsealed: AtomicU64::new(0),
             ungranted: AtomicU64::new(0),
@@ -89,7 +117,8 @@ impl Sharing {
         // Before anything can be asked: nothing is known of the store yet.
         side.doubt();
         let shared = Shared::start(store.clone(), side.clone(), runtime).map_err(StartError::Shared)?;
-        let sharing = Self { side, shared: Arc::new(shared), line: Arc::new(Line::new()), standing: stands };
+        let sharing =
+            Self { side, shared: Arc::new(shared), line: Arc::new(Line::new()), standing: stands, doubt: doubts };
         let sharing = Arc::new(sharing);
         state.share_budgets(sharing.clone());
         Ok(Some(sharing))
@@ -101,9 +130,11 @@ impl Sharing {
         let entry = shared::Entry { id: entry.id().into(), sealed, expires: entry.expires() };
         match self.shared.put(&entry).await {
             Ok(Put::Added | Put::Known) => true,
+            // Somebody ended it, or somebody else says so.
             Ok(Put::Gone(gone)) => {
+                let is_ended = self.side.read_gone(&gone).is_some();
                 self.side.merge(View { entries: Vec::new(), gone: vec![gone] });
-                true
+                is_ended
             }
             Err(lost) => untold(&lost),
         }
@@ -112,8 +143,7 @@ impl Sharing {
     /// Tells the others that these ended; whether they have heard.
     pub(super) async fn remove(&self, ids: &[String]) -> bool {
         let ids: Vec<Arc<str>> = ids.iter().map(|id| id.as_str().into()).collect();
-        let gone: Vec<_> = self.side.sealed(&ids).gone.into_iter().map(|gone| (gone.id, gone.sealed)).collect();
-        self.shared.remove(&gone).await.map_or_else(|lost| untold(&lost), |()| true)
+        self.shared.remove(&self.side.sealed(&ids).gone).await.map_or_else(|lost| untold(&lost), |()| true)
     }
 
     /// How it stands with the store.
@@ -121,18 +151,31 @@ impl Sharing {
         self.standing.borrow().clone()
     }
 
-    /// How it stands with the store, from now on.
-    pub(super) fn follow(&self) -> watch::Receiver<StoreState> {
-        self.standing.clone()
+    /// What is in doubt, from now on.
+    pub(super) fn follow(&self) -> watch::Receiver<Doubt> {
+        self.doubt.clone()
+    }
+
+    /// Waits until what was given back has arrived, or nobody waits any longer.
+    pub(super) fn finish(&self, deadline: Instant) {
+        while self.line.is_giving_back() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// In numbers.
     pub(super) fn counts(&self) -> Counts {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let (unreadable, unheld) = {
+            let uncounted = self.side.uncounted();
+            (uncounted.unreadable.len(), uncounted.unheld.len())
+        };
         Counts {
             losses: read(&self.side.losses),
             unsealed: read(&self.side.unsealed),
-            unreadable: self.side.unreadable().len(),
+            unreadable,
+            unheld,
+            unanswered: self.line.unanswered(),
             ungranted: read(&self.side.ungranted),
         }
     }
@@ -155,12 +198,12 @@ impl Sharing {
             StoreState::Starting => lines.push(format!("the shared store was not reached yet: {what}, {limits}\n")),
             StoreState::Lost(why) | StoreState::Refused(why) => lines.push(format!("{why}: {what}, {limits}\n")),
         }
-        let unreadable = self.side.unreadable().len();
+        let Counts { unreadable, unheld, .. } = self.counts();
         if unreadable > 0 {
             lines.push(format!("{unreadable} shared entries are of a form that this version does not know: {what}\n"));
         }
-        if self.side.unheld.load(Ordering::Relaxed) {
-            lines.push(format!("more holds are shared than there is room for, raise `holds` in [state]: {what}\n"));
+        if unheld > 0 {
+            lines.push(format!("{unheld} shared holds find no room, raise `holds` in [state]: {what}\n"));
         }
         lines
     }
@@ -168,13 +211,13 @@ impl Sharing {
 
 /// That the others have not heard.
 fn untold(lost: &shared::Lost) -> bool {
-    tracing::warn!(%lost, "the others hear of a change when the shared store is reached again");
+    tracing::warn!(%lost, "the others have not heard of a change yet");
     false
 }
 
 impl Side {
-    fn unreadable(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
-        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
+    fn uncounted(&self) -> MutexGuard<'_, Uncounted> {
+        self.uncounted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is not known for sure now. Whoever has just started may have been told nothing yet, so that there is no last that it
@@ -185,9 +228,11 @@ impl Side {
             return Doubt { holds: true, grants: true };
         }
         let is_lost = standing != StoreState::InTouch;
-        let unheard = is_lost || self.unheld.load(Ordering::Relaxed) || !self.unreadable().is_empty();
+        let Uncounted { unreadable, unheld } = &*self.uncounted();
+        let unheard = is_lost || !unreadable.is_empty();
         Doubt {
-            holds: unheard && self.settings.holds == WithoutStore::Deny,
+            // One that is known, and not in force for want of room, is not what was known last.
+            holds: !unheld.is_empty() || unheard && self.settings.holds == WithoutStore::Deny,
             grants: is_lost && self.settings.grants == WithoutStore::Deny,
         }
     }
@@ -195,6 +240,20 @@ impl Side {
     fn doubt(&self) {
         if let Some(state) = self.state.upgrade() {
             state.doubt(|| self.doubt_now());
+            let doubt = state.current().doubt;
+            self.doubt.send_if_modified(|told| std::mem::replace(told, doubt) != doubt);
+        }
+    }
+
+    /// What has ended is in nobody's way, whether its end came before it or after.
+    fn forget_ended(&self, state: &InForce) {
+        let ids: Vec<Arc<str>> = {
+            let Uncounted { unreadable, unheld } = &*self.uncounted();
+            unreadable.iter().chain(unheld).cloned().collect()
+        };
+        if !ids.is_empty() {
+            let gone = state.known_of(&ids).gone;
+            gone.iter().for_each(|(id, _)| self.uncounted().forget(id));
         }
     }
 
@@ -207,33 +266,47 @@ impl Side {
         match state::read(says) {
             Ok(read) if read.id() == &*entry.id => Some(read),
             Ok(_) | Err(_) => {
-                self.unreadable().insert(entry.id.clone());
+                tracing::error!(id = %entry.id, "a shared entry is of a form that this version does not know");
+                self.uncounted().unreadable.insert(entry.id.clone());
                 None
             }
         }
     }
 
-    /// The same of an end: when it was, in seconds since 1970.
+    /// The same of an end: until when it is to be remembered, in seconds since 1970.
     fn read_gone(&self, gone: &Tombstone) -> Option<(String, u64)> {
         let Some(says) = self.seal.open(Kind::Gone, &gone.id, &gone.sealed) else {
             self.unsealed.fetch_add(1, Ordering::Relaxed);
             return None;
         };
-        let Ok(at) = says.try_into() else {
-            self.unreadable().insert(gone.id.clone());
+        let Ok(until) = says.try_into() else {
+            tracing::error!(id = %gone.id, "the end of a shared entry is of a form that this version does not know");
+            self.uncounted().unreadable.insert(gone.id.clone());
             return None;
         };
-        Some((gone.id.to_string(), u64::from_be_bytes(at)))
+        Some((gone.id.to_string(), u64::from_be_bytes(until)))
+    }
+}
+
+impl Side {
+    /// The moment of a tombstone that the store forgets then.
+    fn moment(&self, until: u64) -> u64 {
+        until.saturating_sub(self.retention).max(1)
     }
 }
 
 impl Replica for Side {
+    fn forgotten(&self, id: &str) {
+        self.uncounted().forget(id);
+        self.doubt();
+    }
+
     fn known(&self, wants: &dyn Fn(Known<'_>) -> bool) -> Vec<Arc<str>> {
         let Some(state) = self.state.upgrade() else { return Vec::new() };
         state.known(&|known| {
             wants(match known {
                 merging::Known::InForce(id, expires) => Known::Entry(id, expires),
-                merging::Known::Gone(id, at) => Known::Gone(id, at),
+                merging::Known::Gone(id, until) => Known::Gone(id, self.moment(until)),
             })
         })
     }
@@ -246,17 +319,17 @@ impl Replica for Side {
             sealed: self.seal.close(Kind::Entry, entry.id(), &entry.bytes()),
             expires: entry.expires(),
         };
-        let tombstone = |(id, at): &(String, u64)| Tombstone {
+        let tombstone = |(id, until): &(String, u64)| Tombstone {
             id: id.as_str().into(),
-            sealed: self.seal.close(Kind::Gone, id, &at.to_be_bytes()),
-            at: *at,
+            sealed: self.seal.close(Kind::Gone, id, &until.to_be_bytes()),
+            at: self.moment(*until),
         };
         View { entries: entries.iter().map(entry).collect(), gone: gone.iter().map(tombstone).collect() }
     }
 
     fn merge(&self, view: View) {
         let Some(state) = self.state.upgrade() else { return };
-        let (unreadable, unsealed) = (self.unreadable().len(), self.unsealed.load(Ordering::Relaxed));
+        let unsealed = self.unsealed.load(Ordering::Relaxed);
         let came = |entries: &[shared::Entry], gone: &[Tombstone]| Came {
             entries: entries.iter().filter_map(|entry| self.read(entry)).collect(),
             gone: gone.iter().filter_map(|gone| self.read_gone(gone)).collect(),
@@ -264,20 +337,14 @@ impl Replica for Side {
         // Ends first: what ended meanwhile is not to be in force for a moment.
         let ends = view.gone.chunks(MERGED).map(|gone| came(&[], gone));
         for came in ends.chain(view.entries.chunks(MERGED).map(|entries| came(entries, &[]))) {
-            if !came.gone.is_empty() {
-                let mut unreadable = self.unreadable();
-                unreadable.retain(|id| !came.gone.iter().any(|(gone, _)| **gone == **id));
-            }
             let merged = state.merge(came);
-            self.unheld.fetch_or(merged.unheld, Ordering::Relaxed);
+            self.uncounted().unheld.extend(merged.unheld.iter().map(|id| id.as_str().into()));
             self.ungranted.fetch_add(merged.ungranted as u64, Ordering::Relaxed);
             self.runtime.spawn(merged.kept);
         }
+        self.forget_ended(&state);
         if self.unsealed.load(Ordering::Relaxed) > unsealed {
             tracing::warn!("something in the shared store has a seal that is none of ours: it says nothing");
-        }
-        if self.unreadable().len() > unreadable {
-            tracing::error!("something in the shared store is of a form that this version does not know");
         }
         self.doubt();
     }

@@ -87,6 +87,8 @@ impl Status for Pipeline {
             let counts = sharing.counts();
             moving.shared_in_touch.set(i64::from(sharing.standing() == StoreState::InTouch));
             moving.shared_unreadable.set(gauge(counts.unreadable as u64));
+            moving.shared_unheld.set(gauge(counts.unheld as u64));
+            bring_to(&moving.shared_unanswered, counts.unanswered);
             bring_to(&moving.shared_losses, counts.losses);
             bring_to(&moving.shared_unsealed, counts.unsealed);
             bring_to(&moving.shared_ungranted, counts.ungranted);

@@ -117,7 +117,7 @@ fn done(text: &str, shared: bool) -> u8 {
         return code;
     }
     complain(
-        "the shared store cannot be reached: this is in force at the server that was asked, and nowhere else until it can",
+        "the shared store has not taken this: it is in force at the server that was asked, and elsewhere once the store has it",
     );
     exit::NOT_SHARED
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{Config, Mistake, mistake};
+use crate::authz::policy::grantable::MAX_SECONDS;
 use crate::shared;
 
 /// What becomes of calls while the shared store cannot be reached, by kind.
@@ -49,9 +50,6 @@ impl Default for Lost {
         Self { holds, grants, limits, local_share_percent: 10 }
     }
 }
-
-/// As long as any grant may last, in seconds: who was away with one is not to bring it back.
-const LONGEST_GRANT: u64 = 31 * 86_400;
 
 /// The files of the shared store, with their keys.
 fn files(shared: &mut shared::Config) -> [(&'static str, &mut Option<PathBuf>); 4] {
@@ -100,9 +98,9 @@ impl Config {
         if let Err(error) = self.shared.check() {
             return Err(mistake(&["shared"], error.to_string()));
         }
-        if self.shared.retention_seconds < LONGEST_GRANT {
+        if self.shared.retention_seconds < MAX_SECONDS.unsigned_abs() {
             let message =
-                format!("`retention_seconds` is at least {LONGEST_GRANT}, 31 days: as long as a grant may last");
+                format!("`retention_seconds` is at least {MAX_SECONDS}, 31 days: as long as a grant may last");
             return Err(mistake(&["shared.retention_seconds"], message));
         }
         if self.secret.file.is_none() {
@@ -157,5 +155,18 @@ mod tests {
             let error = parse(parts).unwrap_err();
             assert!(error.starts_with(&format!("p.toml:{message}")), "{error} / {message}");
         }
+    }
+
+    /// Nothing of it is there unless it is written, so that the other test of the printed file does not see it.
+    #[test]
+    fn the_printed_lines_are_the_defaults() {
+        let table = super::super::DEFAULT.split("# [shared]\n").nth(1).unwrap().split("\n\n").next().unwrap();
+        let files = ["password_file", "ca_file", "certificate_file", "key_file"];
+        let is_file = |line: &&str| files.iter().any(|file| line.starts_with(file));
+        let lines = table.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| !is_file(line));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        let printed: shared::Config = toml::from_str(&text).unwrap();
+        assert_eq!(printed.urls.len(), 1);
+        assert_eq!(shared::Config { urls: Vec::new(), ..printed }, shared::Config::default());
     }
 }

@@ -83,7 +83,7 @@ impl Told {
         match &change.what {
             What::Added(entry) => entries.push(entry.clone()),
             What::Removed(tombstone) => gone.push(tombstone.clone()),
-            What::Forgotten(_) => return,
+            What::Forgotten(id) => return inner.replica.forgotten(id),
         }
         inner.replica.merge(View { entries, gone });
     }
@@ -162,9 +162,11 @@ impl<'i> Following<'i> {
                             self.inner.standing.failed(&lost);
                             due = Instant::now() + pause(late, chance());
                         }
-                        // It can still be read, and what is removed makes room.
+                        // It can still be read, and what is over makes room: not to be able to tell is not to be deaf.
                         Err(lost @ Lost::Full(_)) => {
-                            self.inner.standing.failed(&lost);
+                            tracing::error!(%lost, "the others do not hear of everything that is in force here");
+                            self.reconciled_at = Some(Instant::now());
+                            self.inner.standing.succeeded();
                             due = Instant::now() + spread(self.inner.config.beat(), chance());
                         }
                         Err(lost) => return lost,
@@ -278,6 +280,9 @@ impl<'i> Following<'i> {
     async fn give(&mut self, link: &Link, mark: &Mark) -> Result<(), Lost> {
         let inner = self.inner;
         let retention = inner.config.retention_seconds;
+        // Which makes room.
+        let over = self.mirror.over(mark.now, retention, FORGOTTEN);
+        forget(link, &inner.keys, &over, retention).await?;
         // Removals first: nothing comes back that somebody removed.
         let gone = inner
             .replica
@@ -300,8 +305,7 @@ impl<'i> Following<'i> {
                 inner.replica.merge(View { entries: Vec::new(), gone });
             }
         }
-        let over = self.mirror.over(mark.now, retention, FORGOTTEN);
-        forget(link, &inner.keys, &over, retention).await
+        Ok(())
     }
 
     /// What is known of these, as far as it can be shared.

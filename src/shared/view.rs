@@ -31,7 +31,8 @@ pub struct Tombstone {
     pub id: Arc<str>,
     /// What it says, for those who can unseal it.
     pub sealed: Bytes,
-    /// When, in seconds since 1970: by the store's clock if it was told when it happened.
+    /// When, in seconds since 1970, by the store's clock if it was told when it happened: it is forgotten after the retention. One
+    /// that need not be remembered for so long has an earlier moment.
     pub at: u64,
 }
 

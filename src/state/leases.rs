@@ -16,6 +16,8 @@ use crate::authz::metering::{Key, Measure, Rate};
 const SHARDS: usize = 64;
 /// How long units are kept that nobody uses.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long it is known what all together use, once nobody asks here any more.
+const KNOWN: Duration = Duration::from_secs(60);
 /// How long it counts that there were not enough: whoever is denied does not ask each time.
 const REFUSED: Duration = Duration::from_millis(100);
 
@@ -263,6 +265,7 @@ impl Pool {
                 lease.left += units;
             } else if is_held {
                 (lease.leased.back)(units);
+                self.told = self.told.map(|(at, used)| (at, used.saturating_sub(units)));
             }
         }
     }
@@ -322,9 +325,6 @@ impl Pool {
         !self.is_asking && self.leases.is_empty() && now.saturating_duration_since(self.last) >= KNOWN
     }
 }
-
-/// How long what was told is known.
-const KNOWN: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,7 @@ pub use super::entry::Entry;
 pub struct Came {
     /// Holds and grants.
     pub entries: Vec<Entry>,
-    /// Ids of what was ended, and when, in seconds since 1970.
+    /// Ids of what was ended, and until when that is remembered, in seconds since 1970.
     pub gone: Vec<(String, u64)>,
 }
 
@@ -28,8 +28,8 @@ pub struct Came {
 pub struct Merged {
     /// Completes when it is durable, as far as it can be; what cannot is kept later.
     pub kept: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Whether there was no room for a hold.
-    pub unheld: bool,
+    /// Holds for which there was no room.
+    pub unheld: Vec<String>,
     /// For how many grants there was none: they do not count here.
     pub ungranted: usize,
 }
@@ -39,20 +39,26 @@ pub struct Merged {
 pub enum Known<'k> {
     /// It is in force, and from when on nobody needs it any more, in seconds since 1970.
     InForce(&'k str, Option<u64>),
-    /// It was ended, and when, in seconds since 1970.
+    /// It was ended, and until when that is remembered, in seconds since 1970.
     Gone(&'k str, u64),
 }
 
-/// The ids of what was ended, and when, in seconds since 1970.
+/// Most ends that are remembered.
+const MAX_GONE: usize = 524_288;
+/// For how much longer than what ended may last it is remembered, in seconds: clocks differ.
+const MARGIN: u64 = 3_600;
+
+/// The ids of what was ended, and until when that is remembered, in seconds since 1970: as long as anybody may come with it, which
+/// nobody does once it would be over.
 #[derive(Debug, Default)]
 pub(super) struct Gone(HashMap<String, u64>);
 
 impl Gone {
-    pub(super) fn restore(&mut self, id: &[u8], at: &[u8]) -> Result<(), Unreadable> {
+    pub(super) fn restore(&mut self, id: &[u8], until: &[u8]) -> Result<(), Unreadable> {
         let wrong = || Unreadable("the end of a hold or a grant".into());
         let id = std::str::from_utf8(id).map_err(|_| wrong())?;
-        let at = <[u8; 8]>::try_from(at).map_err(|_| wrong())?;
-        self.0.insert(id.to_owned(), u64::from_be_bytes(at));
+        let until = <[u8; 8]>::try_from(until).map_err(|_| wrong())?;
+        self.0.insert(id.to_owned(), u64::from_be_bytes(until));
         Ok(())
     }
 
@@ -64,63 +70,77 @@ impl Gone {
         self.0.len()
     }
 
-    /// Remembers an end, and says what has to be kept of it: the later of two moments is the one.
-    pub(super) fn insert(&mut self, id: &str, at: u64) -> Option<Change> {
-        if self.0.get(id).is_some_and(|before| *before >= at) {
-            return None;
+    /// Remembers an end, and says what has to be kept of it: the later of two moments is the one. Beyond the most, the one that
+    /// would be forgotten next is.
+    pub(super) fn insert(&mut self, id: &str, until: u64) -> Vec<Change> {
+        if self.0.get(id).is_some_and(|before| *before >= until) {
+            return Vec::new();
         }
-        self.0.insert(id.to_owned(), at);
-        Some(kept(id, at))
+        self.0.insert(id.to_owned(), until);
+        let mut changes = vec![kept(id, until)];
+        if self.0.len() > MAX_GONE
+            && let Some(next) = self.0.iter().min_by_key(|(_, until)| **until).map(|(id, _)| id.clone())
+        {
+            self.0.remove(&next);
+            changes.push(Change::Remove(Table::Gone, key(&next)));
+        }
+        changes
     }
 
     /// What is kept of an end, if there was one.
     pub(super) fn kept(&self, id: &str) -> Change {
-        self.0.get(id).map_or_else(|| Change::Remove(Table::Gone, key(id)), |at| kept(id, *at))
+        self.0.get(id).map_or_else(|| Change::Remove(Table::Gone, key(id)), |until| kept(id, *until))
     }
 
-    /// Forgets what is so old, and says what need not be kept any more.
-    pub(super) fn tidy(&mut self, now: u64, seconds: u64) -> Vec<Change> {
-        let over: Vec<String> =
-            self.0.extract_if(|_, at| at.saturating_add(seconds) <= now).map(|(id, _)| id).collect();
+    /// Forgets what need not be remembered any more, and says what need not be kept.
+    pub(super) fn tidy(&mut self, now: u64) -> Vec<Change> {
+        let over: Vec<String> = self.0.extract_if(|_, until| *until <= now).map(|(id, _)| id).collect();
         over.iter().map(|id| Change::Remove(Table::Gone, key(id))).collect()
     }
 }
 
-pub(super) fn kept(id: &str, at: u64) -> Change {
-    Change::Put(Table::Gone, key(id), Box::new(at.to_be_bytes()))
+pub(super) fn kept(id: &str, until: u64) -> Change {
+    Change::Put(Table::Gone, key(id), Box::new(until.to_be_bytes()))
 }
 
 impl InForce {
     /// Merges what came. It is in force at once.
     pub fn merge(self: &Arc<Self>, came: Came) -> Merged {
         let (mut changes, mut ids, mut news) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut unheld, mut ungranted) = (false, 0);
+        let (mut unheld, mut ungranted) = (Vec::new(), 0);
         let latest = self.seconds();
         {
             let mut writing = self.writing();
             self.change(&mut writing, |state, writing| {
-                for (id, at) in came.gone {
+                for (id, until) in came.gone {
                     // From the future it would never be forgotten.
-                    let Some(end) = writing.gone.insert(&id, at.min(latest)) else { continue };
-                    changes.push(end);
+                    let ends = writing.gone.insert(&id, until.min(self.remembered(None)));
+                    if ends.is_empty() {
+                        continue;
+                    }
+                    changes.extend(ends);
                     news.extend(writing.take_out(state, &id));
                     changes.extend([Table::Entries, Table::Uses].map(|table| Change::Remove(table, key(&id))));
                     ids.push(id);
                 }
                 for entry in came.entries {
-                    if writing.gone.has(entry.id())
-                        || entry.is_known(state)
-                        || entry.expires().is_some_and(|at| at <= latest)
-                    {
+                    // A hold that is over stops nobody, and a clock that was wrong for a moment keeps none out.
+                    let is_over = || matches!(entry, Entry::Grant(_)) && entry.expires().is_some_and(|at| at <= latest);
+                    if writing.gone.has(entry.id()) || entry.is_known(state) || is_over() {
                         continue;
                     }
                     let has_room = match &entry {
                         Entry::Hold(_) => state.holds.len() < self.room.holds,
-                        Entry::Grant(_) => state.grants.len() < self.room.grants,
+                        Entry::Grant(grant) => {
+                            state.grants.len() < self.room.grants
+                                && state.grants.count_of(&grant.agent) < self.room.grants_per_agent
+                        }
                     };
                     if !has_room {
-                        unheld |= matches!(entry, Entry::Hold(_));
-                        ungranted += usize::from(matches!(entry, Entry::Grant(_)));
+                        match entry {
+                            Entry::Hold(hold) => unheld.push(hold.id.clone()),
+                            Entry::Grant(_) => ungranted += 1,
+                        }
                         continue;
                     }
                     changes.push(Change::Put(Table::Entries, key(entry.id()), entry.bytes()));
@@ -145,17 +165,23 @@ impl InForce {
         Merged { kept, unheld, ungranted }
     }
 
+    /// Until when it is remembered that something was ended, which would be over by itself at a moment: in seconds since 1970.
+    pub(super) fn remembered(&self, expires: Option<u64>) -> u64 {
+        let longest = self.seconds().saturating_add(self.room.ends_seconds);
+        expires.map_or(longest, |expires| longest.min(expires.saturating_add(MARGIN)))
+    }
+
     /// The ids of what is known here and wanted by somebody else. Those of holds come first.
     pub fn known(&self, wants: &dyn Fn(Known<'_>) -> bool) -> Vec<Arc<str>> {
         let (writing, state) = (self.writing(), self.current());
-        let holds = state.holds.iter().map(|hold| Known::InForce(&hold.id, until_of_hold(hold)));
+        let holds = state.holds.iter().map(|hold| Known::InForce(&hold.id, over(hold)));
         let grants = state.grants.iter().map(|grant| Known::InForce(&grant.id, Some(seconds(grant.until))));
-        let gone = writing.gone.0.iter().map(|(id, at)| Known::Gone(id, *at));
+        let gone = writing.gone.0.iter().map(|(id, until)| Known::Gone(id, *until));
         let wanted = holds.chain(grants).chain(gone).filter(|known| wants(*known));
         wanted.map(|(Known::InForce(id, _) | Known::Gone(id, _))| id.into()).collect()
     }
 
-    /// Of these ids what is in force, and when what is not was ended.
+    /// Of these ids what is in force, and until when it is remembered that what is not was ended.
     pub fn known_of(&self, ids: &[Arc<str>]) -> Came {
         let (writing, state) = (self.writing(), self.current());
         let entries = ids.iter().filter_map(|id| {
@@ -215,7 +241,7 @@ impl Entry {
     #[must_use]
     pub fn expires(&self) -> Option<u64> {
         match self {
-            Self::Hold(hold) => until_of_hold(hold),
+            Self::Hold(hold) => over(hold),
             Self::Grant(grant) => Some(seconds(grant.until)),
         }
     }
@@ -234,8 +260,19 @@ impl Entry {
     }
 }
 
+impl News {
+    /// From when on nobody would need what this is about any more, in seconds since 1970.
+    pub(super) fn expires(&self) -> Option<u64> {
+        match self {
+            Self::Held(hold) | Self::Released(hold) => over(hold),
+            Self::Granted(grant) | Self::Ended(grant) => Some(seconds(grant.until)),
+            Self::Store => None,
+        }
+    }
+}
+
 /// A hold that is over stays as long as it does in memory, and for the same reason.
-fn until_of_hold(hold: &Hold) -> Option<u64> {
+pub(super) fn over(hold: &Hold) -> Option<u64> {
     let until = hold.until?;
     Some(seconds(until.saturating_add(HOLDS_STAY).unwrap_or(until)))
 }

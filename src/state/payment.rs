@@ -192,7 +192,8 @@ impl InForce {
         let (state, key, measure) = (self.clone(), take.key, take.limit.measure);
         let task = tokio::spawn(async move {
             let answer = match state.budgets.get() {
-                Some(budgets) => budgets.take(key, measure, want).await.ok(),
+                // A task of its own: if that panics, there is no answer, and others may ask.
+                Some(budgets) => tokio::spawn(budgets.take(key, measure, want)).await.ok().and_then(Result::ok),
                 None => None,
             };
             let is_lost = answer.is_none();
@@ -230,7 +231,7 @@ impl InForce {
             None => Ok(None),
             Some(grant) if self.is_shared() => {
                 let (asked, others) = {
-                    // Before it is known whether somebody asks: so that no answer is missed.
+                    // Under one lock, which whoever has an answer takes before it says so: no answer is missed.
                     let mut uses = self.uses();
                     (uses.ask_all(grant), self.somebody_asks())
                 };
@@ -274,7 +275,10 @@ impl InForce {
         let (state, grant) = (self.clone(), grant.clone());
         let task = tokio::spawn(async move {
             let calls = match state.budgets.get().filter(|budgets| budgets.are_there()) {
-                Some(budgets) => budgets.calls(&grant.id, grant.calls.unwrap_or(0), known, wanted).await.ok(),
+                Some(budgets) => {
+                    let asked = budgets.calls(&grant.id, grant.calls.unwrap_or(0), known, wanted);
+                    tokio::spawn(asked).await.ok().and_then(Result::ok)
+                }
                 None => None,
             };
             let given = calls.and_then(|calls| state.uses().given(&grant, calls));

@@ -57,7 +57,7 @@ impl InForce {
             let (_ended, changes) = self.take_out(&over, false);
             drop(self.keep(changes));
         }
-        let forgotten = self.writing().gone.tidy(self.seconds(), self.room.ends_seconds);
+        let forgotten = self.writing().gone.tidy(self.seconds());
         drop(self.keep(forgotten));
         self.meters.tidy(latest, &*self.keep);
         self.leases.tidy(Instant::now());

@@ -6,15 +6,16 @@ mod grants;
 mod holds;
 mod limits;
 
-use std::io::{BufRead as _, BufReader, Lines};
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 
 use serde_json::{Value, json};
 
 use crate::support::ask::Ask;
 use crate::support::process::{stderr, stdout};
-use crate::support::{App, Setup};
+use crate::support::{App, PATIENCE, Setup};
 
 pub const CODER: &str = "spiffe://example.org/ns/agents/sa/coder";
 pub const ON_CALL: &str = "spiffe://example.org/ns/operators/sa/on-call";
@@ -95,7 +96,7 @@ pub fn says(app: &App, ask: &Ask) -> String {
 /// Somebody who watches, with the command.
 pub struct Watching {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: Receiver<String>,
 }
 
 pub fn watch(setup: &Setup) -> Watching {
@@ -107,13 +108,16 @@ pub fn watch(setup: &Setup) -> Watching {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    Watching { child, lines }
+    let (sender, receiver) = std::sync::mpsc::channel();
+    // It ends with the command's output.
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    Watching { child, lines: receiver }
 }
 
 impl Watching {
     /// The next event.
     pub fn next(&mut self) -> Value {
-        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+        serde_json::from_str(&self.lines.recv_timeout(PATIENCE).unwrap()).unwrap()
     }
 }
 

@@ -54,7 +54,10 @@ impl Operate for Pipeline {
             Err(_not_kept) => {
                 // On record as what it is: permitted, and in force.
                 let decision_id = Some(self.done(operation));
-                let message = "it is in force here, but could not be made durable: it ends with this process";
+                let message = match shared && self.parts.sharing.is_some() {
+                    true => "it is in force at all who share the store, but could not be made durable here",
+                    false => "it is in force here, but could not be made durable: it ends with this process",
+                };
                 let reason = Some(Reason::StateUnavailable.code());
                 Err(Refusal { reason, decision_id, ..Refusal::new(tonic::Code::Unavailable, message) })
             }
@@ -224,7 +227,12 @@ impl Pipeline {
             }
             Err(_not_kept) => {
                 let decision_id = Some(self.done(operation));
-                let message = "they are revoked here, but that could not be made durable: they may be in force again after a restart";
+                let message = match shared && self.parts.sharing.is_some() {
+                    true => "they are revoked at all who share the store, but that could not be made durable here",
+                    false => {
+                        "they are revoked here, but that could not be made durable: they may be in force again after a restart"
+                    }
+                };
                 let reason = Some(Reason::StateUnavailable.code());
                 Err(Refusal { reason, decision_id, ..Refusal::new(tonic::Code::Unavailable, message) })
             }

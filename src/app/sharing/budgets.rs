@@ -1,7 +1,7 @@
 //! Limits and calls of grants that sidecars have together, asked of the shared store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -22,11 +22,20 @@ pub(super) struct Line {
     begun: Instant,
     /// Until when nobody asks, in milliseconds since it began.
     down_until: AtomicU64,
+    /// Answers that did not come.
+    unanswered: AtomicU64,
+    /// What is on its way back.
+    giving_back: AtomicUsize,
 }
 
 impl Line {
     pub(super) fn new() -> Self {
-        Self { begun: Instant::now(), down_until: AtomicU64::new(0) }
+        Self {
+            begun: Instant::now(),
+            down_until: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
+            giving_back: AtomicUsize::new(0),
+        }
     }
 
     fn millis(&self) -> u64 {
@@ -37,8 +46,19 @@ impl Line {
         self.down_until.load(Ordering::Relaxed) <= self.millis()
     }
 
+    pub(super) fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_giving_back(&self) -> bool {
+        self.giving_back.load(Ordering::Relaxed) > 0
+    }
+
     fn failed(&self, lost: &shared::Lost) -> Lost {
-        tracing::debug!(%lost, "shared budgets");
+        // One that all ask anew every time would fill the log.
+        if self.unanswered.fetch_add(1, Ordering::Relaxed).is_power_of_two() || self.is_up() {
+            tracing::warn!(%lost, "limits and calls of grants cannot be asked for");
+        }
         let until = self.millis().saturating_add(u64::try_from(DOWN.as_millis()).unwrap_or(u64::MAX));
         self.down_until.store(until, Ordering::Relaxed);
         Lost
@@ -77,7 +97,8 @@ impl Budgets for Sharing {
                         Measure::Rate(_) | Measure::Quota(_) => None,
                     };
                     let (units, used, until) = (lease.units, lease.used, until.unwrap_or(lease.until));
-                    let back = Arc::new(move |units| give_back(&runtime, &shared, key, counted, &lease, units));
+                    let back =
+                        Arc::new(move |units| give_back(&runtime, (&shared, &line), key, counted, &lease, units));
                     Ok(Units::Leased(Leased { units, until, used, back }))
                 }
                 Err(lost) => Err(line.failed(&lost)),
@@ -102,11 +123,20 @@ pub(super) const fn without(settings: &Settings) -> Without {
 }
 
 /// What cannot be given back comes back by itself.
-fn give_back(runtime: &Handle, shared: &Arc<Shared>, key: Key, measure: Measure, lease: &shared::Lease, units: u64) {
-    let (shared, lease) = (shared.clone(), lease.clone());
+fn give_back(
+    runtime: &Handle,
+    (shared, line): (&Arc<Shared>, &Arc<Line>),
+    key: Key,
+    measure: Measure,
+    lease: &shared::Lease,
+    units: u64,
+) {
+    let (shared, line, lease) = (shared.clone(), line.clone(), lease.clone());
+    line.giving_back.fetch_add(1, Ordering::Relaxed);
     runtime.spawn(async move {
         if let Err(lost) = shared.give_back(&key, &measure, &lease, units).await {
-            tracing::debug!(%lost, "shared budgets");
+            tracing::debug!(%lost, "units come back by themselves");
         }
+        line.giving_back.fetch_sub(1, Ordering::Relaxed);
     });
 }

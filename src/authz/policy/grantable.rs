@@ -17,7 +17,7 @@ use super::written::annotation;
 use crate::authz::state::grant::Grant;
 
 /// The longest that a grant may last, in seconds: a year is no just-in-time privilege.
-const MAX_SECONDS: i64 = 31 * 86_400;
+pub const MAX_SECONDS: i64 = 31 * 86_400;
 /// Most calls that a grant may allow, if it says how many.
 const MAX_CALLS: u64 = 1_000_000;
 

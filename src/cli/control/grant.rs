@@ -61,7 +61,7 @@ Examples:
       --agent spiffe://example.org/ns/agents/sa/support \\
       --user corp/alice --calls 20 --until 14:00 --reason \"TICKET-9\"
 
-Exit codes: 0 in force; 10 denied; 14 in force at this server alone, for the shared store cannot be reached; 1 failure; 2 wrong \
+Exit codes: 0 in force; 10 denied; 14 in force at this server alone, for the shared store has not taken it; 1 failure; 2 wrong \
 command line.";
 
 /// Revoke grants: the one with an id, or all for a task, of an agent

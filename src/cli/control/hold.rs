@@ -43,7 +43,7 @@ Examples:
   palisade hold tool:crm/delete_customer --for 30m --reason \"runaway clean-up\"
   palisade hold everything --reason \"INC-42\"
 
-Exit codes: 0 in force; 10 denied; 14 in force at this server alone, for the shared store cannot be reached; 1 failure; 2 wrong \
+Exit codes: 0 in force; 10 denied; 14 in force at this server alone, for the shared store has not taken it; 1 failure; 2 wrong \
 command line.";
 
 /// Release holds, by the id of one or by their subject

@@ -24,8 +24,9 @@ fn entries(all: Vec<Entry>) -> Came {
     Came { entries: all, gone: Vec::new() }
 }
 
-fn ends(ids: &[&str], at: u64) -> Came {
-    Came { entries: Vec::new(), gone: ids.iter().map(|id| ((*id).to_owned(), at)).collect() }
+/// Ends that are remembered for an hour.
+fn ends(ids: &[&str], now: u64) -> Came {
+    Came { entries: Vec::new(), gone: ids.iter().map(|id| ((*id).to_owned(), now.saturating_add(3_600))).collect() }
 }
 
 fn seconds(moment: Timestamp) -> u64 {
@@ -117,11 +118,11 @@ fn what_is_over_is_not_taken_and_what_there_is_no_room_for_is_told() {
     let later = |id: &str| Arc::new(Grant { until: now() + 9.hours(), ..Grant::clone(&grant(id, None)) });
     let two = vec![Entry::Grant(later("a")), Entry::Grant(later("b"))];
     let merged = state.merge(entries(two));
-    assert_eq!((merged.ungranted, merged.unheld, state.current().grants.len()), (1, false, 1));
+    assert_eq!((merged.ungranted, merged.unheld.len(), state.current().grants.len()), (1, 0, 1));
     let two = ["h", "i"].map(|id| Entry::Hold(hold(id, "everything", None)));
     let merged = state.merge(entries(two.clone().into()));
-    assert_eq!((merged.unheld, state.current().holds.len()), (true, 1));
-    assert!(!state.merge(entries(two[..1].to_vec())).unheld, "known already");
+    assert_eq!((merged.unheld, state.current().holds.len()), (vec!["i".to_owned()], 1));
+    assert!(state.merge(entries(two[..1].to_vec())).unheld.is_empty(), "known already");
 }
 
 /// The disk fails after each number of writes: what was said to have ended stays so after a restart, whoever comes with it again, and
@@ -375,4 +376,41 @@ fn a_grant_that_is_not_shared_any_more_leaves_others_what_they_have() {
         }
     });
     assert!(passed <= CALLS, "{passed}");
+}
+
+#[test]
+fn an_end_is_remembered_no_longer_than_anybody_may_come_with_what_it_ended() {
+    let disk = Disk::default();
+    let room = Room { ends_seconds: 32 * 86_400, ..SHARED };
+    let state = Arc::new(InForce::new(disk.kept(), Box::new(disk.clone()), room).unwrap());
+    state.latest(now());
+    run(async {
+        // Until an hour from now, until it is released, and until a minute from now, after which it stays a day.
+        state.grant(grant("g", None)).await.unwrap();
+        state.place(hold("h", "task:x", None)).await.unwrap();
+        state.place(hold("i", "task:x", Some(now() + 1.minute()))).await.unwrap();
+        state.revoke(&["g".into()]).await.unwrap();
+        state.release(&["h".into(), "i".into()]).await.unwrap();
+    });
+    let remembered = |after: jiff::Span| {
+        state.tidy(now() + after);
+        state.ends_remembered()
+    };
+    // With an hour more, for clocks differ.
+    assert_eq!([remembered(119.minutes()), remembered(120.minutes())], [3, 2]);
+    assert_eq!([remembered(25.hours()), remembered(26.hours())], [2, 1]);
+    assert_eq!([remembered((32 * 24 - 1).hours()), remembered((32 * 24).hours())], [1, 0]);
+    assert!(disk.kept().is_empty());
+}
+
+#[test]
+fn a_clock_that_was_wrong_for_a_moment_keeps_no_hold_out() {
+    let state = open(&Disk::default());
+    // As somebody spoke of it who was two days ahead.
+    state.latest(now() + 48.hours());
+    run(state.merge(entries(vec![Entry::Hold(hold("h", "everything", Some(now() + 1.hour())))])).kept);
+    state.tidy(now());
+    assert!(state.current().holds.get("h").is_some());
+    state.tidy(now() + 26.hours());
+    assert!(state.current().holds.is_empty(), "in the end it is over");
 }

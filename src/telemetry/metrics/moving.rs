@@ -27,6 +27,10 @@ pub struct MovingMetrics {
     pub shared_unsealed: IntCounter,
     /// What is there, sealed, of a form that is not known.
     pub shared_unreadable: IntGauge,
+    /// Holds from there for which there is no room.
+    pub shared_unheld: IntGauge,
+    /// Questions about limits and calls of grants that were not answered.
+    pub shared_unanswered: IntCounter,
     /// Grants from there for which there was no room.
     pub shared_ungranted: IntCounter,
     /// Connections, calls and watches of control for which there was no place.
@@ -93,6 +97,11 @@ impl MovingMetrics {
             shared_unreadable: gauge(
                 "palisade_shared_unreadable",
                 "Sealed entries of the shared store of a form that is not known.",
+            )?,
+            shared_unheld: gauge("palisade_shared_unheld", "Holds of the shared store for which there is no room.")?,
+            shared_unanswered: counter(
+                "palisade_shared_unanswered_total",
+                "Questions about limits and calls of grants that the shared store did not answer.",
             )?,
             shared_ungranted: counter(
                 "palisade_shared_ungranted_total",

@@ -174,8 +174,8 @@ fn what_is_in_force_here_alone_is_a_warning() {
         assert_eq!((code, out.lines().count()), (Some(14), 1), "{arguments:?}: {error}");
         assert_eq!(
             error,
-            "palisade: the shared store cannot be reached: this is in force at the server that was asked, and nowhere \
-             else until it can\n"
+            "palisade: the shared store has not taken this: it is in force at the server that was asked, and elsewhere \
+             once the store has it\n"
         );
     }
 }

@@ -44,6 +44,8 @@ impl Replica for Memory {
         }
     }
 
+    fn forgotten(&self, _id: &str) {}
+
     fn state(&self, state: StoreState) {
         self.states.lock().unwrap().push(state);
     }
@@ -115,7 +117,7 @@ impl Sidecar {
 
     pub fn remove(&self, id: &str) -> Result<(), Lost> {
         self.release(id);
-        run(self.shared.remove(&[(id.into(), Bytes::from_static(b"released"))]))
+        run(self.shared.remove(&[Tombstone { id: id.into(), sealed: Bytes::from_static(b"released"), at: 0 }]))
     }
 
     pub fn knows(&self, id: &str) -> bool {

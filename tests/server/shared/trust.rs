@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use palisade::authz::metering::{Concurrent, Measure, Quota, Rate};
-use palisade::shared::{ACL, Config, Entry, Lost, Shared, StoreState, Taken, Want};
+use palisade::shared::{ACL, Config, Entry, Lost, Shared, StoreState, Taken, Tombstone, Want};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::sidecar::{Memory, Sidecar, entry};
@@ -28,7 +28,7 @@ async fn everything(shared: &Shared, key: [u8; 32]) -> Result<(), Lost> {
     let id = format!("{}", key[0]);
     shared.put(&Entry { expires: Some(1_000_000_000), ..entry(&format!("over-{id}")) }).await?;
     shared.put(&entry(&id)).await?;
-    shared.remove(&[(id.as_str().into(), bytes::Bytes::new())]).await?;
+    shared.remove(&[Tombstone { id: id.as_str().into(), sealed: bytes::Bytes::new(), at: 0 }]).await?;
     for measure in [
         Measure::Rate(Rate { units: 9, seconds: 900, burst: None }),
         Measure::Quota(Quota { units: 9, seconds: 900 }),
@@ -206,4 +206,10 @@ fn a_sidecar_proves_who_it_is() {
     let nobody = Sidecar::alone(without);
     eventually("a refusal", || (!matches!(nobody.shared.state(), StoreState::Starting)).then_some(()));
     assert_ne!(nobody.shared.state(), StoreState::InTouch);
+}
+
+#[test]
+fn the_rules_that_are_documented_are_those_that_are_tested() {
+    let documented = include_str!("../../../docs/control.md");
+    assert!(documented.contains(&ACL.split_whitespace().collect::<Vec<_>>().join(" ")));
 }
