@@ -5,8 +5,9 @@
 //! over it for ever; so two views are merged by uniting them, in whatever order and however often, and no store and no
 //! clock has to be right for that. The store is a meeting place and not the truth: every sidecar keeps what it knows (a
 //! [`Replica`]), and gives it to a store that restarted empty or lost writes in a failover. Who seals, verifies and
-//! journals is the caller; this module moves bytes. An entry that says nothing to anybody is thrown out by nobody: who
-//! may write to the store can fill it.
+//! journals is the caller; this module moves bytes. What stands in the place of something
+//! that is known and says nothing is taken out, and the known given anew; anything else that says nothing is thrown out
+//! by nobody: who may write to the store can fill it.
 //!
 //! Changes are heard at once (publish and subscribe) and compared regularly, since who publishes does not know who
 //! hears.
@@ -79,8 +80,8 @@ pub trait Replica: Send + Sync + 'static {
     /// What is known here of these ids, for the store; what is known no more is left out.
     fn sealed(&self, ids: &[Arc<str>]) -> View;
     /// Entries and tombstones that came: to be merged. Some are known already; of an id that is in both the tombstone
-    /// counts.
-    fn merge(&self, view: View);
+    /// counts. Gives back what of it says nothing, for nobody who may say so has sealed it.
+    fn merge(&self, view: View) -> View;
     /// The store forgot what it had of this id, for it was over.
     fn forgotten(&self, id: &str);
     /// How it stands with the store, whenever that changes.

@@ -133,7 +133,7 @@ impl Sharing {
             // Somebody ended it, or somebody else says so.
             Ok(Put::Gone(gone)) => {
                 let is_ended = self.side.read_gone(&gone).is_some();
-                self.side.merge(View { entries: Vec::new(), gone: vec![gone] });
+                let _strange = self.side.merge(View { entries: Vec::new(), gone: vec![gone] });
                 is_ended
             }
             Err(lost) => untold(&lost),
@@ -257,12 +257,13 @@ impl Side {
         }
     }
 
+    fn is_ours(&self, kind: Kind, id: &str, sealed: &[u8]) -> bool {
+        self.seal.open(kind, id, sealed).is_some()
+    }
+
     /// What an entry says, if it counts: what has no seal of ours says nothing, and what nobody understands may be a hold.
     fn read(&self, entry: &shared::Entry) -> Option<Entry> {
-        let Some(says) = self.seal.open(Kind::Entry, &entry.id, &entry.sealed) else {
-            self.unsealed.fetch_add(1, Ordering::Relaxed);
-            return None;
-        };
+        let says = self.seal.open(Kind::Entry, &entry.id, &entry.sealed)?;
         match state::read(says) {
             Ok(read) if read.id() == &*entry.id => Some(read),
             Ok(_) | Err(_) => {
@@ -275,10 +276,7 @@ impl Side {
 
     /// The same of an end: until when it is to be remembered, in seconds since 1970.
     fn read_gone(&self, gone: &Tombstone) -> Option<(String, u64)> {
-        let Some(says) = self.seal.open(Kind::Gone, &gone.id, &gone.sealed) else {
-            self.unsealed.fetch_add(1, Ordering::Relaxed);
-            return None;
-        };
+        let says = self.seal.open(Kind::Gone, &gone.id, &gone.sealed)?;
         let Ok(until) = says.try_into() else {
             tracing::error!(id = %gone.id, "the end of a shared entry is of a form that this version does not know");
             self.uncounted().unreadable.insert(gone.id.clone());
@@ -327,9 +325,15 @@ impl Replica for Side {
         View { entries: entries.iter().map(entry).collect(), gone: gone.iter().map(tombstone).collect() }
     }
 
-    fn merge(&self, view: View) {
-        let Some(state) = self.state.upgrade() else { return };
-        let unsealed = self.unsealed.load(Ordering::Relaxed);
+    fn merge(&self, mut view: View) -> View {
+        let Some(state) = self.state.upgrade() else { return View::default() };
+        let strange = View {
+            entries: view
+                .entries
+                .extract_if(.., |entry| !self.is_ours(Kind::Entry, &entry.id, &entry.sealed))
+                .collect(),
+            gone: view.gone.extract_if(.., |gone| !self.is_ours(Kind::Gone, &gone.id, &gone.sealed)).collect(),
+        };
         let came = |entries: &[shared::Entry], gone: &[Tombstone]| Came {
             entries: entries.iter().filter_map(|entry| self.read(entry)).collect(),
             gone: gone.iter().filter_map(|gone| self.read_gone(gone)).collect(),
@@ -343,10 +347,13 @@ impl Replica for Side {
             self.runtime.spawn(merged.kept);
         }
         self.forget_ended(&state);
-        if self.unsealed.load(Ordering::Relaxed) > unsealed {
-            tracing::warn!("something in the shared store has a seal that is none of ours: it says nothing");
+        let count = strange.entries.len() + strange.gone.len();
+        if count > 0 {
+            self.unsealed.fetch_add(count as u64, Ordering::Relaxed);
+            tracing::warn!(count, "something in the shared store has a seal that is none of ours: it says nothing");
         }
         self.doubt();
+        strange
     }
 
     fn state(&self, state: StoreState) {

@@ -7,8 +7,8 @@ use redis::Value;
 use super::link::{Keys, Link, integer, text, unsigned};
 use super::lost::Lost;
 use super::mirror::Mark;
-use super::scripts::{ADD, FORGET, MARK, PAGE, REMOVE, Script};
-use super::view::{Entry, MAX_ID_BYTES, MAX_VALUE_BYTES, Tombstone, View, fits};
+use super::scripts::{ADD, DROP, FORGET, MARK, PAGE, PICK, REMOVE, Script};
+use super::view::{Entry, MAX_ID_BYTES, MAX_VALUE_BYTES, Strange, Tombstone, View, fits};
 
 /// Most entries at the store. More is not read and not added: the store cannot be used before some are gone.
 pub const MAX_ENTRIES: usize = 262_144;
@@ -57,7 +57,7 @@ fn check(entries: usize, gone: usize, bytes: usize) -> Result<(), Lost> {
     Ok(())
 }
 
-/// All that the store holds, and how many entries and tombstones of it cannot be read.
+/// All that the store holds, and what of it cannot be read.
 ///
 /// It is read page by page and not at one moment, so that nobody waits for a whole state. What is there from before the
 /// first page until after the last one is in it; what changes meanwhile is told by a change with a later number than
@@ -66,10 +66,10 @@ pub(super) async fn everything(
     link: &Link,
     keys: &Keys,
     goes_on: &(impl Fn() + Sync),
-) -> Result<(View, (usize, usize)), Lost> {
+) -> Result<(View, Vec<Strange>), Lost> {
     let mut view = View::default();
     let mut bytes = 0;
-    let mut unread = (0, 0);
+    let mut strange = Vec::new();
     let (longest_id, longest) = (MAX_ID_BYTES.to_string(), MAX_VALUE_BYTES.to_string());
     for key in [&keys.entries, &keys.gone] {
         let mut cursor = b"0".to_vec();
@@ -85,18 +85,10 @@ pub(super) async fn everything(
                 let [id, Value::BulkString(value)] = pair else { return Err(Lost::strange()) };
                 let Some(id) = text(id).filter(|id| seen.insert(Arc::<str>::from(*id))) else { continue };
                 bytes += id.len() + value.len();
-                let read = if key == &keys.entries {
-                    Entry::read(id, value).map(|entry| view.entries.push(entry))
-                } else {
-                    Tombstone::read(id, value).map(|gone| view.gone.push(gone))
-                };
-                match (read, key == &keys.entries) {
-                    (Some(()), _) => {}
-                    (None, true) => unread.0 += 1,
-                    (None, false) => unread.1 += 1,
-                }
+                strange.extend(read(&mut view, id, key == &keys.entries, value));
             }
-            check(view.entries.len() + unread.0, view.gone.len() + unread.1, bytes)?;
+            let wrong = |is_entry| strange.iter().filter(|it: &&Strange| it.is_entry == is_entry).count();
+            check(view.entries.len() + wrong(true), view.gone.len() + wrong(false), bytes)?;
             goes_on();
             if next == b"0" {
                 break;
@@ -104,7 +96,47 @@ pub(super) async fn everything(
             cursor.clone_from(next);
         }
     }
-    Ok((view, unread))
+    Ok((view, strange))
+}
+
+/// Reads a value into a view; gives back one that cannot be.
+fn read(view: &mut View, id: &str, is_entry: bool, value: &[u8]) -> Option<Strange> {
+    let read = if is_entry {
+        Entry::read(id, value).map(|entry| view.entries.push(entry))
+    } else {
+        Tombstone::read(id, value).map(|gone| view.gone.push(gone))
+    };
+    read.is_none().then(|| Strange { id: id.into(), is_entry, value: value.into() })
+}
+
+/// What the store holds of some ids, and what of it cannot be read; whether all of them are there.
+pub(super) async fn pick(link: &Link, keys: &Keys, ids: &[Arc<str>]) -> Result<(View, Vec<Strange>, bool), Lost> {
+    let args: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes()).collect();
+    let answers = link.list(&PICK, &[&keys.entries, &keys.gone], &args).await?;
+    if answers.len() != 2 * ids.len() {
+        return Err(Lost::strange());
+    }
+    let (mut view, mut strange, mut all) = (View::default(), Vec::new(), true);
+    for (id, values) in ids.iter().zip(answers.chunks_exact(2)) {
+        let [Value::BulkString(entry), Value::BulkString(gone)] = values else { return Err(Lost::strange()) };
+        all &= !entry.is_empty() || !gone.is_empty();
+        for (is_entry, value) in [(true, entry), (false, gone)].into_iter().filter(|(_, value)| !value.is_empty()) {
+            strange.extend(read(&mut view, id, is_entry, value));
+        }
+    }
+    Ok((view, strange, all))
+}
+
+/// Takes out what stands there exactly so.
+pub(super) async fn drop_strange(link: &Link, keys: &Keys, strange: &[Strange]) -> Result<(), Lost> {
+    for some in strange.chunks(BATCH) {
+        let mut args = vec![keys.changes.as_bytes(), b""];
+        for Strange { id, is_entry, value } in some {
+            args.extend([id.as_bytes(), if *is_entry { b"1" } else { b"2" }, value]);
+        }
+        link.run(&DROP, &keys.state(), &args).await?;
+    }
+    Ok(())
 }
 
 /// Adds entries that fit, to so many replicas. Answers in their order.

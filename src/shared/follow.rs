@@ -3,6 +3,7 @@
 //! Nothing here is needed for what is known to be right, only for it to be known soon: whatever is missed, twice or out
 //! of order is made good by the next comparison, for what two know is merged and never replaced.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,13 @@ use tokio::time::Instant;
 
 use super::Replica;
 use super::config::Config;
-use super::exchange::{Put, add, check_setup, everything, fitting, forget, mark, remove};
+use super::exchange::{Put, add, check_setup, drop_strange, everything, fitting, forget, mark, pick, remove};
 use super::link::{Heard, Keys, Link};
 use super::lost::Lost;
 use super::mirror::{Followed, Mark, Mirror};
 use super::pace::{chance, pause, spread};
 use super::standing::Standing;
-use super::view::{Change, Known, View, What};
+use super::view::{Change, Known, Strange, View, What};
 
 /// Most changes that wait to be merged; what is beyond is missed, and read.
 const WAITING: usize = 1_024;
@@ -28,6 +29,8 @@ const SETUP: Duration = Duration::from_secs(60);
 const GIVEN: usize = 512;
 /// Most of what is over that is forgotten at once.
 const FORGOTTEN: usize = 64;
+/// How many entries are looked at with each reconciliation.
+const LOOKED: usize = 64;
 /// How soon after a comparison the next one may be, whatever happens.
 const SOON: Duration = Duration::from_millis(100);
 /// How many late answers in a row are borne before a connection is given up.
@@ -85,7 +88,8 @@ impl Told {
             What::Removed(tombstone) => gone.push(tombstone.clone()),
             What::Forgotten(id) => return inner.replica.forgotten(id),
         }
-        inner.replica.merge(View { entries, gone });
+        // What is told and says nothing may not even be there.
+        let _strange = inner.replica.merge(View { entries, gone });
     }
 }
 
@@ -102,6 +106,8 @@ struct Following<'i> {
     read_at: Option<Instant>,
     reconciled_at: Option<Instant>,
     setup_at: Instant,
+    /// Up to where entries were looked at.
+    looked: usize,
 }
 
 impl<'i> Following<'i> {
@@ -116,6 +122,7 @@ impl<'i> Following<'i> {
             read_at: None,
             reconciled_at: None,
             setup_at: Instant::now(),
+            looked: 0,
         }
     }
 
@@ -244,8 +251,9 @@ impl<'i> Following<'i> {
             self.expected = Some(mark.number);
         }
         if self.reconciled_at.is_none_or(|at| at.elapsed() >= inner.config.reconcile()) {
-            self.give(link, &mark).await?;
             self.reconciled_at = Some(Instant::now());
+            self.give(link, &mark).await?;
+            self.look(link).await?;
         }
         Ok(())
     }
@@ -264,15 +272,51 @@ impl<'i> Following<'i> {
                 return Err(Lost::out_of_reach("its changes are not heard"));
             }
         }
-        let (view, unread) = everything(link, &self.inner.keys, &|| self.inner.standing.goes_on()).await?;
-        if unread != (0, 0) {
-            tracing::warn!(entries = unread.0, tombstones = unread.1, "the shared store holds what cannot be read");
+        let (view, strange) = everything(link, &self.inner.keys, &|| self.inner.standing.goes_on()).await?;
+        if !strange.is_empty() {
+            tracing::warn!(count = strange.len(), "the shared store holds what cannot be read");
         }
-        self.mirror = Mirror::of(mark, &view, unread);
+        let entries = strange.iter().filter(|it| it.is_entry).count();
+        self.mirror = Mirror::of(mark, &view, (entries, strange.len() - entries));
         (self.expected, self.is_stale, self.read_at) = (None, false, Some(Instant::now()));
         // It may have lost what it had: whoever comes just now is not to wait for what is known here.
         self.reconciled_at = None;
-        self.inner.replica.merge(view);
+        self.clear(link, strange, view).await
+    }
+
+    /// Looks at some of what should be at the store, in turn: what somebody wrote over it is told by no number.
+    async fn look(&mut self, link: &Link) -> Result<(), Lost> {
+        let (ids, next) = self.mirror.some(self.looked, LOOKED);
+        self.looked = next;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let (view, strange, all) = pick(link, &self.inner.keys, &ids).await?;
+        // One that is gone without a word; or just now, and the word is on its way.
+        self.is_stale |= !all;
+        self.clear(link, strange, view).await
+    }
+
+    /// Merges what was read, and takes out what stands in the place of something that is known here: it is given anew.
+    async fn clear(&mut self, link: &Link, mut strange: Vec<Strange>, view: View) -> Result<(), Lost> {
+        let replica = &self.inner.replica;
+        strange.extend(replica.merge(view).written());
+        if strange.is_empty() {
+            return Ok(());
+        }
+        let ids: HashSet<&str> = strange.iter().map(|it| &*it.id).collect();
+        let known: HashSet<Arc<str>> = replica
+            .known(&|known| match known {
+                Known::Entry(id, _) | Known::Gone(id, _) => ids.contains(id),
+            })
+            .into_iter()
+            .collect();
+        strange.retain(|it| known.contains(&it.id));
+        if !strange.is_empty() {
+            tracing::warn!(count = strange.len(), "somebody wrote over what is shared: it is written anew");
+            drop_strange(link, &self.inner.keys, &strange).await?;
+            (self.is_stale, self.reconciled_at) = (true, None);
+        }
         Ok(())
     }
 
@@ -302,7 +346,7 @@ impl<'i> Following<'i> {
             let gone = puts.into_iter().filter_map(|put| if let Put::Gone(gone) = put { Some(gone) } else { None });
             let gone: Vec<_> = gone.collect();
             if !gone.is_empty() {
-                inner.replica.merge(View { entries: Vec::new(), gone });
+                self.clear(link, Vec::new(), View { entries: Vec::new(), gone }).await?;
             }
         }
         Ok(())

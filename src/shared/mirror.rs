@@ -46,7 +46,9 @@ impl Mirror {
     pub(super) fn of(mark: &Mark, view: &View, unread: (usize, usize)) -> Self {
         let gone: HashMap<_, _> = view.gone.iter().map(|gone| (gone.id.clone(), gone.at)).collect();
         let entries = view.entries.iter().filter(|entry| !gone.contains_key(&entry.id));
-        let entries = entries.map(|entry| (entry.id.clone(), entry.expires.unwrap_or(0))).collect();
+        let entries: HashMap<_, _> = entries.map(|entry| (entry.id.clone(), entry.expires.unwrap_or(0))).collect();
+        // One that has a tombstone as well, which no script of ours leaves behind, is none.
+        let unread = (unread.0 + view.entries.len() - entries.len(), unread.1);
         Self { number: mark.number, chain: mark.chain.clone(), entries, gone, unread }
     }
 
@@ -101,6 +103,13 @@ impl Mirror {
             }
             Known::Gone(id, at) => at.saturating_add(retention) > now && !self.gone.contains_key(id),
         }
+    }
+
+    /// Some ids of entries, in turn: from the one at a place on, and the place after them.
+    pub(super) fn some(&self, from: usize, most: usize) -> (Vec<Arc<str>>, usize) {
+        let ids: Vec<Arc<str>> = self.entries.keys().skip(from).take(most).cloned().collect();
+        let next = if ids.len() < most { 0 } else { from + ids.len() };
+        (ids, next)
     }
 
     /// Ids of what is over, at most so many.

@@ -41,6 +41,8 @@ script!(REMOVE, "Removes entries, by tombstones.", "tell.lua", "remove.lua");
 script!(FORGET, "Forgets what is over.", "tell.lua", "forget.lua");
 script!(MARK, "Where the store stands.", "mark.lua");
 script!(PAGE, "A page of a hash.", "page.lua");
+script!(PICK, "What it holds of some ids.", "pick.lua");
+script!(DROP, "Takes out what has exactly a value.", "tell.lua", "drop.lua");
 script!(RATE, "Takes units of a rate.", "rate.lua");
 script!(RATE_BACK, "Gives units of a rate back.", "rate_back.lua");
 script!(QUOTA, "Takes units of a quota.", "quota.lua");

@@ -45,6 +45,15 @@ pub struct View {
     pub gone: Vec<Tombstone>,
 }
 
+/// Something at the store that says nothing: as it stands there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Strange {
+    pub(super) id: Arc<str>,
+    /// Among entries, or else among tombstones.
+    pub(super) is_entry: bool,
+    pub(super) value: Vec<u8>,
+}
+
 /// What somebody knows of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known<'k> {
@@ -55,6 +64,13 @@ pub enum Known<'k> {
 }
 
 impl View {
+    /// All of it, as it stands at the store.
+    pub(super) fn written(&self) -> impl Iterator<Item = Strange> {
+        let strange = |id: &Arc<str>, is_entry, value| Strange { id: id.clone(), is_entry, value };
+        let entries = self.entries.iter().map(move |entry| strange(&entry.id, true, entry.written()));
+        entries.chain(self.gone.iter().map(move |gone| strange(&gone.id, false, written(gone.at, &gone.sealed))))
+    }
+
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -110,10 +126,9 @@ fn read(id: &str, value: &[u8]) -> Option<(u64, Bytes)> {
     let (moment, sealed) = value.split_at_checked(colon)?;
     let sealed = sealed.get(1..)?;
     fits(id, sealed).ok()?;
-    if moment.is_empty() || !moment.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let moment = std::str::from_utf8(moment).ok()?.parse().ok()?;
+    // In its one spelling: what is read is what stands there.
+    let text = std::str::from_utf8(moment).ok()?;
+    let moment: u64 = text.parse().ok().filter(|moment: &u64| moment.to_string() == text)?;
     Some((moment, Bytes::copy_from_slice(sealed)))
 }
 
@@ -162,7 +177,7 @@ mod tests {
             let entry = Entry { id: "a/b:c".into(), sealed: Bytes::copy_from_slice(sealed), expires };
             assert_eq!(Entry::read(&entry.id, &entry.written()), Some(entry));
         }
-        for wrong in ["", ":", "x:", "-1:", "+1:", "1", "18446744073709551616:"] {
+        for wrong in ["", ":", "x:", "-1:", "+1:", "01:", "1", "18446744073709551616:"] {
             assert_eq!(Entry::read("a", wrong.as_bytes()), None, "{wrong}");
         }
         assert_eq!(Entry::read("a b", b"0:"), None);

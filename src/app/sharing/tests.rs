@@ -34,11 +34,11 @@ fn what_nobody_understands_and_has_ended_is_in_nobody_s_way() {
     let sealed = |kind, says: &[u8]| side.seal.close(kind, "new", says);
     let entry = shared::Entry { id: "new".into(), sealed: sealed(Kind::Entry, b"{\"form\":2}"), expires: None };
     let gone = Tombstone { id: "new".into(), sealed: sealed(Kind::Gone, &7_u64.to_be_bytes()), at: 7 };
-    side.merge(View { entries: vec![entry.clone()], gone: Vec::new() });
+    let _strange = side.merge(View { entries: vec![entry.clone()], gone: Vec::new() });
     assert!(state.current().doubt.holds);
-    side.merge(View { entries: vec![entry.clone()], gone: vec![gone.clone()] });
+    let _strange = side.merge(View { entries: vec![entry.clone()], gone: vec![gone.clone()] });
     assert!(!state.current().doubt.holds, "both at once");
-    side.merge(View { entries: vec![entry], gone: Vec::new() });
+    let _strange = side.merge(View { entries: vec![entry], gone: Vec::new() });
     assert!(!state.current().doubt.holds, "late");
     let forged = Tombstone { sealed: Bytes::from_static(b"forged"), ..gone };
     let other = shared::Entry {
@@ -46,7 +46,7 @@ fn what_nobody_understands_and_has_ended_is_in_nobody_s_way() {
         sealed: side.seal.close(Kind::Entry, "other", b"{\"form\":2}"),
         expires: None,
     };
-    side.merge(View { entries: vec![other], gone: vec![Tombstone { id: "other".into(), ..forged }] });
+    let _strange = side.merge(View { entries: vec![other], gone: vec![Tombstone { id: "other".into(), ..forged }] });
     assert!(state.current().doubt.holds, "nobody who may say so ended it");
 }
 
@@ -62,8 +62,8 @@ fn a_hold_for_which_there_is_no_room_denies_whatever_is_to_become_of_calls_witho
         let sealed = side.seal.close(Kind::Entry, id, says.as_bytes());
         shared::Entry { id: id.into(), sealed, expires: None }
     };
-    side.merge(View { entries: vec![entry("a")], gone: Vec::new() });
+    let _strange = side.merge(View { entries: vec![entry("a")], gone: Vec::new() });
     assert_eq!((state.current().holds.len(), state.current().doubt.holds), (1, false));
-    side.merge(View { entries: vec![entry("b")], gone: Vec::new() });
+    let _strange = side.merge(View { entries: vec![entry("b")], gone: Vec::new() });
     assert_eq!((state.current().holds.len(), state.current().doubt.holds), (1, true));
 }

@@ -225,3 +225,57 @@ fn a_store_that_is_emptied_while_it_runs_has_everything_again_at_once() {
     let late = start(rarely());
     comes_to_say(&late, &Ask::permitted(), "held");
 }
+
+/// Writes a value over whatever the store has of an id, as somebody does who has no secret.
+fn write_over(store: &Store, key: &str, id: &str, value: &[u8]) {
+    let client = redis::Client::open(store.url()).unwrap();
+    let mut connection = client.get_connection_with_timeout(PATIENCE).unwrap();
+    redis::cmd("HSET").arg(format!("palisade:{{state}}:{key}")).arg(id).arg(value).exec(&mut connection).unwrap();
+}
+
+fn stands(store: &Store, key: &str, id: &str) -> Vec<u8> {
+    store.try_ask(&["HGET", &format!("palisade:{{state}}:{key}"), id]).unwrap()
+}
+
+#[test]
+fn what_is_written_over_is_written_anew() {
+    let store = Store::start();
+    let one = start(sidecar(&store.url()));
+    let held = done(&one.setup, &["hold", BOT, "--reason", "INC-42"]);
+    let id = held["hold"]["id"].as_str().unwrap();
+    let true_value = stands(&store, "entries", id);
+    for forged in [&b"0:forged"[..], b"00:", b"junk"] {
+        // Neither a number nor a count changes.
+        write_over(&store, "entries", id, forged);
+        eventually("the true one", || (stands(&store, "entries", id) == true_value).then_some(()));
+    }
+    // An end that nobody made.
+    write_over(&store, "gone", id, b"9999999999:forged");
+    eventually("no end", || stands_nothing(&store, "gone", id).then_some(()));
+    eventually("the true one", || (stands(&store, "entries", id) == true_value).then_some(()));
+    let late = start(sidecar(&store.url()));
+    comes_to_say(&late, &Ask::permitted(), "held");
+    assert_eq!(says(&one, &Ask::permitted()), "held");
+}
+
+fn stands_nothing(store: &Store, key: &str, id: &str) -> bool {
+    !store.try_ask::<bool>(&["HEXISTS", &format!("palisade:{{state}}:{key}"), id]).unwrap()
+}
+
+#[test]
+fn what_was_revoked_is_not_brought_back_by_who_has_no_secret() {
+    let store = Store::start();
+    let one = start(sidecar(&store.url()));
+    let id = grant(&one.setup, "20");
+    let old = stands(&store, "entries", &id);
+    assert_eq!(control(&one.setup, &["revoke", &id]).0, 0);
+    write_over(&store, "gone", &id, b"9999999999:forged");
+    write_over(&store, "entries", &id, &old);
+    eventually("the end", || {
+        let gone = stands(&store, "gone", &id);
+        (!gone.ends_with(b":forged") && stands_nothing(&store, "entries", &id)).then_some(())
+    });
+    let late = start(sidecar(&store.url()));
+    assert_eq!(says(&late, &granted_call("patch-bug")), "no_policy_permits");
+    assert_eq!(one.metric("palisade_grants", &[]), 0.0);
+}
