@@ -17,6 +17,18 @@ PER_GROUP = 50
 TOOLS = ["query_customers", "get_customer", "update_customer_email", "export_customers"]
 SUPPORT_BOT = 'Agent::"spiffe://example.org/ns/agents/sa/support-bot"'
 QUERY = 'Action::"crm/query_customers"'
+# More than the load asks for. A twentieth of the quota is reserved in the journal at a time.
+LIMITS = """
+[[limit]]
+name = "load-rate"
+per = ["agent"]
+rate = { units = 1000000, seconds = 1 }
+
+[[limit]]
+name = "load-quota"
+per = ["agent", "tool"]
+quota = { units = 10000000, seconds = 86400 }
+"""
 
 
 def write(directory: Path, policies: int, matching: int = 0) -> Path:
@@ -31,6 +43,28 @@ def write(directory: Path, policies: int, matching: int = 0) -> Path:
     entities = [{"uid": {"type": "AgentGroup", "id": group}, "attrs": {}, "parents": []} for group in sorted(groups)]
     (directory / "many.entities.json").write_text(json.dumps(entities, indent=0))
     return directory
+
+
+def limited(directory: Path) -> Path:
+    """The default bundle, but that the permit of the load's call has two limits, which it never reaches; that grants need not be for
+    a task, so that some can be about that call; and that one workload may hold and grant."""
+    shutil.copytree(ROOT / "cedar", directory, ignore=shutil.ignore_patterns("tests", "*.md"))
+    change(directory / "policies/agents.cedar", '@id("support-bot-reads-customers")',
+           '@id("support-bot-reads-customers")\n@limit("load-rate load-quota")')
+    change(directory / "policies/control.cedar", '@grant("seconds=3600 calls=20 task")', '@grant("seconds=3600 calls=20")')
+    groups = [{"type": "AgentGroup", "id": group} for group in ("operators", "orchestrators")]
+    bench = {"uid": {"type": "Agent", "id": "spiffe://example.org/ns/agents/sa/bench"}, "attrs": {}, "parents": groups}
+    (directory / "bench.entities.json").write_text(json.dumps([bench]))
+    with (directory / "limits.toml").open("a") as limits:
+        limits.write(LIMITS)
+    return directory
+
+
+def change(file: Path, before: str, after: str) -> None:
+    text = file.read_text()
+    if text.count(before) != 1:
+        raise SystemExit(f"{file.name} has no `{before}`, or several")
+    file.write_text(text.replace(before, after))
 
 
 def vary(directory: Path, version: int) -> None:

@@ -12,6 +12,7 @@ use super::hex;
 use super::identity::spiffe::SpiffeId;
 use super::policy::entities::tool_id;
 use super::reason::Reason;
+use super::state::Author;
 use super::state::grant::Grant;
 use super::state::hold::{About, Hold, Holds};
 use super::token::holder::{Tokens, named_in};
@@ -37,17 +38,25 @@ impl<'h> Held<'h> {
         self.holds.in_force(about, id, self.now).is_some()
     }
 
-    /// Whether who issued a grant, or the task that it is for, is held.
+    /// Whether who issued a grant is held, as a workload or a user.
     #[must_use]
-    pub fn has_author_or_task_of(self, grant: &Grant) -> bool {
-        let author = SpiffeId::parse(&grant.author.agent);
-        author.is_ok_and(|author| self.agent(&author).is_err())
-            || grant.author.user.as_deref().is_some_and(|user| self.has(About::User, user))
-            || grant.task.as_deref().is_some_and(|task| self.has(About::Task, task))
+    pub fn has_author(self, author: &Author) -> bool {
+        self.named(&author.agent).is_err() || author.user.as_deref().is_some_and(|user| self.has(About::User, user))
+    }
+
+    /// Whether the task that a grant is for is held.
+    #[must_use]
+    pub fn has_task_of(self, grant: &Grant) -> bool {
+        grant.task.as_deref().is_some_and(|task| self.has(About::Task, task))
     }
 
     fn check(self, about: About, id: &str) -> Result<(), Denial> {
         self.holds.in_force(about, id, self.now).map_or(Ok(()), |hold| Err(denial(hold)))
+    }
+
+    /// The same of a name that has to be put together first: only if anything of its kind is held.
+    fn check_made(self, about: About, id: impl FnOnce() -> String) -> Result<(), Denial> {
+        if self.holds.has_any(about) { self.check(about, &id()) } else { Ok(()) }
     }
 
     /// Everything, and what this bundle decides.
@@ -67,7 +76,9 @@ impl<'h> Held<'h> {
         self.check(About::Agent, agent.as_str())?;
         self.check(About::TrustDomain, agent.trust_domain())?;
         match agent.namespace_and_service_account() {
-            Some((namespace, _)) => self.check(About::Namespace, &format!("{}/{namespace}", agent.trust_domain())),
+            Some((namespace, _)) => {
+                self.check_made(About::Namespace, || format!("{}/{namespace}", agent.trust_domain()))
+            }
             None => Ok(()),
         }
     }
@@ -78,8 +89,17 @@ impl<'h> Held<'h> {
     /// [`Reason::Held`]
     pub fn called(self, server: Option<&str>, principal: &str) -> Result<(), Denial> {
         server.map_or(Ok(()), |server| self.check(About::Server, server))?;
-        // A name that is no SPIFFE ID is nobody whom a hold could name.
-        SpiffeId::parse(principal).map_or(Ok(()), |called| self.agent(&called))
+        self.named(principal)
+    }
+
+    /// The workload of this name. A name that is no SPIFFE ID is nobody whom a hold could name, and it is read only where it
+    /// matters what is in it.
+    fn named(self, name: &str) -> Result<(), Denial> {
+        self.check(About::Agent, name)?;
+        if !self.holds.has_any(About::TrustDomain) && !self.holds.has_any(About::Namespace) {
+            return Ok(());
+        }
+        SpiffeId::parse(name).map_or(Ok(()), |agent| self.agent(&agent))
     }
 
     /// Whatever the tokens of a request are about, and whoever is in their chains.
@@ -93,14 +113,14 @@ impl<'h> Held<'h> {
 
     fn token(self, token: &Token, rules: &Rules) -> Result<(), Denial> {
         let claims = &token.claims;
-        self.check(About::Token, &format!("sha256:{}", hex::encode(&token.signed)))?;
+        self.check_made(About::Token, || format!("sha256:{}", hex::encode(&token.signed)))?;
         let own = |name: &str| format!("{}/{name}", token.issuer);
-        claims.id.as_deref().map_or(Ok(()), |id| self.check(About::Token, &own(id)))?;
+        claims.id.as_deref().map_or(Ok(()), |id| self.check_made(About::Token, || own(id)))?;
         if matches!(token.authority, Authority::Issuer(_)) {
-            claims.session.as_deref().map_or(Ok(()), |id| self.check(About::Session, &own(id)))?;
+            claims.session.as_deref().map_or(Ok(()), |id| self.check_made(About::Session, || own(id)))?;
         }
         // Whether it counts as a user's or not: whoever is held is not to come back by another kind of token.
-        self.check(About::User, &own(&claims.subject))?;
+        self.check_made(About::User, || own(&claims.subject))?;
         let agents = named_in(token, rules).filter_map(|actor| SpiffeId::parse(actor).ok());
         agents.into_iter().try_for_each(|agent| self.agent(&agent))
     }
@@ -112,13 +132,13 @@ impl<'h> Held<'h> {
     pub fn call(self, server: &str, call: &Call<'_>, stated: Option<&str>) -> Result<(), Denial> {
         stated.into_iter().chain(call.related.as_deref()).try_for_each(|task| self.check(About::Task, task))?;
         if let Resource::Tool(name) = &call.resource {
-            self.check(About::Tool, &tool_id(server, name))?;
+            self.check_made(About::Tool, || tool_id(server, name))?;
         }
         match &call.facts {
             ProtocolFacts::Mcp { session, about, .. } => {
                 about.task.as_deref().map_or(Ok(()), |task| self.check(About::Task, task))?;
                 session.as_deref().map_or(Ok(()), |session| {
-                    self.check(About::Session, &format!("sha256:{}", hex::encode(&sha256(session.as_bytes()))))
+                    self.check_made(About::Session, || format!("sha256:{}", hex::encode(&sha256(session.as_bytes()))))
                 })
             }
             ProtocolFacts::A2a(facts) => {

@@ -26,6 +26,9 @@ const MAX_SECONDS: u64 = 366 * 86_400;
 /// What tells uses of a limit apart: the digest of its definition and of whose use it is.
 pub type Key = [u8; 32];
 
+/// Room for what a key is the digest of, as it mostly is: it is made for each limit of each call.
+const KEY_BYTES: usize = 256;
+
 /// `limits.toml`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -173,7 +176,8 @@ impl Limit {
     /// What tells this use of it apart.
     #[must_use]
     pub fn key(&self, whose: &Whose<'_>) -> Key {
-        let mut text = self.print.to_vec();
+        let mut text = Vec::with_capacity(KEY_BYTES);
+        text.extend(self.print);
         for part in &self.per {
             let value = match part {
                 Part::Agent => Some(whose.agent),

@@ -8,10 +8,14 @@ pub mod hold;
 
 use std::hash::Hash;
 
-use rpds::HashTrieMapSync;
-
+use foldhash::fast::RandomState;
 use grant::Grants;
 use hold::Holds;
+use rpds::HashTrieMapSync;
+
+/// A map that shares what is the same with those that it was made from. A dozen names are looked up for each call; what is in it
+/// comes from control, so that no caller chooses what collides.
+type Map<K, V> = HashTrieMapSync<K, V, RandomState>;
 
 /// Who placed a hold or issued a grant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,9 +49,9 @@ pub struct Doubt {
 
 /// Changes the map that is at a key of another; one that is empty is not there.
 fn change_at<K: Eq + Hash + Clone, L: Eq + Hash, V>(
-    map: &mut HashTrieMapSync<K, HashTrieMapSync<L, V>>,
+    map: &mut Map<K, Map<L, V>>,
     key: &K,
-    change: impl FnOnce(&mut HashTrieMapSync<L, V>),
+    change: impl FnOnce(&mut Map<L, V>),
 ) {
     let mut inner = map.get(key).cloned().unwrap_or_default();
     change(&mut inner);

@@ -199,9 +199,18 @@ impl Grantable {
 
     /// What is said of the link that a grant is.
     pub(super) fn info_of(&self, grant: &Arc<Grant>) -> Arc<PolicyInfo> {
-        let said = PolicyInfo::clone(&self.info);
-        let template = Some(grant.template.clone());
-        Arc::new(PolicyInfo { id: grant.id.clone(), template, grant: Some(grant.clone()), ..said })
+        let PolicyInfo { reason, message, control, demands, limits, forbids, .. } = &*self.info;
+        Arc::new(PolicyInfo {
+            id: grant.id.clone(),
+            template: Some(grant.template.clone()),
+            reason: reason.clone(),
+            message: message.clone(),
+            control: control.clone(),
+            demands: demands.clone(),
+            limits: limits.clone(),
+            grant: Some(grant.clone()),
+            forbids: *forbids,
+        })
     }
 
     /// The types of what may fill `?resource`; none if the template has no such slot.

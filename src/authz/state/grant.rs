@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rpds::HashTrieMapSync;
 
-use super::{Author, change_at};
+use super::{Author, Map, change_at};
 use crate::authz::policy::cedar::EntityUID;
 
 /// A grant.
@@ -43,17 +42,29 @@ impl Grant {
     }
 }
 
-type ById = HashTrieMapSync<String, Arc<Grant>>;
-type ByResource = HashTrieMapSync<Option<EntityUID>, ById>;
+type ById = Map<String, Arc<Grant>>;
+
+/// The grants of one agent, by what they are about: it may have thousands.
+#[derive(Clone, Debug, Default)]
+struct OfAgent {
+    named: Map<EntityUID, ById>,
+    /// Those that name no resource.
+    others: ById,
+}
+
+impl OfAgent {
+    fn is_empty(&self) -> bool {
+        self.named.is_empty() && self.others.is_empty()
+    }
+}
 
 /// The grants that are known, and neither used up nor revoked.
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
     by_id: ById,
-    /// By whose they are, and by what they are about: an agent may have thousands.
-    by_agent: HashTrieMapSync<String, ByResource>,
+    by_agent: Map<String, OfAgent>,
     /// By whose they are, and for which task.
-    by_task: HashTrieMapSync<(String, String), ById>,
+    by_task: Map<(String, String), ById>,
 }
 
 impl Grants {
@@ -81,23 +92,22 @@ impl Grants {
     }
 
     /// Those of an agent that name no resource or one of these, in no order.
-    pub fn of<'g>(
+    pub fn of<'g, 'r>(
         &'g self,
         agent: &str,
-        resources: impl Iterator<Item = EntityUID>,
+        resources: impl Iterator<Item = &'r EntityUID>,
     ) -> impl Iterator<Item = &'g Arc<Grant>> {
         let found = self.by_agent.get(agent);
-        let named = resources.map(Some).chain([None]);
-        let found = found.into_iter().flat_map(move |of_agent| [of_agent]).zip([named]);
-        found
-            .flat_map(|(of_agent, named)| named.filter_map(|name| of_agent.get(&name)))
-            .flat_map(HashTrieMapSync::values)
+        let named = found.into_iter().zip([resources]);
+        let named = named.flat_map(|(of_agent, resources)| resources.filter_map(|name| of_agent.named.get(name)));
+        named.chain(found.map(|of_agent| &of_agent.others)).flat_map(Map::values)
     }
 
     /// How many an agent has.
     #[must_use]
     pub fn count_of(&self, agent: &str) -> usize {
-        self.by_agent.get(agent).map_or(0, |of_agent| of_agent.values().map(HashTrieMapSync::size).sum())
+        let named = |of_agent: &OfAgent| of_agent.named.values().map(Map::size).sum::<usize>();
+        self.by_agent.get(agent).map_or(0, |of_agent| named(of_agent) + of_agent.others.size())
     }
 
     /// Whether an agent has one for a task that is not over.
@@ -126,7 +136,16 @@ impl Grants {
 
     /// Changes those that are found as this one is.
     fn change_same(&mut self, grant: &Grant, change: impl Fn(&mut ById)) {
-        change_at(&mut self.by_agent, &grant.agent, |of_agent| change_at(of_agent, &grant.resource, &change));
+        let mut of_agent = self.by_agent.get(&grant.agent).cloned().unwrap_or_default();
+        match &grant.resource {
+            Some(resource) => change_at(&mut of_agent.named, resource, &change),
+            None => change(&mut of_agent.others),
+        }
+        if of_agent.is_empty() {
+            self.by_agent.remove_mut(&grant.agent);
+        } else {
+            self.by_agent.insert_mut(grant.agent.clone(), of_agent);
+        }
         if let Some(task) = &grant.task {
             change_at(&mut self.by_task, &(grant.agent.clone(), task.clone()), &change);
         }

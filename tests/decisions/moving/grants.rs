@@ -189,7 +189,7 @@ proptest::proptest! {
                 for of in 1..4 {
                     let wanted = Some(tool(&of.to_string()));
                     let mut found: Vec<&str> =
-                        grants.of(&agent, wanted.clone().into_iter()).map(|grant| grant.id.as_str()).collect();
+                        grants.of(&agent, wanted.iter()).map(|grant| grant.id.as_str()).collect();
                     found.sort_unstable();
                     let is = |grant: &&Grant| grant.agent == agent && (grant.resource.is_none() || grant.resource == wanted);
                     let expected: Vec<&str> = model.values().filter(is).map(|grant| grant.id.as_str()).collect();

@@ -6,14 +6,15 @@ use jiff::ToSpan;
 use palisade::authz::decision::Verdict;
 use palisade::authz::facts::Facts;
 use palisade::authz::hex;
+use palisade::authz::state::grant::Grant;
 use palisade::authz::state::hold::{About, Subject};
-use palisade::authz::state::{Doubt, State};
+use palisade::authz::state::{Author, Doubt, State};
 use palisade::authz::token::issuer::Unbound;
 use palisade::authz::token::presented::Role;
 use palisade::authz::{Active, digest::sha256};
 use serde_json::{Value, json};
 
-use super::{BOT, CODER, CRM, World, call, facts, grant, hold, now, state, state_task};
+use super::{BOT, CODER, CRM, PLANNER, World, author, call, facts, grant, hold, now, state, state_task};
 use crate::laws::chance::{http, message};
 use crate::support;
 use crate::tokens::caller::{self, own_rules, tokens};
@@ -101,6 +102,35 @@ fn a_hold_is_told_before_whatever_else_is_wrong() {
     let settings = support::settings();
     let made = palisade::authz::authorize(&Active::Missing, &settings, Default::default(), &permitted(), &facts(all()));
     assert_eq!(made.reason().unwrap().code(), "bundle_missing");
+}
+
+/// Whatever order they are looked at in.
+#[test]
+fn of_grants_by_several_those_count_whose_author_is_not_held() {
+    let world = World::new(&[]);
+    let of_user = |user: &str| Author { agent: PLANNER.into(), user: Some(user.into()) };
+    let authors = [author(PLANNER), of_user("idp/alice"), of_user("idp/bob"), author(BOT)];
+    let grants: Vec<Grant> = (0..40)
+        .map(|number| Grant {
+            author: authors[number % 4].clone(),
+            ..grant(&format!("g-{number:02}"), "crm/get_customer")
+        })
+        .collect();
+    let request = call(CODER, "get_customer", &json!({"customer_id": 7}), Some("patch-bug"));
+    for (subject, held) in [
+        ("user:idp/carol", &[][..]),
+        ("user:idp/alice", &[1][..]),
+        (&*format!("agent:{BOT}"), &[3][..]),
+        (&*format!("agent:{PLANNER}"), &[0, 1, 2][..]),
+    ] {
+        let decision = world.decide(&request, &facts(state(vec![hold("1", subject)], grants.clone())));
+        let counting: Vec<&str> = decision.evaluations[0].prices[0].grants.iter().map(|grant| &*grant.id).collect();
+        let free = (0..40).filter(|number| !held.contains(&(number % 4))).map(|number| format!("g-{number:02}"));
+        assert_eq!(counting, free.collect::<Vec<_>>(), "{subject}");
+    }
+    for subject in ["namespace:example.org/agents", "trust-domain:example.org", "task:patch-bug"] {
+        assert_eq!(world.says(&request, state(vec![hold("1", subject)], grants.clone())), "held");
+    }
 }
 
 #[test]
