@@ -40,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// As long as what a hold with a reason of a line is, sealed.
 const SEALED_BYTES: usize = 320;
 
+type ById<T> = HashMap<Arc<str>, T>;
+
 /// What all followers tell whoever measures.
 struct All {
     /// How many are in touch.
@@ -52,7 +54,7 @@ struct All {
 struct Follower {
     all: Arc<All>,
     was_in_touch: Mutex<bool>,
-    known: Mutex<(HashMap<Arc<str>, Entry>, HashMap<Arc<str>, Tombstone>)>,
+    known: Mutex<(ById<Entry>, ById<Tombstone>)>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -31,7 +31,7 @@ use crate::authz::state::grant::Grant;
 use crate::authz::state::hold::Hold;
 use crate::authz::state::{Doubt, State};
 use budgets::Budgets;
-use ends::Ends;
+use ends::AwaitedEnds;
 use leases::Leases;
 use merging::{Entry, Gone};
 use meters::Meters;
@@ -158,7 +158,8 @@ pub struct InForce {
     leases: Leases,
     /// Something that was asked for was answered.
     asked: watch::Sender<()>,
-    ends: Mutex<Ends>,
+    /// Calls whose ends give something back.
+    awaited: Mutex<AwaitedEnds>,
     keep: Box<dyn Keep>,
     news: broadcast::Sender<News>,
     room: Room,
@@ -169,8 +170,8 @@ pub struct InForce {
 /// What only those look at who change something.
 #[derive(Default)]
 struct Writing {
-    /// When holds and grants are over, by id.
-    ends: BTreeSet<(Timestamp, String)>,
+    /// When holds and grants are over, and which.
+    expiries: BTreeSet<(Timestamp, String)>,
     /// What was ended.
     gone: Gone,
     /// Of which it is not known what is kept of them: the present state has to be kept once more.
@@ -218,7 +219,7 @@ impl InForce {
             budgets: OnceLock::new(),
             leases: Leases::new(room.meters),
             asked: watch::channel(()).0,
-            ends: Mutex::new(Ends::new(room.meters)),
+            awaited: Mutex::new(AwaitedEnds::new(room.meters)),
             keep,
             news: broadcast::channel(WATCHED).0,
             room,

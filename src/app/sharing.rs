@@ -126,9 +126,7 @@ impl Sharing {
 
     /// Tells the others of a hold or a grant; whether they have heard.
     pub(super) async fn put(&self, entry: &Entry) -> bool {
-        let sealed = self.side.seal.close(Kind::Entry, entry.id(), &entry.bytes());
-        let entry = shared::Entry { id: entry.id().into(), sealed, expires: entry.expires() };
-        match self.shared.put(&entry).await {
+        match self.shared.put(&self.side.close(entry)).await {
             Ok(Put::Added | Put::Known) => true,
             // Somebody ended it, or somebody else says so.
             Ok(Put::Gone(gone)) => {
@@ -261,6 +259,12 @@ impl Side {
         self.seal.open(kind, id, sealed).is_some()
     }
 
+    /// An entry as the others get it.
+    fn close(&self, entry: &Entry) -> shared::Entry {
+        let sealed = self.seal.close(Kind::Entry, entry.id(), &entry.bytes());
+        shared::Entry { id: entry.id().into(), sealed, expires: entry.expires() }
+    }
+
     /// What an entry says, if it counts: what has no seal of ours says nothing, and what nobody understands may be a hold.
     fn read(&self, entry: &shared::Entry) -> Option<Entry> {
         let says = self.seal.open(Kind::Entry, &entry.id, &entry.sealed)?;
@@ -312,17 +316,15 @@ impl Replica for Side {
     fn sealed(&self, ids: &[Arc<str>]) -> View {
         let Some(state) = self.state.upgrade() else { return View::default() };
         let Came { entries, gone } = state.known_of(ids);
-        let entry = |entry: &Entry| shared::Entry {
-            id: entry.id().into(),
-            sealed: self.seal.close(Kind::Entry, entry.id(), &entry.bytes()),
-            expires: entry.expires(),
-        };
         let tombstone = |(id, until): &(String, u64)| Tombstone {
             id: id.as_str().into(),
             sealed: self.seal.close(Kind::Gone, id, &until.to_be_bytes()),
             at: self.moment(*until),
         };
-        View { entries: entries.iter().map(entry).collect(), gone: gone.iter().map(tombstone).collect() }
+        View {
+            entries: entries.iter().map(|entry| self.close(entry)).collect(),
+            gone: gone.iter().map(tombstone).collect(),
+        }
     }
 
     fn merge(&self, mut view: View) -> View {

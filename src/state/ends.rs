@@ -14,7 +14,7 @@ use crate::authz::metering::Measure;
 
 /// What goes on, by the words that end it.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(super) struct AwaitedEnds {
     calls: HashMap<Arc<str>, GoesOn>,
     /// The same by when they are over in any case.
     order: BTreeSet<(Timestamp, Arc<str>)>,
@@ -30,7 +30,7 @@ struct GoesOn {
     places: Vec<Paid>,
 }
 
-impl Ends {
+impl AwaitedEnds {
     /// Room for so many.
     pub(super) fn new(most: usize) -> Self {
         Self { calls: HashMap::new(), order: BTreeSet::new(), most }
@@ -63,8 +63,8 @@ impl Ends {
 }
 
 impl InForce {
-    fn ends(&self) -> MutexGuard<'_, Ends> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    fn awaited(&self) -> MutexGuard<'_, AwaitedEnds> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on this word ends the calls of a request for which this was paid. Nothing is kept of what took no place.
@@ -73,28 +73,28 @@ impl InForce {
         let (Some(at), Some(until)) = (places.iter().map(Paid::at).max(), places.iter().map(over).max()) else {
             return;
         };
-        let mut ends = self.ends();
-        ends.forget_over(at);
-        ends.put(word, until, places);
+        let mut awaited = self.awaited();
+        awaited.forget_over(at);
+        awaited.put(word, until, places);
     }
 
-    /// Ends the calls that go on by this word: their places are given back at once. Says whether there were any; a word that
+    /// AwaitedEnds the calls that go on by this word: their places are given back at once. Says whether there were any; a word that
     /// nobody gave out, that was told before, or whose calls are over by themselves, changes nothing.
     pub fn ended(&self, word: &str, now: Timestamp) -> bool {
-        let Some(places) = self.ends().take(word) else { return false };
+        let Some(places) = self.awaited().take(word) else { return false };
         places.iter().for_each(|paid| self.give_back(paid, now));
         true
     }
 
     /// Forgets the words of calls that are over by themselves.
     pub(super) fn forget_over(&self, now: Timestamp) {
-        self.ends().forget_over(now);
+        self.awaited().forget_over(now);
     }
 
     /// How many requests go on whose end would be heard.
     #[must_use]
     pub fn going_on(&self) -> usize {
-        self.ends().calls.len()
+        self.awaited().calls.len()
     }
 }
 

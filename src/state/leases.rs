@@ -33,7 +33,7 @@ pub struct Spent {
 
 /// What came of taking units.
 #[derive(Debug)]
-pub enum Taken {
+pub enum Answer {
     /// They are there; and what is to be asked for already, for those who come next.
     Yes(Vec<Spent>, Option<Want>),
     /// There are not enough left.
@@ -123,9 +123,9 @@ impl Leases {
         Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes units of what is kept. After [`Taken::Ask`], and after a wish of [`Taken::Yes`], [`Leases::told`] has to be called.
-    pub fn take(&self, measure: &Measure, key: &Key, units: u64, now: Instant) -> Taken {
-        let Some(mut shard) = self.shard(key) else { return Taken::Full };
+    /// Takes units of what is kept. After [`Answer::Ask`], and after a wish of [`Answer::Yes`], [`Leases::told`] has to be called.
+    pub fn take(&self, measure: &Measure, key: &Key, units: u64, now: Instant) -> Answer {
+        let Some(mut shard) = self.shard(key) else { return Answer::Full };
         if !shard.contains_key(key) && shard.len() >= self.most {
             shard.retain(|_, pool| {
                 let is_idle = pool.is_idle(now);
@@ -135,7 +135,7 @@ impl Leases {
                 !is_idle
             });
             if shard.len() >= self.most {
-                return Taken::Full;
+                return Answer::Full;
             }
         }
         let pool = shard.entry(*key).or_insert_with(|| Pool::new(*measure, now));
@@ -213,17 +213,17 @@ impl Pool {
         self.leases.iter().fold(0, |sum: u64, lease| sum.saturating_add(lease.usable(now)))
     }
 
-    fn take(&mut self, units: u64, now: Instant) -> Taken {
+    fn take(&mut self, units: u64, now: Instant) -> Answer {
         let (portion, usable) = (portion(&self.measure), self.usable(now));
         let refused = self.refused.filter(|(at, ..)| now < *at + REFUSED);
         if usable < units {
             let least = units - usable;
             return match refused {
-                Some((_, fewer, exceeded)) if least >= fewer => Taken::Exceeded(exceeded),
-                _ if self.is_asking => Taken::Wait,
+                Some((_, fewer, exceeded)) if least >= fewer => Answer::Exceeded(exceeded),
+                _ if self.is_asking => Answer::Wait,
                 _ => {
                     (self.is_asking, self.asked) = (true, now);
-                    Taken::Ask(Want { least, most: portion.max(least) })
+                    Answer::Ask(Want { least, most: portion.max(least) })
                 }
             };
         }
@@ -241,7 +241,7 @@ impl Pool {
         if wish {
             (self.is_asking, self.asked) = (true, now);
         }
-        Taken::Yes(spent, wish.then_some(Want { least: 1, most: portion }))
+        Answer::Yes(spent, wish.then_some(Want { least: 1, most: portion }))
     }
 
     fn told(&mut self, least: u64, answer: Option<Units>, number: u64, now: Instant) {

@@ -204,12 +204,12 @@ impl Writing {
     pub(super) fn put_in(&mut self, state: &mut State, entry: Entry) -> News {
         match entry {
             Entry::Hold(hold) => {
-                self.ends.extend(hold.until.map(|until| (until, hold.id.clone())));
+                self.expiries.extend(hold.until.map(|until| (until, hold.id.clone())));
                 state.holds.insert(hold.clone());
                 News::Held(hold)
             }
             Entry::Grant(grant) => {
-                self.ends.insert((grant.until, grant.id.clone()));
+                self.expiries.insert((grant.until, grant.id.clone()));
                 state.grants.insert(grant.clone());
                 News::Granted(grant)
             }
@@ -222,7 +222,7 @@ impl Writing {
             Some(hold) => (hold.until, News::Released(hold)),
             None => state.grants.remove(id).map(|grant| (Some(grant.until), News::Ended(grant)))?,
         };
-        until.map(|until| self.ends.remove(&(until, id.to_owned())));
+        until.map(|until| self.expiries.remove(&(until, id.to_owned())));
         Some(news)
     }
 }

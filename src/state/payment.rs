@@ -6,7 +6,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::budgets::{Want, Without, share};
-use super::leases::{Spent, Taken as Leased};
+use super::leases::{Answer, Spent};
 use super::meters::Refused;
 use super::uses::Taken;
 use super::{Change, Durable, InForce, NotKept};
@@ -25,7 +25,7 @@ pub struct Paid {
     /// What was taken of limits.
     pub takes: Vec<Take>,
     /// Of what each was taken.
-    from: Vec<From>,
+    sources: Vec<Source>,
     /// Names the calls that go on.
     id: u64,
     /// When.
@@ -36,7 +36,7 @@ pub struct Paid {
 
 /// Of what units were taken.
 #[derive(Clone, Debug)]
-enum From {
+enum Source {
     /// What this process counts by itself.
     Meter(Measure),
     /// What it has of a whole.
@@ -62,9 +62,10 @@ impl Paid {
 
     /// The places alone, to be given back when the call ends. What else was paid was for the call itself.
     pub(super) fn places(&self) -> Option<Self> {
-        let places = self.takes.iter().zip(&self.from).filter(|(take, _)| is_place(take));
-        let (takes, from): (Vec<Take>, Vec<From>) = places.map(|(take, from)| (take.clone(), from.clone())).unzip();
-        (!takes.is_empty()).then(|| Self { takes, from, id: self.id, at: self.at, ..Self::default() })
+        let places = self.takes.iter().zip(&self.sources).filter(|(take, _)| is_place(take));
+        let (takes, sources): (Vec<Take>, Vec<Source>) =
+            places.map(|(take, source)| (take.clone(), source.clone())).unzip();
+        (!takes.is_empty()).then(|| Self { takes, sources, id: self.id, at: self.at, ..Self::default() })
     }
 
     /// When it was paid.
@@ -100,8 +101,8 @@ impl InForce {
     pub fn pay(self: &Arc<Self>, prices: &[Price], now: Timestamp, id: u64) -> Result<Paid, Unpaid> {
         let mut refused: Option<(Reason, Option<String>, Option<u64>)> = None;
         for (at, price) in prices.iter().enumerate() {
-            let from = match self.take_all(&price.takes, now, id) {
-                Ok(from) => from,
+            let sources = match self.take_all(&price.takes, now, id) {
+                Ok(sources) => sources,
                 Err((_, Missed::Later(later))) => return Err(Unpaid::Later(later)),
                 Err((limit, because)) => {
                     let next = told(&limit, &because);
@@ -116,7 +117,7 @@ impl InForce {
                     continue;
                 }
             };
-            let paid = Paid { price: at, takes: price.takes.clone(), from, id, at: now, ..Paid::default() };
+            let paid = Paid { price: at, takes: price.takes.clone(), sources, id, at: now, ..Paid::default() };
             if price.grants.is_empty() {
                 return Ok(paid);
             }
@@ -137,11 +138,11 @@ impl InForce {
     }
 
     /// Takes all units, or none.
-    fn take_all(self: &Arc<Self>, takes: &[Take], now: Timestamp, id: u64) -> Result<Vec<From>, (Take, Missed)> {
+    fn take_all(self: &Arc<Self>, takes: &[Take], now: Timestamp, id: u64) -> Result<Vec<Source>, (Take, Missed)> {
         let mut taken = Vec::with_capacity(takes.len());
         for take in takes {
             match self.take(take, now, id) {
-                Ok(from) => taken.push(from),
+                Ok(source) => taken.push(source),
                 Err(missed) => {
                     self.give_units_back(takes, &taken, (now, now), id);
                     return Err((take.clone(), missed));
@@ -152,10 +153,10 @@ impl InForce {
     }
 
     /// Takes units of what this process counts, or has of a whole.
-    fn take(self: &Arc<Self>, take: &Take, now: Timestamp, id: u64) -> Result<From, Missed> {
+    fn take(self: &Arc<Self>, take: &Take, now: Timestamp, id: u64) -> Result<Source, Missed> {
         let of_meter = |measure: Measure| {
             let taken = self.meters.take(&measure, &take.key, take.units, (now, id), &*self.keep);
-            taken.map(|()| From::Meter(measure)).map_err(Missed::Refused)
+            taken.map(|()| Source::Meter(measure)).map_err(Missed::Refused)
         };
         let measure = take.limit.measure;
         let Some(budgets) = self.budgets.get() else { return of_meter(measure) };
@@ -168,14 +169,14 @@ impl InForce {
         let mut waits = None;
         loop {
             return match self.leases.take(&measure, &take.key, take.units, Instant::now()) {
-                Leased::Yes(spent, wish) => {
+                Answer::Yes(spent, wish) => {
                     wish.into_iter().for_each(|want| drop(self.lease(take, want)));
-                    Ok(From::Lease(spent))
+                    Ok(Source::Lease(spent))
                 }
-                Leased::Exceeded(exceeded) => Err(Missed::Refused(Refused::Exceeded(exceeded))),
-                Leased::Full => Err(Missed::Refused(Refused::Full)),
-                Leased::Ask(want) => Err(Missed::Later(self.lease(take, want))),
-                Leased::Wait => match waits.take() {
+                Answer::Exceeded(exceeded) => Err(Missed::Refused(Refused::Exceeded(exceeded))),
+                Answer::Full => Err(Missed::Refused(Refused::Full)),
+                Answer::Ask(want) => Err(Missed::Later(self.lease(take, want))),
+                Answer::Wait => match waits.take() {
                     // Looked at once more since: whoever asks has no answer yet, so that it cannot be missed.
                     Some(waits) => Err(Missed::Later(waits)),
                     None => {
@@ -295,17 +296,17 @@ impl InForce {
 
     /// Gives back what was paid for a call that does not pass after all, as of now.
     pub fn give_back(&self, paid: &Paid, now: Timestamp) {
-        self.give_units_back(&paid.takes, &paid.from, (paid.at, now), paid.id);
+        self.give_units_back(&paid.takes, &paid.sources, (paid.at, now), paid.id);
         if let Some(grant) = &paid.grant {
             self.uses().give_back(&grant.id);
         }
     }
 
-    fn give_units_back(&self, takes: &[Take], from: &[From], (taken, now): (Timestamp, Timestamp), id: u64) {
-        for (take, from) in takes.iter().zip(from) {
-            match from {
-                From::Meter(measure) => self.meters.give_back(measure, &take.key, take.units, (taken, now), id),
-                From::Lease(spent) => self.leases.give_back(&take.key, spent, Instant::now()),
+    fn give_units_back(&self, takes: &[Take], sources: &[Source], (taken, now): (Timestamp, Timestamp), id: u64) {
+        for (take, source) in takes.iter().zip(sources) {
+            match source {
+                Source::Meter(measure) => self.meters.give_back(measure, &take.key, take.units, (taken, now), id),
+                Source::Lease(spent) => self.leases.give_back(&take.key, spent, Instant::now()),
             }
         }
     }

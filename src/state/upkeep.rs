@@ -48,9 +48,9 @@ impl InForce {
         let (latest, long_over) = (self.latest(now), now.saturating_sub(HOLDS_STAY).unwrap_or(now));
         let over: Vec<String> = {
             let (writing, state) = (self.writing(), self.current());
-            let ends = writing.ends.iter().take_while(|(until, _)| *until <= latest);
+            let expiries = writing.expiries.iter().take_while(|(until, _)| *until <= latest);
             let is_over = |(until, id): &&(Timestamp, String)| *until <= long_over || state.holds.get(id).is_none();
-            ends.filter(is_over).map(|(_, id)| id.clone()).collect()
+            expiries.filter(is_over).map(|(_, id)| id.clone()).collect()
         };
         if !over.is_empty() {
             // What cannot be kept now is over all the same when it is read again.
