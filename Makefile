@@ -8,7 +8,7 @@ DEMO = env --block-signal=INT $(PYTHON) -m demo.run --base-port $(BASE_PORT) $(i
 CASES ?= 10000000
 SEED ?= 1
 
-.PHONY: help run test laws mesh-test tour release debug venv a2a idp mcp spire prerequisites clean
+.PHONY: help run test laws mesh-test tour release debug venv a2a idp mcp spire packages prerequisites clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -20,7 +20,7 @@ run: venv release ## build, start the demo mesh, show the tour, stay up until Ct
 tour: venv release ## the same, but stop after the tour
 	@$(DEMO) --tour-only
 
-test: a2a idp mcp spire venv debug ## everything that has to pass: Rust tests, then the mesh tests with real Envoy
+test: packages a2a idp mcp spire venv debug ## everything that has to pass: Rust tests, then the mesh tests with real Envoy
 	cargo test --locked
 	@$(PYTHON) -m pytest tests/mesh
 
@@ -35,6 +35,10 @@ release debug venv a2a idp mcp spire: prerequisites
 
 prerequisites:
 	@demo/require.sh cargo cc python3
+
+# The store that sidecars share, and the network of its own in which it is cut off.
+packages: prerequisites
+	@demo/packages.sh redis-server:redis-server ip:iproute2
 
 release: ## target/release/palisade
 	@demo/build.sh release
