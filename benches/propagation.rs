@@ -75,7 +75,9 @@ async fn measure(rounds: usize, first: &str, watched: &[String]) -> Result<(), B
         let hold = PlaceHoldRequest { subject: subject.clone(), reason: reason.clone(), seconds: 0 };
         let is_it = |what: &What| matches!(what, What::Held(hold) if hold.subject == subject);
         let (answer, seen) = tokio::join!(
-            async { line.client.place_hold(hold).await.map(|reply| (reply.into_inner().shared, start.elapsed())) },
+            async {
+                line.client.place_hold(hold).await.map(|reply| (is_told(reply.into_inner().shared), start.elapsed()))
+            },
             everybody(&mut told, watched.len(), is_it)
         );
         holding.add(start, answer?, &seen?)?;
@@ -85,7 +87,10 @@ async fn measure(rounds: usize, first: &str, watched: &[String]) -> Result<(), B
         let is_it = |what: &What| matches!(what, What::Released(hold) if hold.subject == subject);
         let (answer, seen) = tokio::join!(
             async {
-                line.client.release_holds(release).await.map(|reply| (reply.into_inner().shared, start.elapsed()))
+                line.client
+                    .release_holds(release)
+                    .await
+                    .map(|reply| (is_told(reply.into_inner().shared), start.elapsed()))
             },
             everybody(&mut told, watched.len(), is_it)
         );
@@ -140,6 +145,11 @@ async fn everybody(
         }
     }
     Ok(when.into_iter().flatten().collect())
+}
+
+/// Whether everybody heard, if there is anybody.
+fn is_told(shared: Option<bool>) -> bool {
+    shared != Some(false)
 }
 
 impl Times {

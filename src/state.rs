@@ -172,6 +172,8 @@ pub struct InForce {
 struct Writing {
     /// When holds and grants are over, and which.
     expiries: BTreeSet<(Timestamp, String)>,
+    /// Up to which end of holds those who watch were told of it.
+    told: Timestamp,
     /// What was ended.
     gone: Gone,
     /// Of which it is not known what is kept of them: the present state has to be kept once more.
@@ -390,7 +392,7 @@ impl InForce {
     /// over by itself.
     fn take_out(&self, ids: &[String], is_told: bool) -> (Vec<News>, Vec<Change>) {
         let (mut ended, mut changes) = (Vec::with_capacity(ids.len()), Vec::with_capacity(3 * ids.len()));
-        {
+        let told = {
             let mut writing = self.writing();
             self.change(&mut writing, |state, writing| {
                 for id in ids {
@@ -403,9 +405,12 @@ impl InForce {
                     }
                 }
             });
-        }
+            writing.told
+        };
         self.forget_uses(&ended);
-        ended.iter().for_each(|news| self.tell(news.clone()));
+        // That a hold is over was told when it was.
+        let was_told = |news: &&News| matches!(news, News::Released(it) if it.until.is_some_and(|until| until <= told));
+        ended.iter().filter(|news| !was_told(news)).for_each(|news| self.tell(news.clone()));
         (ended, changes)
     }
 

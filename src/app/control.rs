@@ -98,7 +98,8 @@ impl Pipeline {
         let Some(controller) = &operation.controller else { return Err(self.refused(operation)) };
         // What allows more waits until it is known who is held; what stops somebody does not.
         if operation.facts.state.doubt.holds && commands.iter().any(Command::allows_more) {
-            return Err(self.fails(operation, Reason::StateUnavailable));
+            let message = "what is held is not known now, see `palisade status`: what allows more waits until it is";
+            return Err(Refusal { message: message.to_owned(), ..self.fails(operation, Reason::StateUnavailable) });
         }
         let tokens = std::mem::take(&mut operation.pending.decision.tokens);
         let mut all: Option<Decision> = None;

@@ -193,15 +193,22 @@ impl Sharing {
         };
         match self.standing() {
             StoreState::InTouch => {}
-            StoreState::Starting => lines.push(format!("the shared store was not reached yet: {what}, {limits}\n")),
-            StoreState::Lost(why) | StoreState::Refused(why) => lines.push(format!("{why}: {what}, {limits}\n")),
+            StoreState::Starting => lines.push(format!("the shared store was not reached yet: {what}, {limits}")),
+            StoreState::Lost(why) | StoreState::Refused(why) => lines.push(format!("{why}: {what}, {limits}")),
         }
-        let Counts { unreadable, unheld, .. } = self.counts();
+        let Counts { unreadable, unheld, unsealed, .. } = self.counts();
+        if unsealed > 0 {
+            // It stays said until somebody has looked after it.
+            lines.push(format!(
+                "the store has told of something {unsealed} times that was not sealed with the [secret] of this sidecar, and says \
+                 nothing here: its secret is another one, or somebody else writes to the store"
+            ));
+        }
         if unreadable > 0 {
-            lines.push(format!("{unreadable} shared entries are of a form that this version does not know: {what}\n"));
+            lines.push(format!("{unreadable} shared entries are of a form that this version does not know: {what}"));
         }
         if unheld > 0 {
-            lines.push(format!("{unheld} shared holds find no room, raise `holds` in [state]: {what}\n"));
+            lines.push(format!("{unheld} shared holds find no room, raise `holds` in [state]: {what}"));
         }
         lines
     }

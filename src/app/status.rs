@@ -16,6 +16,22 @@ fn bring_to(counter: &IntCounter, value: u64) {
     counter.inc_by(value.saturating_sub(counter.get()));
 }
 
+impl Pipeline {
+    /// What is wrong with what is kept or shared, a line each.
+    pub(super) fn complaints(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.parts.recorder.denies() {
+            lines.push("records cannot be written: every call is denied".to_owned());
+        }
+        if self.parts.journal.as_ref().is_some_and(Journal::failing) {
+            let says = "the journal cannot be written: what is held or granted now is lost with this process";
+            lines.push(says.to_owned());
+        }
+        lines.extend(self.parts.sharing.iter().flat_map(|sharing| sharing.complaints()));
+        lines
+    }
+}
+
 impl Status for Pipeline {
     fn readiness(&self) -> (bool, String) {
         let snapshot = self.parts.store.snapshot();
@@ -35,13 +51,7 @@ impl Status for Pipeline {
             "" => "bundle: none loaded\n".to_owned(),
             digest => format!("bundle: {digest}\n"),
         };
-        if unrecorded {
-            lines += "records cannot be written: every call is denied\n";
-        }
-        if unkept {
-            lines += "the journal cannot be written: what is held or granted now is lost with this process\n";
-        }
-        lines.extend(self.parts.sharing.iter().flat_map(|sharing| sharing.complaints()));
+        lines.extend(self.complaints().into_iter().map(|line| line + "\n"));
         if let Some(error) = &*self.refused.lock().unwrap_or_else(PoisonError::into_inner) {
             lines += &format!("bundle on disk refused, the last good one is in force: {error}\n");
         }
@@ -79,7 +89,8 @@ impl Status for Pipeline {
             bring_to(&metrics.tools.lists.with_label_values(&[&server.target, "failure"]), server.failures);
         }
         let (state, moving) = (self.parts.state.current(), &metrics.moving);
-        moving.holds.set(gauge(state.holds.len() as u64));
+        let at = now();
+        moving.holds.set(gauge(state.holds.iter().filter(|hold| hold.holds(at)).count() as u64));
         moving.grants.set(gauge(state.grants.len() as u64));
         moving.limits_counted.set(gauge(self.parts.state.counted() as u64));
         moving.ends_remembered.set(gauge(self.parts.state.ends_remembered() as u64));

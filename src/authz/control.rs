@@ -250,7 +250,16 @@ pub fn check_hold(bundle: &Bundle, settings: &Settings, subject: &Subject) -> Re
         }
         About::User | About::Session | About::Token => is_issuer(),
         About::Server => is_target(id),
-        About::Tool => is_target(id.split('/').next().unwrap_or_default()),
+        About::Tool => {
+            let (server, tool) = id.split_once('/').unwrap_or((id, ""));
+            is_target(server)?;
+            let known = bundle.server(server);
+            if known.is_some_and(|it| it.unregistered.is_none() && !it.tools.is_empty() && !it.tools.contains_key(tool))
+            {
+                return Err(format!("`{server}` has no tool `{tool}`; `server:{server}` stops all of them"));
+            }
+            Ok(())
+        }
     }
 }
 

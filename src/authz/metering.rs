@@ -258,7 +258,7 @@ impl LimitSet {
             return Err(BundleError::new(file, format!("more than {MAX_LIMITS} limits")));
         }
         if let Some(denials) = &read.denials {
-            check_rate(denials).map_err(|message| BundleError::near(file, text, "[denials]", message))?;
+            check_rate("denials", denials).map_err(|message| BundleError::near(file, text, "[denials]", message))?;
         }
         let mut names = BTreeSet::new();
         let mut limits = Vec::with_capacity(read.limit.len());
@@ -302,10 +302,10 @@ impl Limit {
             _ => return Err("expected one of `rate`, `quota` and `concurrent`".into()),
         };
         match measure {
-            Measure::Rate(rate) => check_rate(&rate)?,
-            Measure::Quota(Quota { units, seconds }) => check_numbers("quota", units, seconds)?,
+            Measure::Rate(rate) => check_rate("rate", &rate)?,
+            Measure::Quota(Quota { units, seconds }) => check_numbers("quota", ("units", units), seconds)?,
             Measure::Concurrent(Concurrent { calls, seconds }) => {
-                check_numbers("concurrent", calls, seconds)?;
+                check_numbers("concurrent", ("calls", calls), seconds)?;
                 if cost.is_some() {
                     return Err("`cost` is of a `rate` or a `quota`: a call is one call".into());
                 }
@@ -317,10 +317,11 @@ impl Limit {
                 return Err("`cost.argument` is a JSON pointer such as \"/limit\"".into());
             }
             let most = limit.most();
-            if cost.max == 0 || cost.max > most || cost.default > cost.max {
-                return Err(format!(
-                    "`cost.max` is from 1 to {most}, what there is at one time, and `cost.default` at most that"
-                ));
+            if cost.max == 0 || cost.max > most {
+                return Err(format!("`cost.max` is from 1 to {most}, what there is at one time"));
+            }
+            if cost.default > cost.max {
+                return Err(format!("`cost.default` ({}) is above `cost.max` ({})", cost.default, cost.max));
             }
         }
         // The debug form has every member: whatever is changed makes it another.
@@ -329,27 +330,27 @@ impl Limit {
     }
 }
 
-fn check_rate(rate: &Rate) -> Result<(), String> {
-    check_numbers("rate", rate.units, rate.seconds)?;
-    check_numbers("rate", rate.burst(), rate.seconds)?;
+fn check_rate(table: &str, rate: &Rate) -> Result<(), String> {
+    check_numbers(table, ("units", rate.units), rate.seconds)?;
+    check_numbers(table, ("burst", rate.burst()), rate.seconds)?;
     // The state of a rate is a moment in microseconds.
     let micros = u128::from(rate.seconds) * 1_000_000 / u128::from(rate.units.max(1));
     if micros == 0 {
-        return Err("`rate`: at most a million units in a second".into());
+        return Err(format!("`{table}`: at most a million units in a second"));
     }
     let whole = micros * u128::from(rate.burst());
     if whole > u128::from(MAX_SECONDS) * 1_000_000 {
-        return Err("`rate`: the whole `burst` has to come back within a year".into());
+        return Err(format!("`{table}`: the whole `burst` has to come back within a year"));
     }
     Ok(())
 }
 
-fn check_numbers(name: &str, units: u64, seconds: u64) -> Result<(), String> {
+fn check_numbers(table: &str, (key, units): (&str, u64), seconds: u64) -> Result<(), String> {
     if !(1..=MAX_UNITS).contains(&units) {
-        return Err(format!("`{name}`: expected from 1 to {MAX_UNITS}"));
+        return Err(format!("`{table}.{key}` is from 1 to {MAX_UNITS}"));
     }
     if !(1..=MAX_SECONDS).contains(&seconds) {
-        return Err(format!("`{name}`: `seconds` is from 1 to {MAX_SECONDS}"));
+        return Err(format!("`{table}.seconds` is from 1 to {MAX_SECONDS}"));
     }
     Ok(())
 }

@@ -246,6 +246,11 @@ fn explain_policies(
         let _ = writeln!(text, "call{number:<7}Action::\"{action}\"");
         let _ = writeln!(text, "resource   {}", query.resource().uid());
         describe_parts(text, &bundle.engine().explain(&query), all);
+        let grantable: Vec<&str> = bundle.engine().grantables().map(|template| template.info.id.as_str()).collect();
+        if !grantable.is_empty() {
+            let _ =
+                writeln!(text, "grants     none is known here; templates that one may link: {}", grantable.join(", "));
+        }
         match reference.decide(bundle, &for_reference) {
             Ok(response) => {
                 let reasons: Vec<String> =
@@ -286,7 +291,7 @@ fn describe_parts(text: &mut String, parts: &[(Arc<PolicyInfo>, Part)], all: boo
             Ok(true) if policy.demands.is_some() && !policy.forbids => {
                 ("=>", format!("permits a token that meets what it demands: {}", policy.reason))
             }
-            Ok(true) => ("=>", format!("{effect}s: {}", policy.reason)),
+            Ok(true) => ("=>", format!("{effect}s{}: {}", within(policy), policy.reason)),
             Ok(false) => ("  ", format!("{effect}, its conditions do not hold")),
             Err(error) => ("!!", format!("{effect}, failed: {error}")),
         };
@@ -306,6 +311,12 @@ fn describe_parts(text: &mut String, parts: &[(Arc<PolicyInfo>, Part)], all: boo
             let _ = writeln!(text, "   - {} policies for {why}; --all lists them", policies.len());
         }
     }
+}
+
+/// Of which limits a permit takes, which are not counted here.
+fn within(policy: &PolicyInfo) -> String {
+    let names: Vec<&str> = policy.limits.iter().map(|limit| &*limit.name).collect();
+    if names.is_empty() { String::new() } else { format!(", within {} (not counted here)", names.join(", ")) }
 }
 
 fn describe_answer(text: &mut String, decision: &Decision) {

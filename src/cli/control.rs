@@ -111,9 +111,9 @@ macro_rules! ask {
 use ask;
 
 /// Prints what was done; where not everybody who shares a store has heard of it, that is said as well.
-fn done(text: &str, shared: bool) -> u8 {
+fn done(text: &str, shared: Option<bool>) -> u8 {
     let code = print(text, exit::OK);
-    if code != exit::OK || shared {
+    if code != exit::OK || shared != Some(false) {
         return code;
     }
     complain(

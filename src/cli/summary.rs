@@ -55,6 +55,15 @@ pub fn of(bundle: &Bundle, reference: &Reference, trust_domains: Option<&[String
     if !limits.is_empty() {
         let _ = writeln!(text, "limits     {}", names(&limits));
     }
+    let unused: BTreeSet<String> = bundle.unused_limits().map(|limit| limit.name.to_string()).collect();
+    if !unused.is_empty() {
+        let _ = writeln!(text, "unused     {} (a limit does nothing until a permit names it: @limit)", names(&unused));
+    }
+    let priceless = bundle.limits().iter().filter_map(|limit| Some((limit, limit.cost.as_ref()?)));
+    for (limit, cost) in priceless.filter(|(_, cost)| !bundle.has_argument(&cost.argument)).take(MAX_NAMES) {
+        let says = format!("no registered tool has the argument {}: each call costs {}", cost.argument, cost.default);
+        let _ = writeln!(text, "cost       of {}: {says}", limit.name);
+    }
     let _ = writeln!(text, "targets    {} ({})", bundle.targets().len(), by_protocol.join(", "));
     let _ = writeln!(text, "tools      {tools}");
     let _ = writeln!(text, "agents     {} listed", bundle.store().listed_agents());

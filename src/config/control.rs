@@ -115,6 +115,10 @@ impl Config {
                 _ => {}
             }
         }
+        let socket = control.unix.as_ref().map(|_| "unix").or_else(|| control.tcp.map(|_| "tcp"));
+        if let (Some(socket), None) = (socket, &self.state.journal) {
+            return wrong(socket, "[control] needs `journal` in [state]: what is held has to outlive a restart".into());
+        }
         Ok(())
     }
 }
@@ -123,8 +127,7 @@ impl Config {
 mod tests {
     use super::*;
 
-    const BASE: &str =
-        "[[listener]]\ntcp = \"127.0.0.1:9191\"\n[identity]\ntrust_domains = [\"example.org\"]\n[control]\n";
+    const BASE: &str = "state.journal = \"s\"\n[[listener]]\ntcp = \"127.0.0.1:9191\"\n[identity]\ntrust_domains = [\"example.org\"]\n[control]\n";
     const USERS: &str =
         "unix_users = { \"0\" = \"spiffe://example.org/operators/root\", \"1000\" = \"spiffe://example.org/x\" }\n";
     const UNIX: &str = "unix = \"control.sock\"\n";
@@ -159,36 +162,39 @@ mod tests {
         let id = "spiffe://example.org/a";
         let long = format!("unix = \"{}\"\n", "x".repeat(100));
         for (parts, message) in [
-            (&[UNIX][..], "6: `control.unix` needs `unix_users`: whoever asks would be refused"),
-            (&[USERS], "6: `control.unix_users` needs `unix`"),
-            (&["unix_mode_octal = \"0600\"\n"], "6: `control.unix_mode_octal` needs `unix`"),
-            (&[UNIX, USERS, "unix_mode_octal = \"0999\"\n"], "8: `unix_mode_octal`: `0999` is no octal permission"),
-            (&[&long, USERS], "6: `control.unix`: a Unix socket's path has at most 107 bytes"),
-            (&[UNIX, &user("root", id)], "7: `unix_users`: `root` is no number of a user, as `id -u` says it"),
-            (&[UNIX, &user("00", id)], "7: `unix_users`: `00` is no number"),
-            (&[UNIX, &user("\"+1\"", id)], "7: `unix_users`: `+1` is no number"),
-            (&[UNIX, &user("\"-1\"", id)], "7: `unix_users`: `-1` is no number"),
-            (&[UNIX, &user("4294967296", id)], "7: `unix_users`: `4294967296` is no number"),
-            (&[UNIX, &user("65534", id)], "7: `unix_users`: 65534 is whoever has no number here"),
-            (&[UNIX, &user("4294967295", id)], "7: `unix_users`: 4294967295 is whoever has no number here"),
-            (&[UNIX, &user("0", "root")], "7: `unix_users`: `root` is no SPIFFE ID: the scheme is not exactly"),
+            (&[UNIX][..], "7: `control.unix` needs `unix_users`: whoever asks would be refused"),
+            (&[USERS], "7: `control.unix_users` needs `unix`"),
+            (&["unix_mode_octal = \"0600\"\n"], "7: `control.unix_mode_octal` needs `unix`"),
+            (&[UNIX, USERS, "unix_mode_octal = \"0999\"\n"], "9: `unix_mode_octal`: `0999` is no octal permission"),
+            (&[&long, USERS], "7: `control.unix`: a Unix socket's path has at most 107 bytes"),
+            (&[UNIX, &user("root", id)], "8: `unix_users`: `root` is no number of a user, as `id -u` says it"),
+            (&[UNIX, &user("00", id)], "8: `unix_users`: `00` is no number"),
+            (&[UNIX, &user("\"+1\"", id)], "8: `unix_users`: `+1` is no number"),
+            (&[UNIX, &user("\"-1\"", id)], "8: `unix_users`: `-1` is no number"),
+            (&[UNIX, &user("4294967296", id)], "8: `unix_users`: `4294967296` is no number"),
+            (&[UNIX, &user("65534", id)], "8: `unix_users`: 65534 is whoever has no number here"),
+            (&[UNIX, &user("4294967295", id)], "8: `unix_users`: 4294967295 is whoever has no number here"),
+            (&[UNIX, &user("0", "root")], "8: `unix_users`: `root` is no SPIFFE ID: the scheme is not exactly"),
             (
                 &[UNIX, &user("0", "spiffe://other.org/a")],
-                "7: `unix_users`: `spiffe://other.org/a` is of none of `trust_domains` in `[identity]`",
+                "8: `unix_users`: `spiffe://other.org/a` is of none of `trust_domains` in `[identity]`",
             ),
-            (&[TCP], "6: `control.tcp` needs `certificate_file`: it is for mTLS alone"),
-            (&[TCP, "certificate_file = \"a\"\nca_file = \"c\"\n"], "6: `control.tcp` needs `key_file`"),
-            (&[FILES], "6: `control.certificate_file` needs `tcp`"),
-            (&["ca_file = \"c\"\n"], "6: `control.ca_file` needs `tcp`"),
-            (&["tcp = \"9194\"\n", FILES], "6: `control.tcp`: no address and port"),
-            (&["tcp = \"127.0.0.1:9191\"\n", FILES], "6: `control.tcp`: a listener has the address"),
-            (&["tcp = \"127.0.0.1:9192\"\n", FILES], "6: `control.tcp`: a listener has the address"),
+            (&[TCP], "7: `control.tcp` needs `certificate_file`: it is for mTLS alone"),
+            (&[TCP, "certificate_file = \"a\"\nca_file = \"c\"\n"], "7: `control.tcp` needs `key_file`"),
+            (&[FILES], "7: `control.certificate_file` needs `tcp`"),
+            (&["ca_file = \"c\"\n"], "7: `control.ca_file` needs `tcp`"),
+            (&["tcp = \"9194\"\n", FILES], "7: `control.tcp`: no address and port"),
+            (&["tcp = \"127.0.0.1:9191\"\n", FILES], "7: `control.tcp`: a listener has the address"),
+            (&["tcp = \"127.0.0.1:9192\"\n", FILES], "7: `control.tcp`: a listener has the address"),
         ] {
             let error = parse(parts).unwrap_err();
             assert!(error.starts_with(&format!("p.toml:{message}")), "{error} / {message}");
         }
         let listener = "[[listener]]\nunix = \"control.sock\"\n";
         let error = parse(&[UNIX, USERS, listener]).unwrap_err();
-        assert_eq!(error, "p.toml:6: `control.unix`: a listener has this path already");
+        assert_eq!(error, "p.toml:7: `control.unix`: a listener has this path already");
+        let text = [BASE, UNIX, USERS].concat().replace("state.journal = \"s\"", "");
+        let error = Config::parse("p.toml", &text, Path::new("/")).map_err(|error| error.to_string()).unwrap_err();
+        assert_eq!(error, "p.toml:7: [control] needs `journal` in [state]: what is held has to outlive a restart");
     }
 }

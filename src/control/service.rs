@@ -23,7 +23,7 @@ pub(super) struct Shared<O> {
     pub(super) operate: Arc<O>,
     pub(super) calls: Places,
     pub(super) watches: Places,
-    /// Counts what there was no place for.
+    /// Counts what there was no place for, and who is nobody here.
     pub(super) turned_away: IntCounter,
     /// Turns true when serving is to end.
     pub(super) stopped: watch::Receiver<bool>,
@@ -42,7 +42,10 @@ pub(super) struct ToPeer<O> {
 
 impl<O: Operate> ToPeer<O> {
     fn asked<T>(&self, request: Request<T>) -> Result<Asked<T>, Status> {
-        let peer = self.peer.clone().map_err(Status::unauthenticated)?;
+        let peer = self.peer.clone().map_err(|nobody| {
+            self.shared.turned_away.inc();
+            Status::unauthenticated(nobody)
+        })?;
         let (metadata, _extensions, request) = request.into_parts();
         let headers = headers(&metadata)?;
         let mut said = headers.iter().filter(|(name, _)| name == "traceparent");

@@ -1,10 +1,12 @@
 //! What is done now and then, and at the end: nothing that is decided depends on when.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::{Change, HOLDS_STAY, InForce, Table, entry, key};
+use super::{Change, HOLDS_STAY, InForce, News, Table, entry, key};
+use crate::authz::state::hold::Hold;
 
 /// How much is kept once more at a time.
 const REPAIRED: usize = 1_024;
@@ -57,11 +59,26 @@ impl InForce {
             let (_ended, changes) = self.take_out(&over, false);
             drop(self.keep(changes));
         }
+        self.tell_of_over(now);
         let forgotten = self.writing().gone.tidy(self.seconds());
         drop(self.keep(forgotten));
         self.meters.tidy(latest, &*self.keep);
         self.leases.tidy(Instant::now());
         self.forget_over(latest);
+    }
+
+    /// Tells whoever watches of holds that are over since the last time.
+    fn tell_of_over(&self, now: Timestamp) {
+        let over: Vec<Arc<Hold>> = {
+            let mut writing = self.writing();
+            let told = writing.told;
+            writing.told = now.max(told);
+            let since = writing.expiries.iter().skip_while(|(until, _)| *until <= told);
+            let since = since.take_while(|(until, _)| *until <= now);
+            let state = self.current();
+            since.filter_map(|(_, id)| state.holds.get(id).cloned()).collect()
+        };
+        over.into_iter().for_each(|hold| self.tell(News::Released(hold)));
     }
 
     /// Gives up what was reserved and is not used: before a process ends, when nothing is decided any more.

@@ -126,6 +126,21 @@ fn a_bundle_alone_is_summed_up_or_refused() {
     assert!(rest.contains("\n           namespaces: example.org/agents\n"), "{text}");
     assert!(rest.ends_with("\nthe bundle is valid\n"), "{text}");
 
+    // What is there and does nothing, and what is taken of no argument, is said.
+    let limits = folder.path().join("limits.toml");
+    let before = std::fs::read_to_string(&limits).unwrap();
+    let cost = "cost = { argument = \"/limt\", max = 5 }";
+    let more = format!("[[limit]]\nname = \"rows\"\nquota = {{ units = 9, seconds = 60 }}\n{cost}\n");
+    std::fs::write(&limits, format!("{before}\n{more}")).unwrap();
+    let (_, text, _) = alone(folder.path(), &[]);
+    for line in [
+        "unused     rows (a limit does nothing until a permit names it: @limit)",
+        "cost       of rows: no registered tool has the argument /limt: each call costs 1",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
+    }
+    std::fs::write(&limits, &before).unwrap();
+
     // The budget is the configuration's.
     let config = folder.path().join("palisade.md");
     let budget = "[bundle]\nmax_unindexed_policies = 2\n[identity]\ntrust_domains = [\"example.org\"]\n\

@@ -54,7 +54,7 @@ impl Operate for Pipeline {
             Err(_not_kept) => {
                 // On record as what it is: permitted, and in force.
                 let decision_id = Some(self.done(operation));
-                let message = match shared && self.parts.sharing.is_some() {
+                let message = match shared == Some(true) {
                     true => "it is in force at all who share the store, but could not be made durable here",
                     false => "it is in force here, but could not be made durable: it ends with this process",
                 };
@@ -74,7 +74,7 @@ impl Operate for Pipeline {
             Ok(reason) => reason,
             Err(wrong) => return Err(self.wrong(operation, wrong)),
         };
-        let holds = &operation.facts.state.holds;
+        let (holds, since) = (&operation.facts.state.holds, operation.facts.now);
         let found = match (holds.get(which), which.parse::<Subject>()) {
             (Some(hold), _) => vec![hold.clone()],
             (None, Ok(subject)) => by_id(holds.on(subject.about(), subject.id()).cloned(), |hold| &hold.id),
@@ -84,7 +84,8 @@ impl Operate for Pipeline {
             // Whether something is held is told to whoever could release it.
             let operation = match which.parse::<Subject>() {
                 Ok(subject) => {
-                    self.decide_control(operation, &[Command::Release(none(subject))], &reason, |_| Ok(())).await?
+                    self.decide_control(operation, &[Command::Release(none(subject, since))], &reason, |_| Ok(()))
+                        .await?
                 }
                 Err(_) => operation,
             };
@@ -197,19 +198,19 @@ impl Operate for Pipeline {
 }
 
 impl Pipeline {
-    /// Tells whoever shares of what is in force here; whether they have heard, or there is nobody.
-    async fn tell_others(&self, entry: Entry) -> bool {
+    /// Tells whoever shares of what is in force here; whether they have heard, if there is anybody.
+    async fn tell_others(&self, entry: Entry) -> Option<bool> {
         match &self.parts.sharing {
-            Some(sharing) => sharing.put(&entry).await,
-            None => true,
+            Some(sharing) => Some(sharing.put(&entry).await),
+            None => None,
         }
     }
 
     /// The same of what ended.
-    async fn tell_others_of_ends(&self, ids: &[String]) -> bool {
+    async fn tell_others_of_ends(&self, ids: &[String]) -> Option<bool> {
         match &self.parts.sharing {
-            Some(sharing) => sharing.remove(ids).await,
-            None => true,
+            Some(sharing) => Some(sharing.remove(ids).await),
+            None => None,
         }
     }
 
@@ -227,7 +228,7 @@ impl Pipeline {
             }
             Err(_not_kept) => {
                 let decision_id = Some(self.done(operation));
-                let message = match shared && self.parts.sharing.is_some() {
+                let message = match shared == Some(true) {
                     true => "they are revoked at all who share the store, but that could not be made durable here",
                     false => {
                         "they are revoked here, but that could not be made durable: they may be in force again after a restart"
@@ -246,9 +247,8 @@ fn until(since: Timestamp, seconds: u64) -> Result<Timestamp, String> {
 }
 
 /// A hold that is not there.
-fn none(subject: Subject) -> Arc<Hold> {
-    let (since, author) = (Timestamp::UNIX_EPOCH, Author::default());
-    Arc::new(Hold { id: String::new(), subject, reason: String::new(), author, since, until: None })
+fn none(subject: Subject, since: Timestamp) -> Arc<Hold> {
+    Arc::new(Hold { id: String::new(), subject, reason: String::new(), author: Author::default(), since, until: None })
 }
 
 fn new_hold(operation: &Operation, request: &proto::PlaceHoldRequest) -> Result<Hold, String> {

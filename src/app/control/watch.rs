@@ -6,9 +6,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use super::by_id;
-use crate::app::pipeline::Pipeline;
+use crate::app::pipeline::{Pipeline, now};
 use crate::app::sharing::Sharing;
 use crate::authz::state::grant::Grant;
+use crate::authz::state::hold::Hold;
 use crate::control::{Asked, Events, Refusal};
 use crate::proto;
 use crate::shared::StoreState;
@@ -30,9 +31,11 @@ impl Pipeline {
         let state = self.parts.state.current();
         let (agent, task) = (of.agent.as_str(), of.task.as_str());
         let is = |wanted: &str, has: Option<&str>| wanted.is_empty() || has == Some(wanted);
-        let of_hold = |hold: &&Arc<_>| {
+        let now = now();
+        let of_hold = |hold: &&Arc<Hold>| {
             let subject = |kind: &str, name: &str| name.is_empty() || subject_is(hold, kind, name);
-            (agent.is_empty() && task.is_empty()) || (subject("agent", agent) && subject("task", task))
+            let is_asked = (agent.is_empty() && task.is_empty()) || (subject("agent", agent) && subject("task", task));
+            is_asked && hold.holds(now)
         };
         let of_grant = |grant: &&Arc<Grant>| is(agent, Some(&grant.agent)) && is(task, grant.task.as_deref());
         let holds = by_id(state.holds.iter().filter(of_hold).cloned(), |hold| &hold.id);
@@ -45,6 +48,7 @@ impl Pipeline {
             grants: grants.iter().take(LISTED).map(|grant| self.told(grant)).collect(),
             bundle: self.parts.store.snapshot().digest.to_string(),
             store: self.standing().into(),
+            complaints: self.complaints(),
         }
     }
 
@@ -109,7 +113,7 @@ impl Pipeline {
     }
 }
 
-fn subject_is(hold: &crate::authz::state::hold::Hold, kind: &str, name: &str) -> bool {
+fn subject_is(hold: &Hold, kind: &str, name: &str) -> bool {
     hold.subject.about().as_str() == kind && hold.subject.id() == name
 }
 

@@ -1,7 +1,7 @@
 //! The bundle: schema, policies, entities, targets and tools, validated together, immutable, named by a
 //! digest of its content. There is one constructor, and it refuses whatever is not wholly right.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::actions::{Actions, UNREGISTERED};
@@ -22,7 +22,7 @@ use super::shape::Shape;
 use super::source::{BundleError, Kind, SourceFile, quoted};
 use super::testimony::Testimony;
 use crate::authz::identity::spiffe::SpiffeId;
-use crate::authz::metering::LimitSet;
+use crate::authz::metering::{Limit, LimitSet};
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
 use crate::authz::target::{self, Target, TokenUse, Unregistered};
@@ -161,6 +161,21 @@ impl Bundle {
     #[must_use]
     pub const fn limits(&self) -> &LimitSet {
         &self.limits
+    }
+
+    /// The limits that no permit takes of.
+    pub fn unused_limits(&self) -> impl Iterator<Item = &Arc<Limit>> {
+        let granted = self.engine.grantables().map(|template| &*template.info);
+        let used: HashSet<&str> =
+            self.engine.infos().chain(granted).flat_map(|it| it.limits.iter()).map(|it| &*it.name).collect();
+        self.limits.iter().filter(move |limit| !used.contains(&*limit.name))
+    }
+
+    /// Whether the type of a registered tool's arguments has what a JSON pointer names; `true` where that is not known.
+    #[must_use]
+    pub fn has_argument(&self, pointer: &str) -> bool {
+        let mut servers = self.servers.values();
+        servers.any(|server| server.unregistered.is_some() || server.tools.values().any(|tool| tool.input.has(pointer)))
     }
 
     /// The templates that nothing links, in the order of the bundle: they do nothing.

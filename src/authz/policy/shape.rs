@@ -60,6 +60,24 @@ impl Mismatch {
 }
 
 impl Shape {
+    /// Whether something that it admits may have what a JSON pointer (RFC 6901) names.
+    #[must_use]
+    pub fn has(&self, pointer: &str) -> bool {
+        let names = pointer.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
+        let mut shape = self;
+        for name in names {
+            shape = match shape {
+                Self::Record(members) => match members.get(&name) {
+                    Some((member, _)) => member,
+                    None => return false,
+                },
+                Self::Unseen => return true,
+                _ => return false,
+            };
+        }
+        true
+    }
+
     /// The shape of a Cedar type; `Err` names the part that JSON cannot be converted to.
     ///
     /// # Errors

@@ -54,9 +54,9 @@ pub struct GrantArguments {
 
 const GRANT_HELP: &str = "\
 Examples:
-  palisade grant --template coder-writes-repository \\
+  palisade grant --template granted-crm-tool \\
       --agent spiffe://example.org/ns/agents/sa/coder \\
-      --resource 'Server::\"repository-x\"' --task patch-bug --for 8h --reason \"fix of BUG-7\"
+      --resource 'Tool::\"crm/get_customer\"' --task patch-bug --calls 20 --for 1h --reason \"fix of BUG-7\"
   palisade grant --template support-refunds \\
       --agent spiffe://example.org/ns/agents/sa/support \\
       --user corp/alice --calls 20 --until 14:00 --reason \"TICKET-9\"

@@ -82,7 +82,7 @@ pub(super) fn hold(hold: &proto::Hold, now: Timestamp) -> Vec<String> {
         plain(&hold.id),
         plain(&hold.subject),
         since(hold.since.as_ref()),
-        until(hold.until.as_ref(), now, "released"),
+        until(hold.until.as_ref(), now, "until released"),
         author(&hold.author, &hold.author_user),
         or_dash(&hold.reason),
     ]
@@ -124,7 +124,7 @@ pub(super) fn store(state: i32) -> &'static str {
     match proto::StoreState::try_from(state) {
         Ok(proto::StoreState::NotShared) => "none: what is in force here is in force here alone",
         Ok(proto::StoreState::InTouch) => "in touch",
-        Ok(proto::StoreState::Lost) => "lost: what was known last is in force",
+        Ok(proto::StoreState::Lost) => "lost",
         Ok(proto::StoreState::Unspecified) | Err(_) => "unknown",
     }
 }
@@ -140,6 +140,9 @@ pub(super) fn status(status: &proto::Status, now: Timestamp) -> String {
     let _ = writeln!(text, "store   {}", store(status.store));
     let _ = writeln!(text, "holds   {}", counted(status.holds_total, status.holds.len()));
     let _ = writeln!(text, "grants  {}", counted(status.grants_total, status.grants.len()));
+    for complaint in &status.complaints {
+        let _ = writeln!(text, "wrong   {}", plain(complaint));
+    }
     let heading = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     if !status.holds.is_empty() {
         let rows = status.holds.iter().map(|it| hold(it, now));

@@ -102,7 +102,8 @@ fn told(event: &proto::Event, now: Timestamp) -> String {
             let first = format!("status    holds {holds}, grants {grants}, bundle {bundle}, store {store}\n");
             let holds: Vec<_> = status.holds.iter().map(|it| hold("hold    ", it)).collect();
             let grants: Vec<_> = status.grants.iter().map(|it| grant("grant   ", it)).collect();
-            first + &show::aligned(&holds) + &show::aligned(&grants)
+            let wrong = status.complaints.iter().map(|it| format!("wrong     {}\n", show::plain(it)));
+            first + &wrong.collect::<String>() + &show::aligned(&holds) + &show::aligned(&grants)
         }
         Some(What::Held(it)) => show::aligned(&[hold("held    ", it)]),
         Some(What::Released(it)) => show::aligned(&[hold("released", it)]),

@@ -33,7 +33,7 @@ pub struct MovingMetrics {
     pub shared_unanswered: IntCounter,
     /// Grants from there for which there was no room.
     pub shared_ungranted: IntCounter,
-    /// Connections, calls and watches of control for which there was no place.
+    /// Connections, calls and watches of control for which there was no place, and calls of users whom nobody named.
     pub control_turned_away: IntCounter,
     /// Ends of calls that Envoy tells of.
     pub ends: EndMetrics,

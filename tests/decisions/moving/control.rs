@@ -132,12 +132,18 @@ fn a_hold_on_what_there_is_not_is_told() {
         let subject: Subject = text.parse().unwrap();
         control::check_hold(support::loaded(&world.active), &support::settings(), &subject)
     };
-    for subject in
-        ["everything", "task:x", &format!("agent:{CODER}"), &format!("agent:{CRM}"), "server:crm", "tool:crm/x"]
-    {
+    for subject in [
+        "everything",
+        "task:x",
+        &format!("agent:{CODER}"),
+        &format!("agent:{CRM}"),
+        "server:crm",
+        "tool:crm/get_customer",
+    ] {
         assert_eq!(check(subject), Ok(()), "{subject}");
     }
     for (subject, message) in [
+        ("tool:crm/get_customre", "`crm` has no tool `get_customre`; `server:crm` stops all of them"),
         ("agent:spiffe://exmaple.org/ns/agents/sa/coder", "`exmaple.org` is no trust domain of the configuration"),
         ("trust-domain:partner.example", "`partner.example` is no trust domain of the configuration"),
         ("namespace:partner.example/agents", "`partner.example` is no trust domain of the configuration"),

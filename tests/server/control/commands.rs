@@ -45,7 +45,8 @@ fn holds_are_placed_and_released() {
     let coder = format!("agent:{CODER}");
     let (request, out) = done(&served, &["hold", &coder, "--reason", "exfiltration suspected, INC-42"]);
     assert_eq!(request, json!({"subject": coder, "reason": "exfiltration suspected, INC-42"}));
-    let line = format!("{HOLD}  {coder}  2026-03-04T10:15:00Z  released  {OPERATOR}  exfiltration suspected, INC-42\n");
+    let line =
+        format!("{HOLD}  {coder}  2026-03-04T10:15:00Z  until released  {OPERATOR}  exfiltration suspected, INC-42\n");
     assert_eq!(out, format!("held  {line}"));
 
     let (request, out) = done(&served, &["hold", "everything", "--for", "30m", "--reason", "a\u{1b}[2J"]);
@@ -54,7 +55,7 @@ fn holds_are_placed_and_released() {
 
     let (request, out) = done(&served, &["release", HOLD, "--reason", "false alarm"]);
     assert_eq!(request, json!({"hold": HOLD, "reason": "false alarm"}));
-    let line = format!("{HOLD}  everything  2026-03-04T10:15:00Z  released  {OPERATOR}  false alarm\n");
+    let line = format!("{HOLD}  everything  2026-03-04T10:15:00Z  until released  {OPERATOR}  false alarm\n");
     assert_eq!(out, format!("released  {line}"));
     assert_eq!(done(&served, &["release", &coder, "--reason", "x"]).0["hold"], json!(coder));
 
@@ -112,11 +113,11 @@ fn status_is_aligned_and_has_a_form_for_programs() {
     let (request, out) = done(&served, &["status", "--agent", CODER, "--task", "patch-bug"]);
     assert_eq!(request, json!({"agent": CODER, "task": "patch-bug"}));
     let lines: Vec<&str> = out.lines().collect();
-    assert_eq!(lines[..5], ["bundle  sha256:ab", "store   in touch", "holds   1", "grants  1", ""]);
-    assert_eq!(lines[7], "");
+    let first = ["bundle  sha256:ab", "store   in touch", "holds   1", "grants  1", "wrong   every call is denied", ""];
+    assert_eq!((&lines[..6], lines[8]), (&first[..], ""));
     for (heading, row, columns) in [
-        (lines[5], lines[6], ["HOLD", "SUBJECT", "SINCE", "UNTIL", "BY", "REASON"]),
-        (lines[8], lines[9], ["GRANT", "TEMPLATE", "RESOURCE", "CALLS", "UNTIL", "REASON"]),
+        (lines[6], lines[7], ["HOLD", "SUBJECT", "SINCE", "UNTIL", "BY", "REASON"]),
+        (lines[9], lines[10], ["GRANT", "TEMPLATE", "RESOURCE", "CALLS", "UNTIL", "REASON"]),
     ] {
         for column in columns {
             let at = heading.find(column).unwrap();
@@ -125,7 +126,7 @@ fn status_is_aligned_and_has_a_form_for_programs() {
             assert!(begins && !cell.starts_with(' '), "{column} in\n{out}");
         }
     }
-    assert_eq!(lines.len(), 10);
+    assert_eq!(lines.len(), 11);
     let (_, out) = done(&served, &["status", "--json"]);
     let out: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&out["store"], &out["grants"][0]["callsLeft"]), (&json!("IN_TOUCH"), &json!("18")));
@@ -172,6 +173,10 @@ fn what_is_in_force_here_alone_is_a_warning() {
     ] {
         let (code, out, error) = all(&ask(&served.socket(), arguments));
         assert_eq!((code, out.lines().count()), (Some(14), 1), "{arguments:?}: {error}");
+        if arguments.contains(&"--json") {
+            // For programs too, which would not miss a field that is not there.
+            assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["shared"], false);
+        }
         assert_eq!(
             error,
             "palisade: the shared store has not taken this: it is in force at the server that was asked, and elsewhere \
@@ -268,7 +273,14 @@ fn a_watch_shows_changes_as_they_come() {
         let rest: Vec<String> = lines.collect();
         if form.is_empty() {
             assert_eq!(first, "status    holds 1, grants 1, bundle sha256:ab, store in touch");
-            let starts = ["hold      0192", "grant     0192", "held      0192", "ended     0192", "store     lost: "];
+            let starts = [
+                "wrong     ev",
+                "hold      0192",
+                "grant     0192",
+                "held      0192",
+                "ended     0192",
+                "store     lost",
+            ];
             assert!(rest.iter().zip(starts).all(|(line, start)| line.starts_with(start)), "{rest:?}");
             assert_eq!(rest.len(), starts.len());
         } else {
@@ -292,6 +304,8 @@ fn what_the_configuration_names_has_to_be_there() {
             &[("unix", "\"no/control.sock\""), ("unix_users", "{ \"0\" = \"spiffe://example.org/root\" }")][..],
             "`control.unix`: there is no such directory: `{}/no`",
         ),
+        (&[("journal", "\"no/s\"")], "`state.journal`: there is no such directory: `{}/no`"),
+        (&[("journal", "\"records.jsonl\"")], "`state.journal`: the records are written to this file"),
         (
             &[
                 ("tcp", "\"127.0.0.1:9194\""),
@@ -302,7 +316,9 @@ fn what_the_configuration_names_has_to_be_there() {
             "`control.key_file`: there is no such file: `{}/no.key`",
         ),
     ] {
-        let setup = sets.iter().fold(Setup::new(), |setup, (key, value)| setup.set("control", key, value));
+        let setup = Setup::new().set("state", "journal", "\"palisade.state\"");
+        let table = |key: &str| if key == "journal" { "state" } else { "control" };
+        let setup = sets.iter().fold(setup, |setup, (key, value)| setup.set(table(key), key, value));
         let path = setup.write_config();
         let text = std::fs::read_to_string(&path).unwrap();
         let key = message.split(['.', '`']).nth(2).unwrap();
@@ -359,7 +375,7 @@ fn help_of_control_teaches() {
             &["palisade hold everything --reason", "Exit codes: 0 in force; 10 denied; 14", "`agent:SPIFFE-ID`"][..],
         ),
         ("release", &["palisade release agent:spiffe://", "<ID|SUBJECT>"]),
-        ("grant", &["--resource 'Server::\"repository-x\"' --task patch-bug --for 8h", "--until 14:00"]),
+        ("grant", &["--resource 'Tool::\"crm/get_customer\"' --task patch-bug --calls 20 --for 1h", "--until 14:00"]),
         ("revoke", &["palisade revoke --task patch-bug --agent", "[ID]"]),
         ("complete", &["palisade complete patch-bug"]),
         ("status", &["palisade status --json | jq -r '.holds[].subject'", "$PALISADE_CONTROL_SOCKET"]),

@@ -140,6 +140,7 @@ pub fn status() -> proto::Status {
         cut: false,
         holds_total: 1,
         grants_total: 1,
+        complaints: vec!["every call is denied".into()],
     }
 }
 
@@ -148,7 +149,7 @@ impl Operate for Fake {
         self: &Arc<Self>,
         asked: Asked<proto::PlaceHoldRequest>,
     ) -> Result<proto::PlaceHoldReply, Refusal> {
-        let shared = self.shared();
+        let shared = Some(self.shared());
         self.asked("place_hold", asked, |request, by| {
             let mut hold = hold(&request.subject, &request.reason, &by);
             hold.until = at("2026-03-04T10:45:00Z").filter(|_| request.seconds > 0);
@@ -161,7 +162,7 @@ impl Operate for Fake {
         self: &Arc<Self>,
         asked: Asked<proto::ReleaseHoldsRequest>,
     ) -> Result<proto::ReleaseHoldsReply, Refusal> {
-        let shared = self.shared();
+        let shared = Some(self.shared());
         self.asked("release_holds", asked, |request, by| proto::ReleaseHoldsReply {
             released: vec![hold("everything", &request.reason, &by)],
             shared,
@@ -173,7 +174,7 @@ impl Operate for Fake {
         self: &Arc<Self>,
         asked: Asked<proto::IssueGrantRequest>,
     ) -> Result<proto::IssueGrantReply, Refusal> {
-        let shared = self.shared();
+        let shared = Some(self.shared());
         self.asked("issue_grant", asked, |request, _| {
             let proto::IssueGrantRequest { template, agent, resource, task, user, calls, reason, .. } = request;
             let grant = proto::Grant { template, agent, resource, task, user, calls, reason, ..grant() };
@@ -186,7 +187,7 @@ impl Operate for Fake {
         self: &Arc<Self>,
         asked: Asked<proto::RevokeGrantsRequest>,
     ) -> Result<proto::RevokeGrantsReply, Refusal> {
-        let shared = self.shared();
+        let shared = Some(self.shared());
         let reply = |_, _| proto::RevokeGrantsReply { revoked: vec![grant()], shared };
         self.asked("revoke_grants", asked, reply).await
     }
@@ -195,7 +196,7 @@ impl Operate for Fake {
         self: &Arc<Self>,
         asked: Asked<proto::CompleteTaskRequest>,
     ) -> Result<proto::RevokeGrantsReply, Refusal> {
-        let shared = self.shared();
+        let shared = Some(self.shared());
         self.asked("complete_task", asked, |_, _| proto::RevokeGrantsReply { revoked: Vec::new(), shared }).await
     }
 

@@ -27,7 +27,7 @@ fn every_method_asks_in_the_name_of_the_user() {
         assert_eq!((seen.peer.spiffe_id.as_str(), seen.peer.certificate_pem_url_encoded.as_str()), (OPERATOR, ""));
     };
     let placed = run(client.place_hold(PlaceHoldRequest { seconds: 1_800, ..place() })).unwrap().into_inner();
-    assert!(placed.shared);
+    assert_eq!(placed.shared, Some(true));
     assert_eq!(placed.hold.unwrap().subject, "everything");
     seen("place_hold", json!({"subject": "everything", "reason": "INC-42", "seconds": "1800"}));
 

@@ -36,6 +36,19 @@ fn a_hold_stops_the_next_call_and_a_release_lets_it_pass() {
 }
 
 #[test]
+fn a_hold_that_is_over_is_told_and_no_longer_listed() {
+    let app = controlled().start();
+    let mut watching = super::watch(&app.setup);
+    assert_eq!(watching.next()["status"]["bundle"].as_str().map(str::is_empty), Some(false));
+    let held = done(&app.setup, &["hold", "task:a", "--reason", "x", "--for", "1s"]);
+    assert_eq!(watching.next()["held"]["id"], held["hold"]["id"]);
+    assert_eq!(watching.next()["released"]["id"], held["hold"]["id"]);
+    let status = done(&app.setup, &["status"]);
+    assert!(status.get("holds").is_none() && status.get("holdsTotal").is_none(), "{status}");
+    assert_eq!(app.metric("palisade_holds", &[]), 0.0);
+}
+
+#[test]
 fn every_call_of_control_is_on_record() {
     let app = controlled().start();
     assert_eq!(control(&app.setup, &["hold", "task:patch-bug", "--reason", "why\u{fc}"]).0, 0);

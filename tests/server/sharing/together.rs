@@ -147,6 +147,10 @@ fn what_has_no_seal_of_theirs_says_nothing() {
     for app in [&one, &two] {
         eventually("a strange seal", || (app.metric("palisade_shared_unsealed_total", &[]) >= 1.0).then_some(()));
         assert_eq!(says(app, &Ask::permitted()), "permit");
+        // Whoever looks is told, for it may be this sidecar's own secret that is wrong.
+        let status = done(&app.setup, &["status"]);
+        let complaint = status["complaints"][0].as_str().unwrap();
+        assert!(complaint.starts_with("the store has told of something "), "{complaint}");
     }
     // Nor does a seal of theirs on something else: the hold of one under the name of another.
     done(&one.setup, &["hold", BOT, "--reason", "INC-42"]);

@@ -69,7 +69,12 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "rate of nothing",
         edit: |edit| limit(edit, "rate = { units = 0 }"),
-        message: "limits.toml:5: limit `new`: `rate`: expected from 1 to 1000000000000",
+        message: "limits.toml:5: limit `new`: `rate.units` is from 1 to 1000000000000",
+    },
+    Mistake {
+        name: "burst of nothing",
+        edit: |edit| limit(edit, "rate = { units = 1, burst = 0 }"),
+        message: "limits.toml:5: limit `new`: `rate.burst` is from 1 to 1000000000000",
     },
     Mistake {
         name: "rate faster than its clock",
@@ -84,7 +89,7 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "quota of no time",
         edit: |edit| limit(edit, "quota = { units = 1, seconds = 0 }"),
-        message: "limits.toml:5: limit `new`: `quota`: `seconds` is from 1 to 31622400",
+        message: "limits.toml:5: limit `new`: `quota.seconds` is from 1 to 31622400",
     },
     Mistake {
         name: "cost of calls at one time",
@@ -99,7 +104,12 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "cost that no call could have",
         edit: |edit| limit(edit, "rate = { units = 5 }\ncost = { argument = \"/n\", max = 6 }"),
-        message: "limits.toml:5: limit `new`: `cost.max` is from 1 to 5, what there is at one time, and `cost.default` at most that",
+        message: "limits.toml:5: limit `new`: `cost.max` is from 1 to 5, what there is at one time",
+    },
+    Mistake {
+        name: "cost by default above the highest",
+        edit: |edit| limit(edit, "rate = { units = 5 }\ncost = { argument = \"/n\", max = 2, default = 3 }"),
+        message: "limits.toml:5: limit `new`: `cost.default` (3) is above `cost.max` (2)",
     },
     Mistake {
         name: "limit that is not there",
