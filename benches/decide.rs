@@ -12,6 +12,7 @@
 mod asked;
 mod crowd;
 mod measure;
+mod memory;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -67,7 +68,7 @@ fn among_many(settings: &Settings, facts: &Facts) {
         .collect();
     let linked = ("100000 links".to_owned(), crowd::linked(100_000));
     for (others, sources) in sizes.into_iter().chain([linked]) {
-        let (before, start) = (resident(), Instant::now());
+        let (before, start) = (memory::of("self").0, Instant::now());
         let bundle = Bundle::load(&sources, files::digest(&sources)).expect("the crowd is valid");
         let (seconds, policies) = (start.elapsed().as_secs_f64(), bundle.engine().len());
         drop(sources);
@@ -85,16 +86,9 @@ fn among_many(settings: &Settings, facts: &Facts) {
         });
         println!(
             "  {policies} policies loaded in {seconds:.2} s, {} MB more in use",
-            resident().saturating_sub(before)
+            memory::of("self").0.saturating_sub(before) / 1024
         );
     }
-}
-
-/// The memory of this process, in MB.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<usize>().map_or(0, |kilobytes| kilobytes / 1024)
 }
 
 fn measure<T>(name: &str, run: impl FnMut() -> T) {

@@ -9,6 +9,8 @@
     reason = "a benchmark talks to its terminal and stops at the first surprise"
 )]
 
+mod memory;
+
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::path::Path;
@@ -43,21 +45,21 @@ entity Person in [UserGroup] = { email: String, department: String, level: Long,
 
 fn main() {
     let wanted = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(ENTITIES);
-    let start = memory().0;
+    let start = megabytes().0;
     let mut files = bundle(wanted);
     let schema = schema(&files);
     let bytes: usize = files.iter().map(|file| file.bytes.len()).sum();
-    let with_files = memory().0;
+    let with_files = megabytes().0;
     let before = processor();
     let (bundle, ingest) = timed(|| Bundle::load(&files, files::digest(&files)).expect("a valid bundle"));
     let processor = processor() - before;
-    let read = memory();
+    let read = megabytes();
     let again = || Bundle::load_after(&files, String::new(), Some(&bundle)).expect("the same");
     let unchanged = timed(again).1;
     change_one(&mut files);
     let again = || Bundle::load_after(&files, String::new(), Some(&bundle)).expect("one change");
     let (newer, reload) = timed(again);
-    let reloaded = memory();
+    let reloaded = megabytes();
     drop((files, bundle));
     let store = newer.store();
     println!("{} entities in {} MB of JSON, {} listed agents", store.len(), bytes >> 20, store.listed_agents());
@@ -73,17 +75,13 @@ fn main() {
     updates(store, &schema, wanted);
     reads(store, wanted);
     // What was freed goes back to the system by and by.
-    println!("resident: {} MB in the end", memory().0);
+    println!("resident: {} MB in the end", megabytes().0);
 }
 
 /// (resident now, highest) in MB.
-fn memory() -> (usize, usize) {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let of = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).unwrap_or_default() / 1024
-    };
-    (of("VmRSS:"), of("VmHWM:"))
+fn megabytes() -> (usize, usize) {
+    let (now, highest) = memory::of("self");
+    (now / 1024, highest / 1024)
 }
 
 /// Seconds that this process has had a processor; Linux counts hundredths.

@@ -6,9 +6,12 @@
 
 #![expect(
     clippy::print_stdout,
-    clippy::expect_used,
+    clippy::indexing_slicing,
     reason = "it is run for what it prints, and stops at the first surprise"
 )]
+
+mod delays;
+mod memory;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -125,7 +128,7 @@ async fn measure(crowd: &Handle, count: usize, entries: usize, rounds: usize) ->
     let config = Config { urls: vec![format!("redis://127.0.0.1:{port}")], ..Config::default() };
     let (sender, mut told) = mpsc::unbounded_channel();
     let all = Arc::new(All { in_touch: AtomicUsize::new(0), changed: Notify::new(), told: sender });
-    let before = resident("self")?;
+    let before = memory::of("self").0;
     let start = Instant::now();
     let follower = |runtime: &Handle| {
         let follower = Follower { all: all.clone(), was_in_touch: Mutex::default(), known: Mutex::default() };
@@ -141,10 +144,10 @@ async fn measure(crowd: &Handle, count: usize, entries: usize, rounds: usize) ->
         // One after the other, as far as all of them on one core can follow.
         everybody(&mut told, count).await?;
     }
-    let each = (resident("self")?.saturating_sub(before)) / count;
+    let each = (memory::of("self").0.saturating_sub(before)) / count;
     println!(
         "{entries} entries are known to all; {each} KB resident for each, {} MB of the store",
-        resident(&store.id())? / 1024
+        memory::of(&store.id()).0 / 1024
     );
 
     let (of_store, of_us) = (busy(&store.id())?, busy("self")?);
@@ -156,7 +159,7 @@ async fn measure(crowd: &Handle, count: usize, entries: usize, rounds: usize) ->
         share(busy("self")?, of_us)
     );
 
-    println!("{:<42} {:>9} {:>9} {:>9} {:>9}", "", "times", "p50 ms", "p99 ms", "max ms");
+    delays::head();
     let (mut added, mut removed) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let id = format!("round-{round}");
@@ -169,8 +172,8 @@ async fn measure(crowd: &Handle, count: usize, entries: usize, rounds: usize) ->
         first.remove(&[Tombstone { id: id.as_str().into(), sealed: sealed(), at: 0 }]).await?;
         removed.extend(everybody(&mut told, count).await?.into_iter().map(|at| at.saturating_duration_since(start)));
     }
-    row("an entry: until each was told", added);
-    row("its end: until each was told", removed);
+    delays::row("an entry: until each was told", added);
+    delays::row("its end: until each was told", removed);
 
     let start = Instant::now();
     store.restart()?;
@@ -309,19 +312,4 @@ fn busy(process: &str) -> Result<Duration, Box<dyn Error>> {
         busy += Duration::from_nanos(text.split(' ').next().ok_or("no schedstat")?.parse()?);
     }
     Ok(busy)
-}
-
-/// The resident memory of a process, in KB.
-fn resident(process: &str) -> Result<usize, Box<dyn Error>> {
-    let text = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
-}
-
-fn row(name: &str, mut times: Vec<Duration>) {
-    times.sort_unstable();
-    let at = |percent: usize| {
-        times.get((times.len() * percent / 100).min(times.len() - 1)).expect("a time").as_secs_f64() * 1e3
-    };
-    println!("{name:<42} {:>9} {:>9.2} {:>9.2} {:>9.2}", times.len(), at(50), at(99), at(100));
 }

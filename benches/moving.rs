@@ -16,6 +16,7 @@
 
 mod asked;
 mod measure;
+mod memory;
 
 use std::error::Error;
 use std::path::Path;
@@ -65,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["decide", bundle] => decide(Path::new(bundle)),
         ["issue", socket] => issue(socket),
         ["memory", kind, many] => occupy(kind, many.parse()?),
-        _ => memory(),
+        _ => occupied(),
     }
 }
 
@@ -199,7 +200,7 @@ fn measure_decision(name: &str, bundle: &Path, state: State, permits: usize) -> 
 // ---- memory ---------------------------------------------------------------------------------------------------------------
 
 /// Each in a process of its own: what one kind freed would be room for the next.
-fn memory() -> Result<(), Box<dyn Error>> {
+fn occupied() -> Result<(), Box<dyn Error>> {
     println!("{:<52} {:>9} {:>9} {:>9}", "", "MB before", "MB after", "bytes each");
     for (kind, numbers) in
         [("grants", [10_000, 100_000]), ("holds", [10_000, 100_000]), ("uses of a limit", [100_000, 262_144])]
@@ -218,7 +219,7 @@ fn occupy(kind: &str, many: usize) -> Result<(), Box<dyn Error>> {
     let (state, runtime) = (InForce::new(Vec::new(), Box::new(Forget), room)?, runtime());
     let now: Timestamp = "2026-03-04T10:15:00Z".parse()?;
     let measure = Measure::Quota(Quota { units: 1_000, seconds: 86_400 });
-    let before = resident();
+    let before = memory::of("self").0;
     for number in 0..many {
         match kind {
             "grants" => runtime.block_on(state.grant(Arc::new(granted(number, now)?)))?,
@@ -226,7 +227,7 @@ fn occupy(kind: &str, many: usize) -> Result<(), Box<dyn Error>> {
             _ => state.count(&measure, &sha256(number.to_string().as_bytes()), now),
         }
     }
-    let after = resident();
+    let after = memory::of("self").0;
     let (current, counted) = (state.current(), state.counted());
     let there = current.grants.len() + current.holds.len() + counted;
     let each = (after - before) * 1024 / there.max(1);
@@ -257,11 +258,4 @@ fn held(number: usize, now: Timestamp) -> Result<Hold, Box<dyn Error>> {
     let author = Author { agent: AUTHOR.into(), user: None };
     let (id, subject) = (uuid::Uuid::now_v7().to_string(), asked.subject.parse()?);
     Ok(Hold { id, subject, reason: asked.reason, author, since: now, until: None })
-}
-
-/// The memory of this process, in KB.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
 }

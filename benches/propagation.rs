@@ -10,6 +10,8 @@
     reason = "it is run for what it prints, and stops at the first surprise"
 )]
 
+mod delays;
+
 use std::error::Error;
 use std::time::{Duration, Instant};
 
@@ -96,7 +98,7 @@ async fn measure(rounds: usize, first: &str, watched: &[String]) -> Result<(), B
         );
         releasing.add(start, answer?, &seen?)?;
     }
-    println!("{:<34} {:>9} {:>9} {:>9} {:>9}", "", "times", "p50 ms", "p99 ms", "max ms");
+    delays::head();
     holding.print("hold");
     releasing.print("release");
     Ok(())
@@ -165,15 +167,8 @@ impl Times {
     }
 
     fn print(self, name: &str) {
-        row(&format!("{name}: until each other was told"), self.told);
-        row(&format!("{name}: until the last was"), self.last);
-        row(&format!("{name}: until it was answered"), self.answered);
+        delays::row(&format!("{name}: until each other was told"), self.told);
+        delays::row(&format!("{name}: until the last was"), self.last);
+        delays::row(&format!("{name}: until it was answered"), self.answered);
     }
-}
-
-fn row(name: &str, mut times: Vec<Duration>) {
-    times.sort_unstable();
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let at = |percent: usize| ms(times[(times.len() * percent / 100).min(times.len() - 1)]);
-    println!("{name:<34} {:>9} {:>9.2} {:>9.2} {:>9.2}", times.len(), at(50), at(99), at(100));
 }

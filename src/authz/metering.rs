@@ -112,6 +112,13 @@ pub struct Cost {
     pub max: u64,
 }
 
+impl Cost {
+    /// The names that the pointer consists of, from the outermost.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.argument.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"))
+    }
+}
+
 const fn one() -> u64 {
     1
 }
@@ -199,9 +206,8 @@ impl Limit {
     /// [`NoCost`]
     pub fn units(&self, arguments: Option<&Json<'_>>) -> Result<u64, NoCost> {
         let Some(cost) = &self.cost else { return Ok(1) };
-        let names = cost.argument.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
         let mut named = arguments;
-        for name in names {
+        for name in cost.names() {
             let Some(json) = named else { break };
             // Of a list, no member could be named: what would be meant is not said.
             named = json.members().ok_or(NoCost).map(|_| json.get(&name))?;

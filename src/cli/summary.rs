@@ -60,7 +60,7 @@ pub fn of(bundle: &Bundle, reference: &Reference, trust_domains: Option<&[String
         let _ = writeln!(text, "unused     {} (a limit does nothing until a permit names it: @limit)", names(&unused));
     }
     let priceless = bundle.limits().iter().filter_map(|limit| Some((limit, limit.cost.as_ref()?)));
-    for (limit, cost) in priceless.filter(|(_, cost)| !bundle.has_argument(&cost.argument)).take(MAX_NAMES) {
+    for (limit, cost) in priceless.filter(|(_, cost)| !bundle.has_argument(cost)).take(MAX_NAMES) {
         let says = format!("no registered tool has the argument {}: each call costs {}", cost.argument, cost.default);
         let _ = writeln!(text, "cost       of {}: {says}", limit.name);
     }

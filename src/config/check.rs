@@ -175,6 +175,9 @@ impl Config {
                 "`drain_seconds` has to be at least as long as `deadline_ms`, so that what is in flight can end",
             ));
         }
+        if self.state.journal.as_ref() == Some(&self.record.path) {
+            return Err(mistake(&["state.journal"], "`state.journal`: the records are written to this file"));
+        }
         Ok(())
     }
 }

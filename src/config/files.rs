@@ -22,9 +22,6 @@ impl Config {
         if let Some(folder) = self.state.journal.as_deref().and_then(folder_is_missing) {
             return Err(mistake(&["state.journal"], no_directory("state.journal", folder)));
         }
-        if self.state.journal.as_ref() == Some(&self.record.path) {
-            return Err(mistake(&["state.journal"], "`state.journal`: the records are written to this file"));
-        }
         if let Some(folder) = self.control.unix.as_deref().and_then(folder_is_missing) {
             return Err(mistake(&["control.unix"], no_directory("control.unix", folder)));
         }

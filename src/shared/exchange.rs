@@ -69,7 +69,7 @@ pub(super) async fn everything(
 ) -> Result<(View, Vec<Strange>), Lost> {
     let mut view = View::default();
     let mut bytes = 0;
-    let mut strange = Vec::new();
+    let (mut strange, mut strange_entries) = (Vec::new(), 0);
     let (longest_id, longest) = (MAX_ID_BYTES.to_string(), MAX_VALUE_BYTES.to_string());
     for key in [&keys.entries, &keys.gone] {
         let mut cursor = b"0".to_vec();
@@ -87,8 +87,11 @@ pub(super) async fn everything(
                 bytes += id.len() + value.len();
                 strange.extend(read(&mut view, id, key == &keys.entries, value));
             }
-            let wrong = |is_entry| strange.iter().filter(|it: &&Strange| it.is_entry == is_entry).count();
-            check(view.entries.len() + wrong(true), view.gone.len() + wrong(false), bytes)?;
+            if key == &keys.entries {
+                strange_entries = strange.len();
+            }
+            let strange_gone = strange.len() - strange_entries;
+            check(view.entries.len() + strange_entries, view.gone.len() + strange_gone, bytes)?;
             goes_on();
             if next == b"0" {
                 break;

@@ -22,7 +22,7 @@ use super::shape::Shape;
 use super::source::{BundleError, Kind, SourceFile, quoted};
 use super::testimony::Testimony;
 use crate::authz::identity::spiffe::SpiffeId;
-use crate::authz::metering::{Limit, LimitSet};
+use crate::authz::metering::{Cost, Limit, LimitSet};
 use crate::authz::reason::Reason;
 use crate::authz::request::Request;
 use crate::authz::target::{self, Target, TokenUse, Unregistered};
@@ -171,11 +171,13 @@ impl Bundle {
         self.limits.iter().filter(move |limit| !used.contains(&*limit.name))
     }
 
-    /// Whether the type of a registered tool's arguments has what a JSON pointer names; `true` where that is not known.
+    /// Whether the type of a registered tool's arguments has what a cost is read from; `true` where that is not known.
     #[must_use]
-    pub fn has_argument(&self, pointer: &str) -> bool {
+    pub fn has_argument(&self, cost: &Cost) -> bool {
         let mut servers = self.servers.values();
-        servers.any(|server| server.unregistered.is_some() || server.tools.values().any(|tool| tool.input.has(pointer)))
+        servers.any(|server| {
+            server.unregistered.is_some() || server.tools.values().any(|tool| tool.input.has(cost.names()))
+        })
     }
 
     /// The templates that nothing links, in the order of the bundle: they do nothing.

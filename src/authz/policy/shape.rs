@@ -60,10 +60,8 @@ impl Mismatch {
 }
 
 impl Shape {
-    /// Whether something that it admits may have what a JSON pointer (RFC 6901) names.
-    #[must_use]
-    pub fn has(&self, pointer: &str) -> bool {
-        let names = pointer.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
+    /// Whether something that it admits may have what these names lead to, from the outermost.
+    pub fn has(&self, names: impl Iterator<Item = String>) -> bool {
         let mut shape = self;
         for name in names {
             shape = match shape {
