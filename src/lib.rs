@@ -56,6 +56,8 @@ pub mod telemetry;
 #[cfg(feature = "server")]
 mod tls;
 #[cfg(feature = "server")]
+pub mod tlog;
+#[cfg(feature = "server")]
 pub mod tokens;
 #[cfg(feature = "server")]
 pub mod tools;
