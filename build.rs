@@ -6,7 +6,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if std::env::var_os("CARGO_FEATURE_SERVER").is_none() {
         return Ok(());
     }
-    let descriptors = protox::compile(["palisade/v1/record.proto", "palisade/v1/log.proto", "palisade/v1/control.proto"], ["proto"])?;
+    let descriptors =
+        protox::compile(["palisade/v1/record.proto", "palisade/v1/log.proto", "palisade/v1/control.proto"], ["proto"])?;
     let encoded = prost_build::Config::new()
         .extern_path(".google.protobuf.Timestamp", "crate::proto::Timestamp")
         // Without the transport: connections are made and taken by `src/control`.

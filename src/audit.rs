@@ -5,6 +5,7 @@
 //! tamper-evident log will take the place of [`Sink`].
 
 pub mod json;
+pub mod log;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};

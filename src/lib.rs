@@ -54,9 +54,9 @@ pub mod store;
 #[cfg(feature = "server")]
 pub mod telemetry;
 #[cfg(feature = "server")]
-mod tls;
-#[cfg(feature = "server")]
 pub mod tlog;
+#[cfg(feature = "server")]
+mod tls;
 #[cfg(feature = "server")]
 pub mod tokens;
 #[cfg(feature = "server")]

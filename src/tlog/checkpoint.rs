@@ -44,7 +44,8 @@ impl Checkpoint {
     pub fn parse(note: &str) -> Result<Self, String> {
         let (text, _) = note::parts(note)?;
         let mut lines = text.lines();
-        let (Some(origin), Some(size), Some(root), None) = (lines.next(), lines.next(), lines.next(), lines.next()) else {
+        let (Some(origin), Some(size), Some(root), None) = (lines.next(), lines.next(), lines.next(), lines.next())
+        else {
             return Err("it has not three lines: origin, size and root hash".into());
         };
         note::check_name(origin)?;
@@ -100,7 +101,9 @@ mod tests {
         let (note, key) = signed(42);
         let read = Checkpoint::open(&note, &key).unwrap();
         assert_eq!((read.origin.as_str(), read.size, read.root), ("example.org/log/1", 42, [9; 32]));
-        for (from, to) in [("42", "43"), ("42", "042"), ("42", "+42"), ("42", "-1"), ("example", "exampIe"), ("CQkJ", "AQkJ")] {
+        for (from, to) in
+            [("42", "43"), ("42", "042"), ("42", "+42"), ("42", "-1"), ("example", "exampIe"), ("CQkJ", "AQkJ")]
+        {
             assert!(Checkpoint::open(&note.replacen(from, to, 1), &key).is_err(), "{to}");
         }
         assert!(Checkpoint::parse(&note.replacen("\n\n", "\nextension\n\n", 1)).is_err());

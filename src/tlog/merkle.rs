@@ -250,7 +250,8 @@ mod tests {
             [] => sha256(&[]),
             [one] => *one,
             many => {
-                let middle = (1..).map(|bits| 1_usize << bits).take_while(|size| *size < many.len()).last().unwrap_or(1);
+                let middle =
+                    (1..).map(|bits| 1_usize << bits).take_while(|size| *size < many.len()).last().unwrap_or(1);
                 node_hash(&naive(&many[..middle]), &naive(&many[middle..]))
             }
         }
@@ -276,7 +277,13 @@ mod tests {
     #[test]
     fn roots_are_those_of_the_reference_implementation() {
         let inputs: [&[u8]; 8] = [
-            b"", b"\0", b"\x10", b"\x20\x21", b"\x30\x31", b"\x40\x41\x42\x43", b"\x50\x51\x52\x53\x54\x55\x56\x57",
+            b"",
+            b"\0",
+            b"\x10",
+            b"\x20\x21",
+            b"\x30\x31",
+            b"\x40\x41\x42\x43",
+            b"\x50\x51\x52\x53\x54\x55\x56\x57",
             b"\x60\x61\x62\x63\x64\x65\x66\x67\x68\x69\x6a\x6b\x6c\x6d\x6e\x6f",
         ];
         let roots = [

@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused() {
-        for wrong in ["", "a", "a+b", "a+530d903a+AA==", &KEY.replace("530d903a", "530d903b"), &KEY.replace("com/foo", "com/fo")]
+        for wrong in
+            ["", "a", "a+b", "a+530d903a+AA==", &KEY.replace("530d903a", "530d903b"), &KEY.replace("com/foo", "com/fo")]
         {
             assert!(VerifierKey::parse(wrong).is_err(), "{wrong}");
         }

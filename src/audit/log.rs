@@ -1,0 +1,221 @@
+//! The log: every record becomes an entry of a transparency log that its own operator cannot rewrite unnoticed.
+//!
+//! One thread, the sequencer, gives each entry its place and writes it to a write-ahead file; another one makes tiles and signed
+//! checkpoints of what is written. What holds, whatever moment the process, the system or the power ends at:
+//!
+//! - an entry whose caller was told that it is kept is there, and at its place: with [`Durability::Fsync`] in any case, with
+//!   [`Durability::Written`] as long as the system itself goes on;
+//! - a checkpoint covers nothing that may still be lost, so that no two of one log ever contradict each other;
+//! - of an entry that was not wholly written, the last one, nothing is left; that something was cut is an entry itself.
+//!
+//! What is noticed on opening, and what is not, [`open`] says.
+
+mod begin;
+pub mod config;
+pub mod disk;
+pub mod frame;
+mod growth;
+mod open;
+mod place;
+mod publisher;
+#[cfg(test)]
+mod tests;
+mod wal;
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use prost::Message as _;
+
+use self::begin::{Beginning, Open};
+use self::config::{Config, Durability};
+use self::disk::Disk;
+pub use self::open::LogError;
+use self::open::io_at;
+use self::place::Place;
+pub use self::publisher::Progress;
+use self::publisher::Work;
+use crate::proto::entry::Kind;
+use crate::proto::{Entry, EpochEnd, Timestamp};
+use crate::tlog::checkpoint::Checkpoint;
+use crate::tlog::note::{Signer as _, VerifierKey};
+use crate::tlog::tile::MAX_ENTRY_BYTES;
+
+/// Most bytes that are written and in no checkpoint: more is no longer taken, as if the disk took nothing.
+const MAX_BEHIND_BYTES: u64 = 128 * 1024 * 1024;
+/// How long an attempt to end an epoch waits for its last checkpoint.
+const SEAL_TIME: Duration = Duration::from_millis(500);
+
+/// A log that is open, for the thread that appends.
+pub struct Log {
+    beginning: Beginning,
+    open: Open,
+    work: Sender<Work>,
+    publisher: JoinHandle<()>,
+    progress: Arc<Progress>,
+    /// The last entry of the epoch was taken.
+    is_over: bool,
+    sealed: Option<mpsc::Receiver<Checkpoint>>,
+    _lock: File,
+}
+
+impl Log {
+    /// Opens a log, or begins one.
+    ///
+    /// # Errors
+    /// [`LogError`]: if it is not as it was written, nothing in it is changed.
+    pub fn open(config: &Config, directory: &Path) -> Result<Self, LogError> {
+        Self::open_on(config, directory, Disk::default())
+    }
+
+    /// The same, on a disk on which things may go wrong.
+    ///
+    /// # Errors
+    /// As of [`Log::open`].
+    pub fn open_on(config: &Config, directory: &Path, disk: Disk) -> Result<Self, LogError> {
+        let root = || io_at(directory);
+        let place = Place::new(directory);
+        disk.make(directory, false).map_err(root())?;
+        let lock = open::lock(&disk, &place)?;
+        let signer = open::signer(&disk, &place, config.key_file.as_deref())?;
+        let key = VerifierKey { name: config.origin(), key: signer.public_key() };
+        let beginning = Beginning { config: config.clone(), disk, place, key };
+        let (mut publisher, mut open) = match open::last_epoch(&beginning.place)? {
+            None => {
+                let (open, epoch) = beginning.begin(1, None).map_err(root())?;
+                (beginning.publisher(signer, epoch, Vec::new()), open)
+            }
+            Some(number) => beginning.go_on(number, signer)?,
+        };
+        for written in open.wal.write(true).map_err(root())? {
+            publisher.take_first(written);
+        }
+        publisher.publish().map_err(root())?;
+        let (work, told) = mpsc::channel();
+        let progress = publisher.progress();
+        let run = move || publisher.run(&told);
+        let publisher = std::thread::Builder::new().name("record-publisher".into()).spawn(run).map_err(root())?;
+        Ok(Self { beginning, open, work, publisher, progress, is_over: false, sealed: None, _lock: lock })
+    }
+
+    /// How the publisher stands.
+    #[must_use]
+    pub fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
+    /// With what arguments are committed to, in this epoch.
+    #[must_use]
+    pub const fn commitments(&self) -> &[u8; 32] {
+        &self.open.commitments
+    }
+
+    /// How durable an entry is when it is written.
+    #[must_use]
+    pub const fn durability(&self) -> Durability {
+        self.beginning.config.durability
+    }
+
+    /// Takes an entry, which [`Log::write`] writes. `false` if it is larger than an entry may be.
+    #[must_use]
+    pub fn push(&mut self, kind: Kind) -> bool {
+        let bytes = entry(kind);
+        let fits = bytes.len() <= MAX_ENTRY_BYTES;
+        if fits {
+            self.open.wal.push(&bytes);
+        }
+        fits
+    }
+
+    /// Writes what was taken, as durably as is configured; and begins the next epoch when it is time.
+    ///
+    /// # Errors
+    /// What the system says. Nothing that was taken is lost; the next call tries again.
+    pub fn write(&mut self) -> io::Result<()> {
+        if self.progress.is_failing.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the log cannot be published"));
+        }
+        if self.progress.behind_bytes.load(Ordering::Relaxed) > MAX_BEHIND_BYTES {
+            return Err(io::Error::other("too much of the log is not published yet"));
+        }
+        if self.is_over {
+            return self.end_epoch();
+        }
+        let sync = self.beginning.config.durability == Durability::Fsync;
+        self.hand_over(sync)?;
+        let is_long = self.open.wal.next() + 1 >= self.beginning.config.epoch_entries;
+        if is_long || now().seconds.saturating_sub(self.open.began) >= self.beginning.config.epoch_seconds() {
+            self.is_over = self.push(Kind::End(EpochEnd { time: Some(now()), next: self.open.number + 1 }));
+            return self.end_epoch();
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, sync: bool) -> io::Result<()> {
+        for written in self.open.wal.write(sync)? {
+            self.progress.behind_bytes.fetch_add(written.chunk.frames.len() as u64, Ordering::Relaxed);
+            self.work.send(Work::Written(written)).map_err(|_| io::Error::other("the publisher has ended"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the last checkpoint of the epoch, and begins the next.
+    fn end_epoch(&mut self) -> io::Result<()> {
+        self.hand_over(true)?;
+        if self.sealed.is_none() {
+            let (reply, sealed) = mpsc::sync_channel(1);
+            self.work.send(Work::Seal(reply)).map_err(|_| io::Error::other("the publisher has ended"))?;
+            self.sealed = Some(sealed);
+        }
+        let waited = self.sealed.as_ref().map(|sealed| sealed.recv_timeout(SEAL_TIME));
+        let last = match waited {
+            Some(Ok(last)) => last,
+            Some(Err(RecvTimeoutError::Timeout)) => {
+                return Err(io::Error::other("the epoch's last checkpoint is not made"));
+            }
+            _ => return Err(io::Error::other("the publisher has ended")),
+        };
+        // Kept until the next epoch has begun: if that fails it is tried again.
+        let (reply, sealed) = mpsc::sync_channel(1);
+        let _room_for_one = reply.send(last.clone());
+        self.sealed = Some(sealed);
+        let (open, epoch) = self.beginning.begin(self.open.number + 1, Some((self.open.number, &last)))?;
+        (self.open, self.is_over, self.sealed) = (open, false, None);
+        self.work.send(Work::Begin(Box::new(epoch))).map_err(|_| io::Error::other("the publisher has ended"))?;
+        tracing::info!(
+            epoch = self.open.number,
+            previous = last.size,
+            "an epoch of the log is sealed, the next one has begun"
+        );
+        self.hand_over(true)
+    }
+
+    /// Writes what was taken, makes the last checkpoint and ends. Says whether all of it happened before `deadline`.
+    #[must_use]
+    pub fn finish(mut self, deadline: Instant) -> bool {
+        let written = self.hand_over(true).is_ok();
+        drop(self.work);
+        while !self.publisher.is_finished() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        written && self.publisher.join().is_ok() && !self.progress.is_failing.load(Ordering::Relaxed)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "what the log says of itself has no decision whose moment it could bear")]
+fn now() -> Timestamp {
+    jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default().into()
+}
+
+fn entry(kind: Kind) -> Vec<u8> {
+    Entry { kind: Some(kind) }.encode_to_vec()
+}

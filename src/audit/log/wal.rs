@@ -1,0 +1,365 @@
+//! The write-ahead file of an epoch: segments of [`SEGMENT_ENTRIES`] entries, to the last of which is appended.
+//!
+//! One thread appends, the sequencer; it may leave it to the publisher to bring to the disk what it wrote. After an error nothing
+//! is believed that was not on the disk before it: the segment is cut there, and the rest is written anew from memory.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::disk::Disk;
+use super::frame;
+use super::place::EpochPlace;
+use crate::tlog::tile::WIDTH;
+
+/// Entries of a segment: those of a full tile of the second level, so that where one begins no smaller tile is partly full.
+pub const SEGMENT_ENTRIES: u64 = (WIDTH * WIDTH) as u64;
+
+/// What sequencer and publisher know of one epoch's file.
+#[derive(Debug, Default)]
+pub struct Synced {
+    /// So many entries are on the disk.
+    entries: AtomicU64,
+    /// An attempt to bring some there failed; only the sequencer can go on from that.
+    is_broken: AtomicBool,
+    /// Held while what was written is brought to the disk, or written anew.
+    turn: Mutex<()>,
+}
+
+impl Synced {
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many entries are on the disk.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Acquire)
+    }
+}
+
+/// Entries that were written at once, all of one segment.
+#[derive(Debug)]
+pub struct Chunk {
+    /// The number of the first.
+    pub first: u64,
+    /// Of the one behind the last.
+    pub next: u64,
+    /// Their frames.
+    pub frames: Vec<u8>,
+}
+
+impl Chunk {
+    /// The entries.
+    pub fn entries(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.frames.as_slice();
+        std::iter::from_fn(move || {
+            let (_, entry, more) = frame::first(rest)?;
+            rest = more;
+            Some(entry)
+        })
+    }
+}
+
+/// Entries that are in the file, and how to bring them to the disk.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The entries.
+    pub chunk: Arc<Chunk>,
+    segment: Arc<File>,
+    path: PathBuf,
+    synced: Arc<Synced>,
+}
+
+impl Written {
+    /// Brings them to the disk, with all before them, if they are not there.
+    pub fn sync(&self, disk: &Disk) -> io::Result<()> {
+        if self.synced.entries() >= self.chunk.next {
+            return Ok(());
+        }
+        let _turn = self.synced.turn();
+        if self.synced.is_broken.load(Ordering::Acquire) {
+            return Err(io::Error::other("what was written has to be written anew"));
+        }
+        let synced = disk.sync(&self.segment, &self.path);
+        match synced {
+            // Whoever does not begin a segment before the last is on the disk has brought all before these there, too.
+            Ok(()) => drop(self.synced.entries.fetch_max(self.chunk.next, Ordering::AcqRel)),
+            Err(_) => self.synced.is_broken.store(true, Ordering::Release),
+        }
+        synced
+    }
+}
+
+/// The end of the file, where entries are appended.
+pub struct Wal {
+    disk: Disk,
+    place: EpochPlace,
+    synced: Arc<Synced>,
+    segment: Segment,
+    /// The number of the next entry.
+    next: u64,
+    /// Entries that are in no file.
+    taken: VecDeque<Chunk>,
+    /// Entries of the segment that may not be on the disk.
+    unsynced: VecDeque<Arc<Chunk>>,
+    /// Those of them that nobody was told of.
+    untold: Vec<Arc<Chunk>>,
+    is_broken: bool,
+}
+
+struct Segment {
+    first: u64,
+    path: PathBuf,
+    file: Arc<File>,
+    /// How long it is up to the last entry that is on the disk.
+    synced_bytes: u64,
+}
+
+impl Segment {
+    /// A new one, on the disk; or one of which only the beginning was written.
+    fn begin(disk: &Disk, place: &EpochPlace, first: u64) -> io::Result<Self> {
+        let path = place.segment(first);
+        let file = disk.append_to(&path)?;
+        disk.cut(&file, &path, 0)?;
+        disk.write(&mut &file, &path, frame::MAGIC)?;
+        disk.sync(&file, &path)?;
+        disk.sync_names(&place.wal)?;
+        Ok(Self { first, path, file: Arc::new(file), synced_bytes: frame::MAGIC.len() as u64 })
+    }
+}
+
+impl Wal {
+    /// Of a new epoch.
+    pub fn begin(disk: Disk, place: EpochPlace) -> io::Result<Self> {
+        disk.make(&place.wal, true)?;
+        disk.sync_names(place.wal.parent().unwrap_or(&place.wal))?;
+        let segment = Segment::begin(&disk, &place, 0)?;
+        Ok(Self::at(disk, place, segment, 0))
+    }
+
+    /// Goes on behind what was read, all of which is on the disk then.
+    pub fn go_on(disk: Disk, place: EpochPlace, read: &Tail) -> io::Result<Self> {
+        let path = place.segment(read.segment);
+        let segment = if read.bytes == 0 {
+            Segment::begin(&disk, &place, read.segment)?
+        } else {
+            let file = disk.append_to(&path)?;
+            if read.torn > 0 {
+                disk.cut(&file, &path, read.bytes)?;
+            }
+            disk.sync(&file, &path)?;
+            Segment { first: read.segment, path, file: Arc::new(file), synced_bytes: read.bytes }
+        };
+        Ok(Self::at(disk, place, segment, read.next))
+    }
+
+    fn at(disk: Disk, place: EpochPlace, segment: Segment, next: u64) -> Self {
+        let synced = Arc::new(Synced { entries: AtomicU64::new(next), ..Synced::default() });
+        let (taken, unsynced, untold) = (VecDeque::new(), VecDeque::new(), Vec::new());
+        Self { disk, place, synced, segment, next, taken, unsynced, untold, is_broken: false }
+    }
+
+    /// The number of the next entry.
+    #[must_use]
+    pub const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Takes an entry, which [`Wal::write`] writes.
+    pub fn push(&mut self, entry: &[u8]) {
+        let number = self.next;
+        self.next += 1;
+        match self.taken.back_mut() {
+            Some(chunk) if !number.is_multiple_of(SEGMENT_ENTRIES) => {
+                frame::push(&mut chunk.frames, number, entry);
+                chunk.next = self.next;
+            }
+            _ => {
+                let mut frames = Vec::new();
+                frame::push(&mut frames, number, entry);
+                self.taken.push_back(Chunk { first: number, next: self.next, frames });
+            }
+        }
+    }
+
+    /// Writes what was taken; also to the disk, if `sync`. Gives what is written now and was not given before.
+    ///
+    /// # Errors
+    /// What the system says; the next call tries again, and nothing is lost meanwhile.
+    pub fn write(&mut self, sync: bool) -> io::Result<Vec<Written>> {
+        self.try_write(sync)?;
+        let written = |chunk| Written {
+            chunk,
+            segment: self.segment.file.clone(),
+            path: self.segment.path.clone(),
+            synced: self.synced.clone(),
+        };
+        Ok(self.untold.drain(..).map(written).collect())
+    }
+
+    /// Brings what was taken to the disk. [`Wal::write`] gives it.
+    ///
+    /// # Errors
+    /// As of [`Wal::write`].
+    pub fn keep(&mut self) -> io::Result<()> {
+        self.try_write(true)
+    }
+
+    fn try_write(&mut self, sync: bool) -> io::Result<()> {
+        let broken_there = self.synced.is_broken.load(Ordering::Acquire);
+        let tried = if self.is_broken || broken_there { self.write_anew() } else { Ok(()) };
+        let tried = tried.and_then(|()| self.write_taken()).and_then(|()| if sync { self.sync() } else { Ok(()) });
+        self.is_broken = tried.is_err();
+        tried
+    }
+
+    fn write_taken(&mut self) -> io::Result<()> {
+        self.forget_synced();
+        while let Some(chunk) = self.taken.front() {
+            if chunk.first == self.segment.first + SEGMENT_ENTRIES {
+                let first = chunk.first;
+                self.sync()?;
+                self.segment = Segment::begin(&self.disk, &self.place, first)?;
+            }
+            let Some(chunk) = self.taken.pop_front().map(Arc::new) else { break };
+            // Before it is tried: a part of it may be in the file.
+            self.unsynced.push_back(chunk.clone());
+            self.untold.push(chunk.clone());
+            self.disk.write(&mut &*self.segment.file, &self.segment.path, &chunk.frames)?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced.is_empty() {
+            return Ok(());
+        }
+        self.disk.sync(&self.segment.file, &self.segment.path)?;
+        self.all_is_synced();
+        Ok(())
+    }
+
+    fn all_is_synced(&mut self) {
+        for chunk in self.unsynced.drain(..) {
+            self.segment.synced_bytes += chunk.frames.len() as u64;
+            self.synced.entries.fetch_max(chunk.next, Ordering::AcqRel);
+        }
+    }
+
+    /// Forgets what the publisher brought to the disk.
+    fn forget_synced(&mut self) {
+        let synced = self.synced.entries();
+        while let Some(chunk) = self.unsynced.front().filter(|chunk| chunk.next <= synced) {
+            self.segment.synced_bytes += chunk.frames.len() as u64;
+            self.unsynced.pop_front();
+        }
+    }
+
+    /// Cuts the segment behind what is on the disk for certain, and writes the rest again, from memory.
+    fn write_anew(&mut self) -> io::Result<()> {
+        let synced = self.synced.clone();
+        let _turn = synced.turn();
+        self.forget_synced();
+        let file = self.disk.append_to(&self.segment.path)?;
+        if file.metadata()?.len() < self.segment.synced_bytes {
+            return Err(io::Error::other("the write-ahead file has become shorter"));
+        }
+        self.disk.cut(&file, &self.segment.path, self.segment.synced_bytes)?;
+        for chunk in &self.unsynced {
+            self.disk.write(&mut &file, &self.segment.path, &chunk.frames)?;
+        }
+        self.disk.sync(&file, &self.segment.path)?;
+        self.segment.file = Arc::new(file);
+        self.all_is_synced();
+        synced.is_broken.store(false, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// What is behind the last whole entry of the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// The first entry of the last segment.
+    pub segment: u64,
+    /// Its length up to its last whole entry; 0 if not even its beginning is whole.
+    pub bytes: u64,
+    /// Bytes behind that, of an entry that was not wholly written.
+    pub torn: u64,
+    /// The number of the next entry.
+    pub next: u64,
+}
+
+/// Why a write-ahead file cannot be gone on with.
+#[derive(Debug, thiserror::Error)]
+pub enum WalError {
+    /// What the system says.
+    #[error("{0}: {1}")]
+    Io(PathBuf, io::Error),
+    /// It is not there.
+    #[error("{0}: there is no write-ahead file")]
+    Missing(PathBuf),
+    /// It is not as it was written.
+    #[error("{0}: entry {1} is not there as it was written, and it is not the last")]
+    Damaged(PathBuf, u64),
+}
+
+/// The first entries of the segments, in order.
+pub fn segments(place: &EpochPlace) -> io::Result<Vec<u64>> {
+    let mut firsts = Vec::new();
+    for entry in fs::read_dir(&place.wal)? {
+        let name = entry?.file_name();
+        firsts.extend(name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse::<u64>().ok()));
+    }
+    firsts.sort_unstable();
+    Ok(firsts)
+}
+
+/// Reads all segments, giving each entry to `each`; the first is the first entry of the first segment.
+///
+/// # Errors
+/// If they are not as they were written, but for an end that was not wholly written.
+pub fn read(place: &EpochPlace, mut each: impl FnMut(u64, &[u8])) -> Result<Tail, WalError> {
+    let io = |path: PathBuf| move |error| WalError::Io(path, error);
+    let firsts = match segments(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(WalError::Missing(place.wal.clone())),
+        other => other.map_err(io(place.wal.clone()))?,
+    };
+    let (Some(start), Some(last)) = (firsts.first(), firsts.last()) else {
+        return Err(WalError::Missing(place.wal.clone()));
+    };
+    let mut tail = Tail { next: *start, ..Tail::default() };
+    for first in &firsts {
+        let path = place.segment(*first);
+        if *first != tail.next || !first.is_multiple_of(SEGMENT_ENTRIES) {
+            return Err(WalError::Damaged(path, tail.next));
+        }
+        let file = fs::read(&path).map_err(io(path.clone()))?;
+        tail = Tail { segment: *first, bytes: 0, torn: 0, next: *first };
+        let Some(mut rest) = file.strip_prefix(frame::MAGIC.as_slice()) else {
+            // Nothing was ever written to one whose beginning is not whole.
+            let is_begun = frame::MAGIC.starts_with(&file) || file.iter().all(|byte| *byte == 0);
+            if is_begun && first == last && file.len() <= frame::MAGIC.len() {
+                continue;
+            }
+            return Err(WalError::Damaged(path, tail.next));
+        };
+        while let Some((number, entry, more)) = frame::first(rest) {
+            if number != tail.next || number - first == SEGMENT_ENTRIES {
+                return Err(WalError::Damaged(path, tail.next));
+            }
+            each(number, entry);
+            (rest, tail.next) = (more, tail.next + 1);
+        }
+        tail.torn = match frame::end(rest, tail.next) {
+            frame::End::Clean => 0,
+            frame::End::Torn(bytes) if first == last => bytes as u64,
+            _ => return Err(WalError::Damaged(path, tail.next)),
+        };
+        tail.bytes = file.len() as u64 - tail.torn;
+    }
+    Ok(tail)
+}
