@@ -20,7 +20,7 @@ pub mod tool_servers;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::{self, JoinHandle};
@@ -31,6 +31,9 @@ use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::audit;
+use crate::audit::entries::Entries;
+use crate::audit::lines::Lines;
+use crate::audit::log::{Log, LogError};
 use crate::authz::Settings;
 use crate::authz::policy::source::BundleError;
 use crate::authz::token::issuer::Issuer;
@@ -80,6 +83,9 @@ pub enum StartError {
     /// The record file could not be opened.
     #[error("cannot open the record file {0}: {1}")]
     Record(PathBuf, io::Error),
+    /// The log could not be opened.
+    #[error("cannot open the log of records: {0}")]
+    Log(#[from] LogError),
     /// Telemetry is configured wrongly.
     #[error("{0}")]
     Telemetry(String),
@@ -172,8 +178,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     let control = doors.ports.clone();
     let tcp = bound.iter().filter_map(Bound::tcp_address).collect();
     let unix = bound.iter().filter_map(Bound::unix_path).collect();
-    let sink =
-        audit::Sink::open(&config.record).map_err(|error| StartError::Record(config.record.path.clone(), error))?;
+    let (sink, log) = record_sink(config)?;
 
     // Everything but deciding runs on one thread of its own: admin, reloads, export.
     let background =
@@ -208,6 +213,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
         zone: config.zone(),
         recorder: writer.recorder(),
         writer: writer.thread(),
+        log,
         spans: spans.clone(),
         metrics,
         in_flight: in_flight.clone(),
@@ -271,8 +277,21 @@ fn exporting(config: &Config, background: &tokio::runtime::Runtime) -> Result<Op
     Spans::new(&config.telemetry).map_err(StartError::Telemetry)
 }
 
+/// Where records go, and how the log stands if it is there.
+fn record_sink(config: &Config) -> Result<(Box<dyn audit::Sink>, Option<Arc<audit::log::Progress>>), StartError> {
+    let record = &config.record;
+    if let Some(directory) = &config.audit.directory {
+        let log = Log::open(&config.audit, directory)?;
+        let progress = log.progress();
+        return Ok((Box::new(Entries::into(log, record.permits)), Some(progress)));
+    }
+    let path = record.path.as_deref().unwrap_or(Path::new("-"));
+    let lines = if record.dangerous_none { Lines::nowhere() } else { Lines::open(path, record.permits) };
+    Ok((Box::new(lines.map_err(|error| StartError::Record(path.to_path_buf(), error))?), None))
+}
+
 /// What writes records, and makes spans of them.
-fn recording(config: &Config, sink: audit::Sink, spans: Option<Spans>) -> io::Result<audit::Writer> {
+fn recording(config: &Config, sink: Box<dyn audit::Sink>, spans: Option<Spans>) -> io::Result<audit::Writer> {
     audit::Writer::start(&config.record, sink, move |record| {
         if let Some(spans) = &spans {
             spans.observe(record);

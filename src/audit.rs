@@ -1,61 +1,77 @@
-//! The record of every decision: a bounded queue and the thread that empties it into JSON lines.
+//! The record of every decision: a bounded queue and the thread that empties it, into the log or into JSON lines.
 //!
-//! A decision's record is queued before its answer leaves. What happens when the queue is full (because
-//! the disk is full, slow or gone) is a named choice; either way the gap is itself put on record. The
-//! tamper-evident log will take the place of [`Sink`].
+//! A decision's record is queued before its answer leaves; where the log is configured so, a permit waits until its record is
+//! kept. What happens when records cannot be written (because the disk is full, slow or gone) is a named choice; either way the
+//! gap is itself put on record.
 
+pub mod commitment;
+pub mod entries;
+pub mod fit;
 pub mod json;
+pub mod lines;
 pub mod log;
+pub mod message;
+mod writer;
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread;
 
 use serde::Deserialize;
+use tokio::sync::oneshot;
 
+use crate::authz::decision::{Decision, Verdict};
 use crate::authz::record::Record;
-
-/// After the queue was empty, how long the writer looks again by itself before it has to be woken: under
-/// load nobody pays for waking it.
-const LINGER: Duration = Duration::from_millis(5);
-/// Lines are written in portions of about this size, in bytes: a long queue must not become one long text.
-const WRITE_BYTES: usize = 64 * 1024;
-/// How long the writer waits before it tries to write again what could not be written.
-const RETRY: Duration = Duration::from_millis(100);
+use commitment::Form;
+pub use writer::{Sink, Writer};
 
 /// Where records go, and what happens when they cannot.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// `-` for standard output, else a file that is appended to.
-    pub path: PathBuf,
+    /// Where JSON lines go if there is no log: `-` for standard output, else a file that is appended to.
+    pub path: Option<PathBuf>,
+    /// How much of a permit is kept.
+    pub permits: Form,
     /// Most records that are taken and not yet written.
     pub queue_records: usize,
-    /// What happens to a decision whose record finds the queue full.
-    pub when_full: WhenFull,
+    /// What happens to a decision whose record cannot be written.
+    pub when_unwritable: WhenUnwritable,
+    /// That no record is kept of any decision.
+    pub dangerous_none: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { path: PathBuf::from("-"), queue_records: 8_192, when_full: WhenFull::Deny }
+        Self {
+            path: None,
+            permits: Form::Full,
+            queue_records: 8_192,
+            when_unwritable: WhenUnwritable::Deny,
+            dangerous_none: false,
+        }
     }
 }
 
-/// What happens to a decision whose record cannot be taken.
+impl Config {
+    /// The file to which JSON lines are appended, if it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.path.as_deref().filter(|path| path.as_os_str() != "-")
+    }
+}
+
+/// What happens to a decision whose record cannot be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum WhenFull {
+pub enum WhenUnwritable {
     /// It becomes a denial, `record_unavailable`.
     #[default]
     Deny,
-    /// It stands; the missing record is counted.
-    DropAndCount,
+    /// It stands; a record that is missing is counted, and the gap is an entry of its own.
+    ContinueAndCount,
 }
 
 /// The queue's front: cheap to clone, never waits.
@@ -64,10 +80,22 @@ pub struct Recorder {
     shared: Arc<Shared>,
 }
 
+/// A record that was taken.
+struct Taken {
+    record: Box<Record>,
+    /// Who waits until it is kept.
+    waiter: Option<oneshot::Sender<Outcome>>,
+}
+
+/// What became of a record: it is kept, or it is given back.
+type Outcome = Result<(), Box<Record>>;
+
 struct Shared {
-    queue: Mutex<VecDeque<Box<Record>>>,
+    queue: Mutex<VecDeque<Taken>>,
     capacity: usize,
-    when_full: WhenFull,
+    when_unwritable: WhenUnwritable,
+    /// Permits wait until their records are kept.
+    permits_wait: bool,
     /// Set by the writer when it parks, so that only then somebody wakes it.
     asleep: AtomicBool,
     closed: AtomicBool,
@@ -83,13 +111,13 @@ struct Shared {
 
 impl Shared {
     /// Nothing panics while holding the lock, so a poisoned one is as good as any.
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Box<Record>>> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Taken>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a record can be taken.
     fn has_room(&self) -> bool {
-        let certain = self.when_full == WhenFull::DropAndCount || !self.failing.load(Ordering::Relaxed);
+        let certain = self.when_unwritable == WhenUnwritable::ContinueAndCount || !self.failing.load(Ordering::Relaxed);
         certain && self.unwritten.load(Ordering::Relaxed) < self.capacity
     }
 }
@@ -99,33 +127,69 @@ impl Shared {
 #[derive(Debug)]
 pub struct Unavailable(pub Box<Record>);
 
+/// A record that was taken.
+#[must_use = "a permit may have to wait"]
+pub enum Recorded {
+    /// The decision stands.
+    Stands,
+    /// It stands once this says that its record is kept.
+    Once(Kept),
+}
+
+/// Says whether a record is kept.
+pub struct Kept(oneshot::Receiver<Outcome>);
+
+impl Kept {
+    /// Waits until then, or until `deadline`. `false` if it is not kept in time: whoever looks at the log finds that it was
+    /// overruled.
+    ///
+    /// # Errors
+    /// The record, if it could not be written.
+    pub async fn by(mut self, deadline: tokio::time::Instant) -> Result<bool, Box<Record>> {
+        if let Ok(told) = tokio::time::timeout_at(deadline, &mut self.0).await {
+            return told.unwrap_or(Ok(())).map(|()| true);
+        }
+        // From here on the writer knows that nobody waits; it may have told already.
+        self.0.close();
+        self.0.try_recv().map_or(Ok(false), |told| told.map(|()| true))
+    }
+}
+
 impl Recorder {
     /// Queues a record, or counts it as lost.
     ///
     /// # Errors
-    /// [`Unavailable`] if [`WhenFull::Deny`] is configured and the queue is full or cannot be written, and always
+    /// [`Unavailable`] if [`WhenUnwritable::Deny`] is configured and the queue is full or cannot be written, and always
     /// after the writer was told to finish.
-    pub fn record(&self, record: Box<Record>, writer: &thread::Thread) -> Result<(), Unavailable> {
+    pub fn record(&self, record: Box<Record>, writer: &thread::Thread) -> Result<Recorded, Unavailable> {
+        let (waiter, kept) =
+            if self.waits_for(&record.decision) { Some(oneshot::channel()).unzip() } else { (None, None) };
         {
             let mut queue = self.shared.queue();
             let closed = self.shared.closed.load(Ordering::Relaxed);
             if closed || !self.shared.has_room() {
                 // Counted under the lock: the writer takes the queue and this number together.
                 self.shared.lost.fetch_add(1, Ordering::Relaxed);
-                return match self.shared.when_full {
-                    // After the last line nobody could tell of the gap either.
+                return match self.shared.when_unwritable {
+                    // After the last record nobody could tell of the gap either.
                     _ if closed => Err(Unavailable(record)),
-                    WhenFull::Deny => Err(Unavailable(record)),
-                    WhenFull::DropAndCount => Ok(()),
+                    WhenUnwritable::Deny => Err(Unavailable(record)),
+                    WhenUnwritable::ContinueAndCount => Ok(Recorded::Stands),
                 };
             }
-            queue.push_back(record);
+            queue.push_back(Taken { record, waiter });
             self.shared.unwritten.fetch_add(1, Ordering::Relaxed);
         }
         if self.shared.asleep.swap(false, Ordering::AcqRel) {
             writer.unpark();
         }
-        Ok(())
+        Ok(kept.map_or(Recorded::Stands, |kept| Recorded::Once(Kept(kept))))
+    }
+
+    /// Whether such a decision stands only once its record is kept.
+    #[must_use]
+    pub fn waits_for(&self, decision: &Decision) -> bool {
+        self.shared.permits_wait && matches!(decision.verdict, Verdict::Permit(_))
     }
 
     /// Opens the file anew before the next record is written, so that it can be renamed for rotation.
@@ -155,271 +219,19 @@ impl Recorder {
     /// Whether decisions are denied now, because their records cannot be kept.
     #[must_use]
     pub fn denies(&self) -> bool {
-        self.shared.when_full == WhenFull::Deny && !self.shared.has_room()
-    }
-}
-
-/// Where lines are written.
-pub enum Sink {
-    /// Standard output.
-    Stdout(io::Stdout),
-    /// A file.
-    File(File),
-    /// Anything else, for tests.
-    Other(Box<dyn Write + Send>),
-}
-
-impl Sink {
-    /// Opens the configured sink. A file is made readable by its owner only.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn open(config: &Config) -> io::Result<Self> {
-        if config.path.as_os_str() == "-" {
-            return Ok(Self::Stdout(io::stdout()));
-        }
-        let kind = std::fs::metadata(&config.path).map(|metadata| metadata.file_type());
-        // A pipe opened for writing alone would wait for its reader, and hold the start up; of a file the end is read.
-        let read = kind.is_ok_and(|kind| kind.is_fifo() || kind.is_file());
-        let mut options = OpenOptions::new();
-        let mut file = options.read(read).create(true).append(true).mode(0o600).open(&config.path)?;
-        end_line(&mut file)?;
-        Ok(Self::File(file))
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Stdout(stdout) => stdout.write(bytes),
-            Self::File(file) => file.write(bytes),
-            Self::Other(writer) => writer.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Stdout(stdout) => stdout.flush(),
-            Self::File(file) => file.flush(),
-            Self::Other(writer) => writer.flush(),
-        }
-    }
-}
-
-/// Ends the last line of a file, which a full disk or a kill may have cut: the next record needs one of its own.
-fn end_line(file: &mut File) -> io::Result<()> {
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.len() == 0 {
-        return Ok(());
-    }
-    let mut last = [0];
-    file.read_exact_at(&mut last, metadata.len() - 1)?;
-    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
-}
-
-/// The writer thread.
-pub struct Writer {
-    recorder: Recorder,
-    thread: JoinHandle<()>,
-}
-
-impl Writer {
-    /// Starts the writer. `observe` sees every record that was taken, on the writer's thread and before it is
-    /// written: a disk that takes nothing does not hold up what is told of decisions elsewhere.
-    ///
-    /// # Errors
-    /// If the thread cannot be started.
-    pub fn start(config: &Config, sink: Sink, observe: impl FnMut(&Record) + Send + 'static) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(VecDeque::new()),
-            capacity: config.queue_records,
-            when_full: config.when_full,
-            asleep: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            reopen: AtomicBool::new(false),
-            failing: AtomicBool::new(false),
-            lost: AtomicU64::new(0),
-            unwritten: AtomicUsize::new(0),
-            write_errors: AtomicU64::new(0),
-        });
-        let worker = Worker {
-            shared: shared.clone(),
-            config: config.clone(),
-            sink,
-            observe,
-            gap_told: 0,
-            lines: Lines::default(),
-        };
-        let thread = thread::Builder::new().name("record-writer".into()).spawn(move || worker.run())?;
-        Ok(Self { recorder: Recorder { shared }, thread })
-    }
-
-    /// The queue's front.
-    #[must_use]
-    pub fn recorder(&self) -> Recorder {
-        self.recorder.clone()
-    }
-
-    /// The thread to wake, for [`Recorder::record`].
-    #[must_use]
-    pub fn thread(&self) -> thread::Thread {
-        self.thread.thread().clone()
-    }
-
-    /// Writes what is queued and ends. Returns how many records were left unwritten at `deadline`.
-    #[must_use]
-    pub fn finish(self, deadline: Instant) -> usize {
-        {
-            // Under the lock: what was queued before is written, what comes later is refused.
-            let _queue = self.recorder.shared.queue();
-            self.recorder.shared.closed.store(true, Ordering::Release);
-        }
-        self.thread.thread().unpark();
-        while !self.thread.is_finished() && Instant::now() < deadline {
-            thread::sleep(LINGER);
-        }
-        self.recorder.shared.unwritten.load(Ordering::Relaxed)
-    }
-}
-
-struct Worker<F> {
-    shared: Arc<Shared>,
-    config: Config,
-    sink: Sink,
-    observe: F,
-    /// Lost records that are on record already.
-    gap_told: u64,
-    lines: Lines,
-}
-
-/// Lines that are not wholly written.
-#[derive(Default)]
-struct Lines {
-    bytes: Vec<u8>,
-    /// How much of them is written.
-    written: usize,
-    /// How many records they hold.
-    records: usize,
-}
-
-impl<F: FnMut(&Record)> Worker<F> {
-    fn run(mut self) {
-        let mut batch = VecDeque::new();
-        let mut lingered = false;
-        loop {
-            let (lost, closed) = {
-                let mut queue = self.shared.queue();
-                std::mem::swap(&mut batch, &mut *queue);
-                (self.shared.lost.load(Ordering::Relaxed), self.shared.closed.load(Ordering::Relaxed))
-            };
-            let idle = batch.is_empty();
-            for record in batch.drain(..) {
-                (self.observe)(&record);
-                self.take(*record);
-            }
-            // What could not be taken came after all that was in the queue.
-            self.tell_gap(lost);
-            if !self.write_lines() {
-                thread::park_timeout(RETRY);
-            } else if idle && closed {
-                return;
-            } else if idle && lingered {
-                self.sleep();
-            } else if idle {
-                thread::park_timeout(LINGER);
-            }
-            lingered = idle && !lingered;
-        }
-    }
-
-    /// Goes on in the file that has the configured name now. A line of which only a part is written is written
-    /// whole to the new one. Until it can be opened nothing is written: the old one may be gone already.
-    fn reopen(&mut self) -> io::Result<()> {
-        self.sink = Sink::open(&self.config)?;
-        self.shared.reopen.store(false, Ordering::Release);
-        let whole = self.lines.bytes.get(..self.lines.written).unwrap_or_default();
-        self.lines.written = whole.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        if matches!(self.sink, Sink::File(_)) {
-            tracing::info!("the record file is opened anew");
-        }
-        Ok(())
-    }
-
-    /// Parks until somebody queues a record. The flag is set first and the queue looked at again, so that
-    /// no record can slip in between.
-    fn sleep(&self) {
-        self.shared.asleep.store(true, Ordering::Release);
-        if self.shared.queue().is_empty() && !self.shared.closed.load(Ordering::Acquire) {
-            thread::park();
-        }
-        self.shared.asleep.store(false, Ordering::Release);
-    }
-
-    /// Adds a record to the lines, and writes them when they are many.
-    fn take(&mut self, record: Record) {
-        if json::line(&mut self.lines.bytes, record) {
-            self.lines.records += 1;
-        } else {
-            // A message of texts and numbers always has a JSON form; if ever one has not, it is missed.
-            self.shared.unwritten.fetch_sub(1, Ordering::Relaxed);
-            self.shared.lost.fetch_add(1, Ordering::Relaxed);
-        }
-        if self.lines.bytes.len() >= WRITE_BYTES && !self.shared.failing.load(Ordering::Relaxed) {
-            let _tried_again_later = self.write_lines();
-        }
-    }
-
-    /// Puts records that were lost on record.
-    fn tell_gap(&mut self, lost: u64) {
-        if lost > self.gap_told {
-            json::gap(&mut self.lines.bytes, lost - self.gap_told);
-            self.gap_told = lost;
-        }
-    }
-
-    /// Writes all lines, or as much as the sink takes; says whether it took all. The rest is tried again from
-    /// where it stopped: nothing that was taken is dropped.
-    fn write_lines(&mut self) -> bool {
-        let tried = self.try_write();
-        if let Err(error) = &tried {
-            self.shared.write_errors.fetch_add(1, Ordering::Relaxed);
-            if !self.shared.failing.swap(true, Ordering::Relaxed) {
-                tracing::error!(%error, "records cannot be written; trying again until they can");
-            }
-        } else {
-            self.shared.unwritten.fetch_sub(std::mem::take(&mut self.lines.records), Ordering::Relaxed);
-            self.lines.bytes.clear();
-            self.lines.written = 0;
-            if self.shared.failing.swap(false, Ordering::Relaxed) {
-                tracing::info!("records can be written again");
-            }
-        }
-        tried.is_ok()
-    }
-
-    fn try_write(&mut self) -> io::Result<()> {
-        if self.shared.reopen.load(Ordering::Acquire) {
-            self.reopen()?;
-        }
-        if self.lines.bytes.is_empty() {
-            return Ok(());
-        }
-        while let Some(rest) = self.lines.bytes.get(self.lines.written..).filter(|rest| !rest.is_empty()) {
-            match self.sink.write(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => self.lines.written += written,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.sink.flush()
+        self.shared.when_unwritable == WhenUnwritable::Deny && !self.shared.has_room()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::lines::Lines;
     use super::*;
     use crate::authz::decision::Decision;
     use crate::authz::reason::Reason;
-    use crate::authz::record::{RequestSummary, Trace};
+    use crate::authz::record::{BundleName, RequestSummary, Trace};
 
     fn record() -> Box<Record> {
         let trace = Trace { trace_id: [1; 16], span_id: [1; 8], parent_span_id: None, parent_sampled: false };
@@ -428,7 +240,7 @@ mod tests {
             time: jiff::Timestamp::UNIX_EPOCH,
             decision: Decision::deny(Reason::TargetUnknown),
             request: RequestSummary::default(),
-            bundle: "".into(),
+            bundle: BundleName::default(),
             trace,
             duration_micros: 1,
             control: None,
@@ -437,9 +249,9 @@ mod tests {
 
     #[test]
     fn nothing_is_taken_after_the_end_and_whatever_was_taken_is_written() {
-        for when_full in [WhenFull::Deny, WhenFull::DropAndCount] {
-            let config = Config { when_full, queue_records: usize::MAX, ..Config::default() };
-            let (sink, seen) = (Sink::Other(Box::new(io::sink())), Arc::new(AtomicUsize::new(0)));
+        for when_unwritable in [WhenUnwritable::Deny, WhenUnwritable::ContinueAndCount] {
+            let config = Config { when_unwritable, queue_records: usize::MAX, ..Config::default() };
+            let (sink, seen) = (Box::new(Lines::to(Box::new(std::io::sink())).unwrap()), Arc::new(AtomicUsize::new(0)));
             let count = seen.clone();
             let observe = move |_: &Record| {
                 count.fetch_add(1, Ordering::Relaxed);

@@ -18,6 +18,7 @@ pub mod facts;
 pub mod held;
 pub mod hex;
 pub mod identity;
+pub mod intent;
 pub mod limits;
 pub mod metering;
 pub mod percent;

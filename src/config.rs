@@ -82,6 +82,8 @@ pub struct Config {
     pub time: Time,
     /// Records.
     pub record: audit::Config,
+    /// The log of records; none without `directory`.
+    pub audit: audit::log::config::Config,
     /// Spans.
     pub telemetry: telemetry::Config,
     /// Bounds of one call.
@@ -306,9 +308,7 @@ impl Config {
             ConfigError { file: file.to_owned(), line, message }
         })?;
         config.bundle.path = base.join(&config.bundle.path);
-        if config.record.path.as_os_str() != "-" {
-            config.record.path = base.join(&config.record.path);
-        }
+        config.rebase_records(base);
         for source in config.sources_mut() {
             source.file = source.file.as_ref().map(|path| base.join(path));
             source.ca_file = source.ca_file.as_ref().map(|path| base.join(path));
@@ -354,6 +354,18 @@ impl Config {
     fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
         let issuers = self.issuer.iter_mut().map(|issuer| &mut issuer.keys);
         issuers.chain(self.trust_domain.iter_mut().map(|domain| &mut domain.keys))
+    }
+
+    fn rebase_records(&mut self, base: &Path) {
+        let (record, audit) = (&mut self.record, &mut self.audit);
+        record.path =
+            record.path.as_ref().map(|path| if path.as_os_str() == "-" { path.clone() } else { base.join(path) });
+        for path in [&mut audit.directory, &mut audit.key_file, &mut audit.anchor_file] {
+            *path = path.as_ref().map(|path| base.join(path));
+        }
+        if audit.trust_domain.is_empty() {
+            audit.trust_domain = self.identity.trust_domains.first().cloned().unwrap_or_default();
+        }
     }
 
     /// The zone of `context.local`.

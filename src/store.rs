@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use crate::authz::Active;
 use crate::authz::policy::source::BundleError;
 use crate::authz::policy::{Bundle, Reference};
+use crate::authz::record::BundleName;
 use loader::{Loader, Patience};
 
 /// How often somebody who waits for the last reader of a bundle looks.
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub active: Active,
     /// Its digest; empty while there is none.
     pub digest: Arc<str>,
+    /// What its author calls it, if anything.
+    pub version: Option<Arc<str>>,
     /// Cedar's own authorizer over the same files, where the store was told to compare.
     pub reference: Option<Reference>,
     /// How long it took to build from its files.
@@ -39,14 +42,21 @@ impl Snapshot {
     /// A bundle with its digest, beside its reference where the store compares.
     #[must_use]
     pub fn new(bundle: Bundle, reference: Option<Reference>, built_in: Duration) -> Self {
-        let digest = bundle.digest().into();
+        let (digest, version) = (bundle.digest().into(), bundle.version().cloned());
         Self {
             active: Active::Loaded(Box::new(bundle)),
             digest,
+            version,
             reference,
             built_in,
             abandoned: AtomicBool::new(false),
         }
+    }
+
+    /// By what records tell it from others.
+    #[must_use]
+    pub fn name(&self) -> BundleName {
+        BundleName { digest: self.digest.clone(), version: self.version.clone() }
     }
 
     /// Whether it has not been in force for a while, and nothing should be begun with it: one bundle that is kept
@@ -98,6 +108,8 @@ impl Retired {
 pub struct Summary {
     /// Digest of its content.
     pub digest: String,
+    /// What its author calls it, if anything.
+    pub version: Option<Arc<str>>,
     /// Policies.
     pub policies: usize,
     /// Targets.
@@ -123,6 +135,7 @@ impl Summary {
         let engine = bundle.engine();
         Self {
             digest,
+            version: snapshot.version.clone(),
             policies: engine.len(),
             targets: bundle.targets().len(),
             entities: bundle.store().len(),

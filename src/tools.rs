@@ -5,7 +5,6 @@
 //! are in force, and never a property of a tool by itself: annotations are hints, and count where a rule of the operator says
 //! so (`rules.rs`).
 
-mod canonical;
 pub mod client;
 pub mod drift;
 mod fragment;
@@ -18,6 +17,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
+use crate::authz::call::canonical;
 use crate::authz::call::json::{Json, refuse_lookalikes};
 use crate::authz::limits::Limits;
 use crate::authz::policy::arguments::to_value;

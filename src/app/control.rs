@@ -68,7 +68,7 @@ impl Pipeline {
         let pending = Pending {
             decision,
             request: RequestSummary::default(),
-            bundle: snapshot.digest.clone(),
+            bundle: snapshot.name(),
             known,
             trace: trace_context::begin(asked.traceparent),
             arrived,
@@ -145,24 +145,32 @@ impl Pipeline {
         }
     }
 
-    /// It is done: on record. Gives back the decision's id.
-    fn done(&self, operation: Operation) -> String {
+    /// It is done, and on record before anybody is told; if that cannot be in time, it is done all the same. Gives back the
+    /// decision's id.
+    async fn done(self: &Arc<Self>, operation: Operation) -> String {
         let id = operation.pending.known.decision_id.clone();
-        let _nobody_s_answer = self.conclude(operation.pending, &operation.paid);
+        let _nobody_s_answer = self.conclude(operation.pending, operation.paid).answer().await;
+        id
+    }
+
+    /// The same of a denial, which waits for nothing.
+    fn denied(self: &Arc<Self>, operation: Operation) -> String {
+        let id = operation.pending.known.decision_id.clone();
+        let _nobody_s_answer = self.conclude(operation.pending, Vec::new());
         id
     }
 
     /// What is asked for makes no sense: on record as a denial, and told.
-    fn wrong(&self, operation: Operation, message: String) -> Refusal {
+    fn wrong(self: &Arc<Self>, operation: Operation, message: String) -> Refusal {
         self.refused_as(operation, Code::InvalidArgument, message)
     }
 
     /// There is nothing of the kind: on record as a denial, and told.
-    fn absent(&self, operation: Operation, message: &str) -> Refusal {
+    fn absent(self: &Arc<Self>, operation: Operation, message: &str) -> Refusal {
         self.refused_as(operation, Code::NotFound, message.to_owned())
     }
 
-    fn refused_as(&self, mut operation: Operation, code: Code, message: String) -> Refusal {
+    fn refused_as(self: &Arc<Self>, mut operation: Operation, code: Code, message: String) -> Refusal {
         // Who is nobody here, or held, is told that alone, and not what there is.
         if operation.controller.is_none() {
             return self.refused(operation);
@@ -173,7 +181,7 @@ impl Pipeline {
     }
 
     /// It was permitted, and cannot be done.
-    fn fails(&self, mut operation: Operation, reason: Reason) -> Refusal {
+    fn fails(self: &Arc<Self>, mut operation: Operation, reason: Reason) -> Refusal {
         operation.paid.iter().for_each(|paid| self.parts.state.give_back(paid, now()));
         operation.paid = Vec::new();
         operation.pending.decision = operation.pending.decision.overruled(reason);
@@ -181,7 +189,7 @@ impl Pipeline {
     }
 
     /// The refusal of a decision that is a denial, once it is on record.
-    fn refused(&self, operation: Operation) -> Refusal {
+    fn refused(self: &Arc<Self>, operation: Operation) -> Refusal {
         let denial = match &operation.pending.decision.verdict {
             Verdict::Denial(denial) => denial.clone(),
             Verdict::Permit(_) => Reason::InternalError.into(),
@@ -198,7 +206,7 @@ impl Pipeline {
             message: denial.message.unwrap_or_else(|| wire.title.to_owned()),
             reason: Some(wire.code),
             retry_after: denial.retry_after.map(u64::from),
-            decision_id: Some(self.done(operation)),
+            decision_id: Some(self.denied(operation)),
         }
     }
 }

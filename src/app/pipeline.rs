@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -20,7 +20,8 @@ use super::settle::Pending;
 use super::sharing::Sharing;
 use super::tool_servers::ToolServers;
 use crate::admin::Status as _;
-use crate::audit::{Recorder, Unavailable};
+use crate::audit::log::Progress;
+use crate::audit::{Recorded, Recorder, Unavailable};
 use crate::authz::decision::Decision;
 use crate::authz::digest::sha256;
 use crate::authz::facts::Facts;
@@ -78,6 +79,8 @@ pub struct Parts {
     pub recorder: Recorder,
     /// The thread that writes them.
     pub writer: Thread,
+    /// How the log of records stands, if there is one.
+    pub log: Option<Arc<Progress>>,
     /// Where the spans of decisions without a record go.
     pub spans: Option<Spans>,
     /// Metrics.
@@ -171,6 +174,7 @@ impl Pipeline {
             }
             return;
         };
+        let version = summary.version.as_deref();
         let Summary { digest, policies, targets, entities, unindexed, unindexed_per_call, crowded, .. } = &summary;
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         metrics.bundle_policies.set(count(*policies));
@@ -185,7 +189,7 @@ impl Pipeline {
         let path = self.parts.store.directory().display();
         let unindexed = listed(unindexed.iter().map(|(id, actions)| format!("{id} ({actions} actions)")));
         tracing::info!(
-            %path, digest, policies, targets, entities, unindexed_per_call, unindexed, seconds, "bundle loaded"
+            %path, digest, version, policies, targets, entities, unindexed_per_call, unindexed, seconds, "bundle loaded"
         );
         if let Some((name, policies)) = crowded.as_ref().filter(|(_, policies)| *policies > CROWD) {
             tracing::warn!(
@@ -267,7 +271,7 @@ impl Pipeline {
         };
         let deadline = check.arrived + check.time;
         let trace = trace_context::begin(parent);
-        let bundle = snapshot.digest.clone();
+        let bundle = snapshot.name();
         self.settle(Pending {
             decision,
             request,
@@ -347,49 +351,81 @@ impl Pipeline {
         });
     }
 
-    /// Records, counts and answers. What was paid is given back if the decision does not stand.
-    pub(super) fn conclude(&self, pending: Pending, paid: &[Paid]) -> Answer {
-        let Pending { decision, request, bundle, known, trace, arrived, deadline: _, control } = pending;
+    /// Records, counts and answers, at once or once the record is kept. What was paid is given back if the decision does not stand.
+    pub(super) fn conclude(self: &Arc<Self>, pending: Pending, paid: Vec<Paid>) -> Decided {
+        let Pending { decision, request, bundle, known, trace, arrived, deadline, control } = pending;
         let took = arrived.elapsed();
-        let end = if control.is_none() { ends::word(paid) } else { None };
+        let end = if control.is_none() { ends::word(&paid) } else { None };
         let answer = response::build_until(&decision, &known.decision_id, end.as_deref());
         let tally = Tally::of(&decision);
-        let record = Record {
-            decision_id: known.decision_id,
+        let duration_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let record = |decision, request, control| Record {
+            decision_id: known.decision_id.clone(),
             time: known.now,
             decision,
             request,
-            bundle,
+            bundle: bundle.clone(),
             trace,
-            duration_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            duration_micros,
             control,
         };
-        let (answer, tally) = match self.parts.recorder.record(Box::new(record), &self.parts.writer) {
-            Ok(()) => {
-                paid.iter().for_each(|paid| self.parts.state.stands(paid));
-                if let Some(end) = end {
-                    self.parts.state.goes_on(&end, paid);
-                }
-                (answer, tally)
+        // What is told of it if its own record is not kept in time: that has left for the writer then.
+        let late = (control.is_none() && self.parts.recorder.waits_for(&decision)).then(|| {
+            let (reply, target, caller) = (decision.reply.clone(), decision.target.clone(), decision.caller.clone());
+            let late = Decision { reply, target, caller, ..Decision::deny(Reason::DeadlineMissed) };
+            record(late, RequestSummary::default(), None)
+        });
+        let standing = Standing { paid, end, answer, tally, arrived };
+        match self.parts.recorder.record(Box::new(record(decision, request, control)), &self.parts.writer) {
+            Ok(Recorded::Stands) => Decided::Answer(self.stands(standing)),
+            Ok(Recorded::Once(kept)) => {
+                let (me, deadline) = (self.clone(), tokio::time::Instant::from_std(deadline));
+                Decided::Later(Box::pin(async move {
+                    match (kept.by(deadline).await, late) {
+                        // What was done by control stays done.
+                        (Ok(true), _) | (_, None) => me.stands(standing),
+                        (Ok(false), Some(late)) => me.falls(standing, late),
+                        (Err(record), _) => me.falls(standing, unavailable(*record)),
+                    }
+                }))
             }
-            Err(Unavailable(record)) => {
-                paid.iter().for_each(|paid| self.parts.state.give_back(paid, now()));
-                self.unrecorded(*record)
-            }
-        };
-        self.parts.metrics.count(tally, took.as_secs_f64());
+            Err(Unavailable(record)) => Decided::Answer(self.falls(standing, unavailable(*record))),
+        }
+    }
+
+    fn stands(&self, Standing { paid, end, answer, tally, arrived }: Standing) -> Answer {
+        paid.iter().for_each(|paid| self.parts.state.stands(paid));
+        if let Some(end) = end {
+            self.parts.state.goes_on(&end, &paid);
+        }
+        self.parts.metrics.count(tally, arrived.elapsed().as_secs_f64());
         answer
     }
 
-    /// The denial of a call whose record cannot be kept. Its span is all that tells of it, and there is no writer to
-    /// leave it to.
-    fn unrecorded(&self, record: Record) -> (Answer, Tally) {
-        let record = Record { decision: record.decision.overruled(Reason::RecordUnavailable), ..record };
+    /// The denial of a call whose record is not kept. Its span is told here: the writer does not.
+    fn falls(&self, Standing { paid, arrived, .. }: Standing, record: Record) -> Answer {
+        paid.iter().for_each(|paid| self.parts.state.give_back(paid, now()));
         if let Some(spans) = &self.parts.spans {
             spans.observe(&record);
         }
-        (response::build(&record.decision, &record.decision_id), Tally::of(&record.decision))
+        self.parts.metrics.count(Tally::of(&record.decision), arrived.elapsed().as_secs_f64());
+        response::build(&record.decision, &record.decision_id)
     }
+}
+
+/// A decision that may stand.
+struct Standing {
+    paid: Vec<Paid>,
+    /// The word by which the call's end is known.
+    end: Option<String>,
+    answer: Answer,
+    tally: Tally,
+    arrived: Instant,
+}
+
+/// The record of a call that is denied because there can be none.
+fn unavailable(record: Record) -> Record {
+    Record { decision: record.decision.overruled(Reason::RecordUnavailable), ..record }
 }
 
 /// More policies than that about one principal or resource are worth a warning: they cost a call some 0.3 ms.
@@ -453,20 +489,24 @@ impl Decide for Pipeline {
         self.decide_request(&check, &snapshot, request, known)
     }
 
-    fn refuse(&self, refused: Refused) -> Answer {
+    fn refuse(self: &Arc<Self>, refused: Refused) -> Answer {
         let snapshot = self.parts.store.snapshot();
         let trace = trace_context::begin(parent(refused.traceparent.as_ref()));
         let pending = Pending {
             decision: Decision::deny(refused.reason),
             request: RequestSummary::default(),
-            bundle: snapshot.digest.clone(),
+            bundle: snapshot.name(),
             known: Known::new(),
             trace,
             arrived: refused.arrived,
             deadline: refused.arrived,
             control: None,
         };
-        self.conclude(pending, &[])
+        match self.conclude(pending, Vec::new()) {
+            Decided::Answer(answer) => answer,
+            // A denial waits for nothing.
+            Decided::Later(_) => response::build(&Decision::deny(Reason::InternalError), ""),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::authz::decision::{Decision, Denial, Evaluation, Verdict};
 use crate::authz::metering::{DENIALS, Measure, key_of_denials};
 use crate::authz::policy::PolicyInfo;
 use crate::authz::reason::{Blame, Reason};
-use crate::authz::record::{Control, RequestSummary, Trace};
+use crate::authz::record::{BundleName, Control, RequestSummary, Trace};
 use crate::envoy::response::Answer;
 use crate::envoy::service::Decided;
 use crate::state::{Durable, Paid, Unpaid};
@@ -20,8 +20,8 @@ use crate::state::{Durable, Paid, Unpaid};
 pub(super) struct Pending {
     pub(super) decision: Decision,
     pub(super) request: RequestSummary,
-    /// Digest of the bundle.
-    pub(super) bundle: Arc<str>,
+    /// The bundle that decided.
+    pub(super) bundle: BundleName,
     pub(super) known: Known,
     pub(super) trace: Trace,
     pub(super) arrived: Instant,
@@ -36,7 +36,7 @@ impl Pipeline {
     /// Takes what the decision takes, and concludes.
     pub(super) fn settle(self: &Arc<Self>, mut pending: Pending) -> Decided {
         match self.try_settle(&mut pending) {
-            Ok(paid) => Decided::Answer(self.conclude(pending, &paid)),
+            Ok(paid) => self.conclude(pending, paid),
             Err(durable) => {
                 let me = self.clone();
                 Decided::Later(Box::pin(async move { me.settle_later(pending, durable).await }))
@@ -55,10 +55,10 @@ impl Pipeline {
             };
             if let Some(reason) = reason {
                 pending.decision = pending.decision.overruled(reason);
-                return self.conclude(pending, &[]);
+                return self.conclude(pending, Vec::new()).answer().await;
             }
             match self.try_settle(&mut pending) {
-                Ok(paid) => return self.conclude(pending, &paid),
+                Ok(paid) => return self.conclude(pending, paid).answer().await,
                 Err(next) => durable = next,
             }
         }

@@ -116,6 +116,12 @@ impl Log {
         &self.open.commitments
     }
 
+    /// The number of the epoch.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.open.number
+    }
+
     /// How durable an entry is when it is written.
     #[must_use]
     pub const fn durability(&self) -> Durability {
@@ -212,7 +218,7 @@ impl Log {
 }
 
 #[expect(clippy::disallowed_methods, reason = "what the log says of itself has no decision whose moment it could bear")]
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default().into()
 }
 

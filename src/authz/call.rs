@@ -4,6 +4,7 @@
 //! that cannot be read without doubt is [`Unreadable`], with the reason; there is no "unknown" call.
 
 pub mod a2a;
+pub mod canonical;
 pub mod content;
 pub mod grpc;
 pub mod http;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::call::json_rpc::Reply;
 use super::identity::spiffe::SpiffeId;
+use super::intent::Intent;
 use super::metering::Take;
 use super::plain::{MAX_NAME_BYTES, bounded, parameters};
 use super::policy::cedar::{EntityUID, id_of, uid};
@@ -134,6 +135,8 @@ pub struct Evaluation {
     pub trace: Option<TraceParent>,
     /// The JSON-RPC id, as JSON text.
     pub id: Option<String>,
+    /// What it would do beyond what is said here: for the record.
+    pub intent: Option<Box<Intent>>,
     /// The policies that decided: satisfied forbids, else satisfied permits.
     pub policies: Vec<Arc<PolicyInfo>>,
     /// Permits that were satisfied but for what they demand of the caller's token.
@@ -172,6 +175,7 @@ impl Evaluation {
             session: None,
             trace: None,
             id: None,
+            intent: None,
             policies: Vec::new(),
             demanding: Vec::new(),
             prices: Vec::new(),
@@ -179,6 +183,12 @@ impl Evaluation {
             failures: Vec::new(),
             evaluated: Evaluated::default(),
         }
+    }
+
+    /// The resource as `Type::"id"`, whole; empty where there is none.
+    #[must_use]
+    pub fn whole_resource(&self) -> String {
+        self.resource.as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
     /// The resource as `Type::"id"`, an endpoint without what may be parameters of its path; empty where there is none.

@@ -40,14 +40,23 @@ pub struct Record {
     pub decision: Decision,
     /// The request, without anything secret.
     pub request: RequestSummary,
-    /// Digest of the bundle that decided.
-    pub bundle: Arc<str>,
+    /// The bundle that decided.
+    pub bundle: BundleName,
     /// Trace context.
     pub trace: Trace,
     /// From the arrival of the check to the decision, in microseconds.
     pub duration_micros: u64,
     /// What was asked for, of a call of control.
     pub control: Option<Box<Control>>,
+}
+
+/// By what a bundle is told from others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BundleName {
+    /// The digest of its content, "sha256:…"; empty while there is none.
+    pub digest: Arc<str>,
+    /// What its author calls it, if anything.
+    pub version: Option<Arc<str>>,
 }
 
 /// What a call of control changes.

@@ -3,6 +3,7 @@
 use super::call::a2a::Generation;
 use super::call::{Call, ProtocolFacts, Resource};
 use super::decision::{Denial, Evaluation, Permit, Verdict};
+use super::intent::Intent;
 use super::plain::{MAX_NAME_BYTES, bounded};
 use super::policy::candidates::Query;
 use super::policy::cedar::id_of;
@@ -41,9 +42,12 @@ pub(super) fn decide_all(bundle: &Bundle, parts: &Parts<'_>, sealer: &Sealer<'_>
 
 fn decide_one(bundle: &Bundle, parts: &Parts<'_>, call: &Call<'_>) -> (Result<Satisfied, Denial>, Evaluation) {
     let mut evaluation = describe(call);
+    evaluation.intent = Intent::of(parts, call);
     let query = match bundle.query(parts, call, None) {
         Ok(query) => query,
         Err(refused) => {
+            // What does not fit its type may be anything, and stand in any place.
+            evaluation.intent.iter_mut().for_each(|intent| intent.leave_out_values());
             return (Err(Denial { detail: refused.detail, ..refused.reason.into() }), evaluation);
         }
     };

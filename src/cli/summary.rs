@@ -24,6 +24,9 @@ pub fn of(bundle: &Bundle, reference: &Reference, trust_domains: Option<&[String
     let servers = bundle.targets().iter().filter_map(|target| bundle.server(&target.name));
     let tools: usize = servers.map(|server| server.tools.len()).sum();
     let _ = writeln!(text, "bundle     {}", bundle.digest());
+    if let Some(version) = bundle.version() {
+        let _ = writeln!(text, "version    {version}");
+    }
     let _ = writeln!(text, "policies   {policies} ({} permit, {forbids} forbid)", policies - forbids);
     let unindexed = bundle.engine().unindexed();
     let _ = writeln!(text, "unindexed  {}", unindexed.len());

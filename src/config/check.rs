@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{Config, Mistake, mistake};
+use crate::audit::log;
 use crate::authz::identity::spiffe::is_trust_domain;
 
 /// Longest path of a Unix socket, in bytes: the system's structure has 108, the last of them 0.
@@ -23,6 +24,7 @@ impl Config {
         self.check_control()?;
         self.check_shared()?;
         self.check_tool_servers()?;
+        self.check_records()?;
         self.check_ranges()?;
         self.check_fit()
     }
@@ -103,6 +105,25 @@ impl Config {
         Ok(())
     }
 
+    fn check_records(&self) -> Result<(), Mistake> {
+        let (record, audit) = (&self.record, &self.audit);
+        if audit.directory.is_some() && record.path.is_some() {
+            let why =
+                "`record.path`: records go to the log in `audit.directory`; `palisade audit show` prints them as lines";
+            return Err(mistake(&["record.path"], why));
+        }
+        if record.dangerous_none && (record.path.is_some() || audit.directory.is_some()) {
+            let why = "`record.dangerous_none`: there is a place for records, `record.path` or `audit.directory`";
+            return Err(mistake(&["record.dangerous_none"], why));
+        }
+        if audit.directory.is_none()
+            && *audit != (log::config::Config { trust_domain: audit.trust_domain.clone(), ..Default::default() })
+        {
+            return Err(mistake(&["audit"], "`[audit]` without `directory`: there is no log for it to be about"));
+        }
+        audit.check_names().map_err(|(key, why)| mistake(&[&format!("audit.{key}")], format!("`audit.{key}`: {why}")))
+    }
+
     /// Every number has an upper bound: a time beyond what a clock can add up would panic, a queue is
     /// allocated at the start, and a limit that is none was not meant.
     fn check_ranges(&self) -> Result<(), Mistake> {
@@ -110,7 +131,7 @@ impl Config {
             return Err(mistake(&["telemetry.permit_sample_ratio"], "`permit_sample_ratio` is a share: 0 to 1"));
         }
         let (limits, server) = (&self.limits, &self.server);
-        let ranges: [(&str, &str, u64, u64, u64); 31] = [
+        let ranges: [(&str, &str, u64, u64, u64); 35] = [
             ("state", "holds", self.state.holds as u64, 1, 10_000_000),
             ("state", "grants", self.state.grants as u64, 1, 10_000_000),
             ("state", "grants_per_agent", self.state.grants_per_agent as u64, 1, 100_000),
@@ -121,6 +142,10 @@ impl Config {
             ("bundle", "load_seconds", self.bundle.load_seconds, 1, 3_600),
             ("bundle", "max_unindexed_policies", self.bundle.max_unindexed_policies as u64, 1, 100_000),
             ("record", "queue_records", self.record.queue_records as u64, 1, 100_000),
+            ("audit", "checkpoint_ms", self.audit.checkpoint_ms, 100, 60_000),
+            ("audit", "checkpoint_entries", self.audit.checkpoint_entries, 1, 65_536),
+            ("audit", "epoch_entries", self.audit.epoch_entries, 1_000, 1 << 32),
+            ("audit", "epoch_hours", self.audit.epoch_hours, 1, 24 * 366),
             ("telemetry", "queue_spans", self.telemetry.queue_spans as u64, 1, 100_000),
             ("telemetry", "export_timeout_ms", self.telemetry.export_timeout_ms, 1, 60_000),
             ("limits", "body_bytes", limits.body_bytes as u64, 1, 16 * MIB),
@@ -175,7 +200,7 @@ impl Config {
                 "`drain_seconds` has to be at least as long as `deadline_ms`, so that what is in flight can end",
             ));
         }
-        if self.state.journal.as_ref() == Some(&self.record.path) {
+        if self.state.journal.is_some() && self.state.journal.as_deref() == self.record.file() {
             return Err(mistake(&["state.journal"], "`state.journal`: the records are written to this file"));
         }
         Ok(())

@@ -10,8 +10,8 @@ impl Config {
         if !self.bundle.path.is_dir() {
             return Err(mistake(&["bundle.path", "bundle"], no_directory("bundle.path", &self.bundle.path)));
         }
-        if self.record.path.as_os_str() != "-" {
-            let missing = folder_is_missing(&self.record.path);
+        if let Some(path) = self.record.file() {
+            let missing = folder_is_missing(path);
             missing.map_or(Ok(()), |folder| Err(mistake(&["record.path"], no_directory("record.path", folder))))?;
         }
         for (at, listener) in self.listener.iter().enumerate() {

@@ -63,12 +63,22 @@ pub enum Decided {
     Later(Pin<Box<dyn Future<Output = response::Answer> + Send>>),
 }
 
+impl Decided {
+    /// The answer, once it is there.
+    pub async fn answer(self) -> response::Answer {
+        match self {
+            Self::Answer(answer) => answer,
+            Self::Later(later) => later.await,
+        }
+    }
+}
+
 /// What decides: implemented by the composition root.
 pub trait Decide: Send + Sync + 'static {
     /// Decides one check.
     fn decide(self: &Arc<Self>, check: Check) -> Decided;
     /// Denies a check that could not even be read, or whose decision failed.
-    fn refuse(&self, refused: Refused) -> response::Answer;
+    fn refuse(self: &Arc<Self>, refused: Refused) -> response::Answer;
 }
 
 /// Bounds of the exchange.

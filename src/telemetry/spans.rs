@@ -148,7 +148,7 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
     let decision = &record.decision;
     let mut all = vec![
         KeyValue::new("authz.decision.id", record.decision_id.clone()),
-        KeyValue::new("authz.policy_set.digest", record.bundle.to_string()),
+        KeyValue::new("authz.policy_set.digest", record.bundle.digest.to_string()),
     ];
     match &decision.verdict {
         Verdict::Permit(_) => all.push(KeyValue::new("authz.decision", "permit")),

@@ -93,7 +93,8 @@ pub fn import(server: &str, definitions: &[Definition], before: Option<&Registry
 /// What the operator said of a tool, by name.
 fn said(tool: &Tool) -> Vec<&'static str> {
     let groups = (!tool.groups.is_empty()).then_some("groups");
-    properties(tool).into_iter().chain(groups).collect()
+    let loggable = (!tool.loggable.is_empty()).then_some("loggable");
+    properties(tool).into_iter().chain(groups).chain(loggable).collect()
 }
 
 /// The properties that policies see.
@@ -161,6 +162,8 @@ fn entry(new: &Definition, old: Option<&Tool>, typed: &Typed, rules: &Rules) -> 
     add("groups", Some(json!(groups.unwrap_or_else(|| rules.groups(new)))));
     add("digest", Some(json!(new.digest)));
     add("members", Some(json!(new.members)));
+    let loggable = old.map(|old| old.loggable.clone()).filter(|pointers| !pointers.is_empty());
+    add("loggable", loggable.map(Value::from));
     add("unseen", Some(json!(typed.unseen)).filter(|_| !typed.unseen.is_empty()));
     add("input_schema", new.input_schema.clone());
     Value::Object(members)

@@ -32,6 +32,8 @@ mod moving;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]
+mod records;
+#[cfg(test)]
 mod redaction;
 #[cfg(test)]
 mod support;

@@ -119,6 +119,7 @@ fn what_the_operator_wrote_stays() {
         ("destructive", json!(false)),
         ("groups", json!(["writes"])),
         ("unseen", json!(["/x"])),
+        ("loggable", json!(["/x"])),
     ] {
         edited["tools"][0][member] = value;
     }
@@ -132,6 +133,7 @@ fn what_the_operator_wrote_stays() {
         (Some("confidential"), Some(true), Some(false))
     );
     assert_eq!((tool.groups.clone(), tool.unseen.clone()), (vec!["writes".to_owned()], vec!["/x".to_owned()]));
+    assert_eq!(tool.loggable, ["/x"]);
     assert_ne!(tool.digest, before.tools[0].digest);
     let words = [
         "changed   a (description)",
@@ -144,7 +146,7 @@ fn what_the_operator_wrote_stays() {
     assert_eq!((second.gone.len(), second.unsaid, first.unsaid), (0, 0, 2));
     assert_eq!(
         import("shop", &[], Some(&before), &rules).gone,
-        ["`a`: classification, read_only, destructive, groups"]
+        ["`a`: classification, read_only, destructive, groups, loggable"]
     );
     assert!(second.report.contains(&"gone      b".to_owned()), "{:?}", second.report);
     assert!(!second.schema.contains("x?: String"), "{}", second.schema);

@@ -176,7 +176,7 @@ def test_the_tokens_of_other_agents_end_at_envoy(start_mesh: Callable[..., Mesh]
     assert received["authorization"] == own, "the caller's own token is the server's to verify"
     record = mesh.record(received["x-palisade-decision-id"])
     assert [(token["role"], token["issuer"]) for token in record["caller"]["tokens"]] == [("user", "idp"), ("chain", "idp")]
-    assert all(token["id"] for token in record["caller"]["tokens"])
+    assert all(token["idSha256"] for token in record["caller"]["tokens"])
     # An agent as a target has to show them to the next one.
     targets = own_bundle / "targets.toml"
     changed = targets.read_text().replace('name = "crm-status"', 'name = "crm-status"\nchain = "pass"')

@@ -11,11 +11,20 @@ use crate::support::otlp::{Receiver, text};
 use crate::support::process::{Process, make_fifo};
 use crate::support::{App, Setup, eventually, get, hex, metric, read_lines};
 
+/// Takes a commitment out of a record: it is made with a key of the process.
+fn take_commitment(record: &mut Value, pointer: &str, name: &str) {
+    let place = record.pointer_mut(pointer).and_then(Value::as_object_mut).unwrap();
+    let text = place.remove(name).unwrap();
+    let is_hex = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    assert!(text.as_str().is_some_and(is_hex), "{text}");
+}
+
 #[test]
 fn a_record_says_who_what_why_and_by_which_policies() {
     let app = App::start();
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let ask = Ask { path: "/mcp?cursor=1".into(), ..Ask::forbidden() }.traced(traceparent);
+    let ask = Ask::tool("support-bot", "query_customers", &json!({"segment": "startup", "limit": 5000}));
+    let ask = Ask { path: "/mcp?cursor=1".into(), ..ask }.traced(traceparent);
     let answer = app.check(&ask);
     let mut record = app.record(&answer.decision_id);
     let digest = app.get("/readyz").1.lines().find_map(|line| line.strip_prefix("bundle: ")).unwrap().to_owned();
@@ -33,7 +42,9 @@ fn a_record_says_who_what_why_and_by_which_policies() {
     );
     let span_id = take("spanId");
     assert!(span_id.as_str().is_some_and(|id| id.len() == 16 && id != "b7ad6b7169203331"), "{span_id}");
-    let body_sha256 = hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &ask.body).as_ref());
+    take_commitment(&mut record, "/calls/0", "intentSha256");
+    take_commitment(&mut record, "/calls/0/arguments/1", "hmacSha256");
+    take_commitment(&mut record, "/request", "bodyHmacSha256");
     assert_eq!(
         record,
         json!({
@@ -47,6 +58,8 @@ fn a_record_says_who_what_why_and_by_which_policies() {
                 "resource": "Tool::\"crm/query_customers\"",
                 "method": "tools/call",
                 "tool": "query_customers",
+                // One is listed as loggable, the other is not.
+                "arguments": [{"pointer": "/limit", "value": "5000"}, {"pointer": "/segment"}],
                 "policies": [{
                     "id": "customer-page-limit",
                     "reason": "A query returns at most 100 customers, so that it cannot stand in for an export",
@@ -69,9 +82,9 @@ fn a_record_says_who_what_why_and_by_which_policies() {
                 "host": "crm.example.org",
                 "path": "/mcp",
                 "bodyBytes": ask.body.len().to_string(),
-                "bodySha256": body_sha256,
             },
             "bundle": digest,
+            "mode": "ENFORCED",
             "traceId": "0af7651916cd43dd8448eb211c80319c",
         })
     );
@@ -100,7 +113,7 @@ fn a_body_that_nobody_reads_is_in_the_record_by_its_length() {
     let page = Ask { method: "GET".into(), path: "/status".into(), body: b"hello".to_vec(), ..Ask::permitted() };
     let record = app.record(&app.check(&page).decision_id);
     assert_eq!((&record["protocol"], &record["request"]["bodyBytes"]), (&json!("http"), &json!("5")));
-    assert_eq!(record["request"].get("bodySha256"), None);
+    assert_eq!(record["request"].get("bodyHmacSha256"), None);
 }
 
 #[test]

@@ -48,12 +48,12 @@ impl Operate for Pipeline {
         let shared = self.tell_others(Entry::Hold(hold.clone())).await;
         match placed {
             Ok(()) => {
-                self.done(operation);
+                self.done(operation).await;
                 Ok(proto::PlaceHoldReply { hold: Some((&*hold).into()), shared })
             }
             Err(_not_kept) => {
                 // On record as what it is: permitted, and in force.
-                let decision_id = Some(self.done(operation));
+                let decision_id = Some(self.done(operation).await);
                 let message = match shared == Some(true) {
                     true => "it is in force at all who share the store, but could not be made durable here",
                     false => "it is in force here, but could not be made durable: it ends with this process",
@@ -97,7 +97,7 @@ impl Operate for Pipeline {
         match self.parts.state.release(&ids).await {
             Ok(released) => {
                 let shared = self.tell_others_of_ends(&ids).await;
-                self.done(operation);
+                self.done(operation).await;
                 let released = released.iter().map(|hold| (&**hold).into()).collect();
                 Ok(proto::ReleaseHoldsReply { released, shared })
             }
@@ -120,7 +120,7 @@ impl Operate for Pipeline {
         match self.parts.state.grant(grant.clone()).await {
             Ok(()) => {
                 let shared = self.tell_others(Entry::Grant(grant.clone())).await;
-                self.done(operation);
+                self.done(operation).await;
                 Ok(proto::IssueGrantReply { grant: Some(self.told(&grant)), shared })
             }
             Err(NotInForce::Full(_)) => Err(self.fails(operation, Reason::StateFull)),
@@ -185,14 +185,14 @@ impl Operate for Pipeline {
     async fn get_status(self: &Arc<Self>, asked: Asked<proto::GetStatusRequest>) -> Result<proto::Status, Refusal> {
         let operation = self.operation(&asked);
         let operation = self.decide_control(operation, &[Command::Status], "", |_| Ok(())).await?;
-        self.done(operation);
+        self.done(operation).await;
         Ok(self.status(&asked.request))
     }
 
     async fn watch(self: &Arc<Self>, asked: Asked<proto::WatchRequest>) -> Result<Events, Refusal> {
         let operation = self.operation(&asked);
         let operation = self.decide_control(operation, &[Command::Watch], "", |_| Ok(())).await?;
-        self.done(operation);
+        self.done(operation).await;
         Ok(self.events(asked))
     }
 }
@@ -215,19 +215,23 @@ impl Pipeline {
     }
 
     /// Ends grants, and says which.
-    async fn end(&self, operation: Operation, found: &[Arc<Grant>]) -> Result<proto::RevokeGrantsReply, Refusal> {
+    async fn end(
+        self: &Arc<Self>,
+        operation: Operation,
+        found: &[Arc<Grant>],
+    ) -> Result<proto::RevokeGrantsReply, Refusal> {
         let told: Vec<proto::Grant> = found.iter().map(|grant| self.told(grant)).collect();
         let ids: Vec<String> = found.iter().map(|grant| grant.id.clone()).collect();
         let revoked = self.parts.state.revoke(&ids).await;
         let shared = self.tell_others_of_ends(&ids).await;
         match revoked {
             Ok(ended) => {
-                self.done(operation);
+                self.done(operation).await;
                 let is_ended = |grant: &proto::Grant| ended.iter().any(|it| it.id == grant.id);
                 Ok(proto::RevokeGrantsReply { revoked: told.into_iter().filter(is_ended).collect(), shared })
             }
             Err(_not_kept) => {
-                let decision_id = Some(self.done(operation));
+                let decision_id = Some(self.done(operation).await);
                 let message = match shared == Some(true) {
                     true => "they are revoked at all who share the store, but that could not be made durable here",
                     false => {

@@ -92,7 +92,7 @@ impl Pipeline {
     }
 
     /// Whether whoever watches is held now.
-    fn stopped(&self, asked: &Asked<proto::WatchRequest>) -> Option<Refusal> {
+    fn stopped(self: &Arc<Self>, asked: &Asked<proto::WatchRequest>) -> Option<Refusal> {
         let operation = self.operation(asked);
         operation.controller.is_none().then(|| self.refused(operation))
     }

@@ -37,6 +37,7 @@ pub const MAX_UNINDEXED_POLICIES: usize = 200;
 #[derive(Debug)]
 pub struct Bundle {
     digest: String,
+    version: Option<Arc<str>>,
     targets: Vec<Arc<Target>>,
     /// Whether one of them ignores tokens.
     some_ignore_tokens: bool,
@@ -98,6 +99,7 @@ impl Bundle {
         let servers = servers(&texts, &targets, &registries, &store, &engine, inputs)?;
         Ok(Self {
             digest,
+            version: texts.version()?,
             some_ignore_tokens: targets.iter().any(|target| target.tokens == TokenUse::Ignore),
             targets,
             servers,
@@ -114,6 +116,12 @@ impl Bundle {
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// What its author calls it, in `bundle.toml`.
+    #[must_use]
+    pub const fn version(&self) -> Option<&Arc<str>> {
+        self.version.as_ref()
     }
 
     /// The target of a request and its server.
@@ -306,6 +314,18 @@ fn compile(tool: &registry::Tool, input: &mut Shape) -> Result<Option<Arguments>
         .transpose()
 }
 
+/// The arguments whose values are on record, by name. A misspelled one would leave its values out, and nobody would know.
+fn loggable(tool: &registry::Tool, input: &Shape) -> Result<Vec<String>, String> {
+    let name = |pointer: &String| {
+        let name = pointer.strip_prefix('/').filter(|name| !name.contains('/'));
+        let name = name.map(|name| name.replace("~1", "/").replace("~0", "~")).filter(|name| input.knows(name));
+        name.ok_or_else(|| {
+            format!("`loggable`: `{pointer}` is no argument of the tool; expected a name of one behind `/`")
+        })
+    };
+    tool.loggable.iter().map(name).collect()
+}
+
 fn servers(
     texts: &Texts<'_>,
     targets: &[Arc<Target>],
@@ -328,11 +348,13 @@ fn servers(
             let entity = known(&uid(&store.types().tool, &id), &id)?;
             let action = engine.action(&id).ok_or_else(|| missing(&id))?;
             let mut input = inputs.remove(&id).ok_or_else(|| missing(&id))?;
-            let schema = compile(tool, &mut input).map_err(|error| {
+            let compiled = compile(tool, &mut input).and_then(|schema| Ok((schema, loggable(tool, &input)?)));
+            let (schema, loggable) = compiled.map_err(|error| {
                 let text = texts.of(Kind::Tools).find(|(name, _)| name == file).map_or("", |(_, text)| text);
                 BundleError::near(file, text, &quoted(&tool.name), format!("tool `{}`: {error}", tool.name))
             })?;
-            tools.insert(tool.name.clone(), Tool { entity, action, input, schema, digest: tool.digest.clone() });
+            let digest = tool.digest.clone();
+            tools.insert(tool.name.clone(), Tool { entity, action, input, schema, loggable, digest });
         }
         let decided = target.unregistered_tools == Some(Unregistered::Policy);
         let unregistered =

@@ -13,7 +13,7 @@ use super::entities::store::Store;
 use super::expansion;
 use super::nesting;
 use super::registry::Registry;
-use super::source::{BundleError, Chain, Kind, SourceFile, place_of, quoted};
+use super::source::{ABOUT, BundleError, Chain, Kind, SourceFile, place_of, quoted};
 use crate::authz::call::{a2a, http};
 use crate::authz::identity::spiffe::SpiffeId;
 use crate::authz::metering::LimitSet;
@@ -27,6 +27,16 @@ struct TargetsFile {
     target: Vec<Target>,
 }
 
+/// `bundle.toml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AboutFile {
+    version: String,
+}
+
+/// Longest version of a bundle, in bytes.
+const MAX_VERSION_BYTES: usize = 64;
+
 /// The files of a bundle as texts, by kind, each kind in the order of names.
 pub(super) struct Texts<'f> {
     files: Vec<(Kind, &'f str, &'f str)>,
@@ -37,7 +47,7 @@ impl<'f> Texts<'f> {
         let mut sorted = Vec::with_capacity(files.len());
         for file in files {
             let kind = Kind::of(&file.name).ok_or_else(|| {
-                let known = "*.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml, limits.toml or *.md";
+                let known = "*.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml, limits.toml, bundle.toml or *.md";
                 BundleError::new(&file.name, format!("a bundle knows no such file; expected {known}"))
             })?;
             let text =
@@ -115,11 +125,7 @@ impl<'f> Texts<'f> {
         if let Some((other, _)) = self.of(Kind::Targets).find(|(other, _)| *other != name) {
             return Err(BundleError::new(name, format!("there is `{other}` as well; expected one in a bundle")));
         }
-        let file: TargetsFile = toml::from_str(text).map_err(|error| {
-            let offset = error.span().map_or(0, |span| span.start);
-            // Some messages have a second line, of what was expected.
-            BundleError::at(name, text, offset, error.message().replace('\n', "; "))
-        })?;
+        let file: TargetsFile = read_toml(name, text)?;
         let mut names = BTreeSet::new();
         for target in &file.target {
             let wrong = |message: String| BundleError::new(name, format!("target `{}`: {message}", target.name));
@@ -129,6 +135,22 @@ impl<'f> Texts<'f> {
             }
         }
         Ok(file.target.into_iter().map(Arc::new).collect())
+    }
+
+    /// What the author of the bundle calls it, if there is a `bundle.toml`.
+    pub(super) fn version(&self) -> Result<Option<Arc<str>>, BundleError> {
+        let mut files = self.of(Kind::About);
+        let Some((name, text)) = files.next() else { return Ok(None) };
+        if let Some((other, _)) = files.chain([(name, text)]).find(|(other, _)| *other != ABOUT) {
+            return Err(BundleError::new(other, format!("is not at the top of the bundle, where `{ABOUT}` has to be")));
+        }
+        let AboutFile { version } = read_toml(name, text)?;
+        let is_plain = version.bytes().all(|byte| byte.is_ascii_graphic());
+        if version.is_empty() || version.len() > MAX_VERSION_BYTES || !is_plain {
+            let message = format!("`version`: expected 1 to {MAX_VERSION_BYTES} printable ASCII characters, no spaces");
+            return Err(BundleError::near(name, text, "version", message));
+        }
+        Ok(Some(version.into()))
     }
 
     pub(super) fn limits(&self) -> Result<LimitSet, BundleError> {
@@ -234,6 +256,14 @@ impl<'f> Texts<'f> {
         let message = format!("{kind} `{who}` is in `{group}`, which nothing in the bundle declares");
         Err(BundleError::near(file, text, &quoted(cedar::id_of(group)), message))
     }
+}
+
+fn read_toml<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<T, BundleError> {
+    toml::from_str(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        // Some messages have a second line, of what was expected.
+        BundleError::at(name, text, offset, error.message().replace('\n', "; "))
+    })
 }
 
 /// The entities that follow from targets and registries.

@@ -55,6 +55,9 @@ pub struct Tool {
     /// gets them, and the Cedar type leaves them out.
     #[serde(default)]
     pub unseen: Vec<String>,
+    /// Arguments whose values are on record as they are, as JSON Pointers (`/limit`): of all others there are commitments alone.
+    #[serde(default)]
+    pub loggable: Vec<String>,
 }
 
 /// Whether a text has the form of a pin.

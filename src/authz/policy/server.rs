@@ -38,6 +38,8 @@ pub struct Tool {
     pub input: Shape,
     /// What the server's own schema asks of them, if it is registered.
     pub schema: Option<Arguments>,
+    /// The names of arguments whose values are on record.
+    pub loggable: Vec<String>,
     /// What pins the server's definition of it.
     pub digest: Option<String>,
 }

@@ -76,6 +76,12 @@ impl Shape {
         true
     }
 
+    /// Whether it is a record that has a member of this name, with a type or left out.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        matches!(self, Self::Record(members) if members.contains_key(name))
+    }
+
     /// The shape of a Cedar type; `Err` names the part that JSON cannot be converted to.
     ///
     /// # Errors

@@ -12,6 +12,9 @@ pub struct SourceFile {
     pub bytes: Vec<u8>,
 }
 
+/// The file that says what a bundle is called, at the top of it.
+pub const ABOUT: &str = "bundle.toml";
+
 /// What a file of a bundle holds, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -29,6 +32,8 @@ pub enum Kind {
     Targets,
     /// `limits.toml`
     Limits,
+    /// `bundle.toml`
+    About,
 }
 
 impl Kind {
@@ -39,6 +44,7 @@ impl Kind {
         match base {
             "targets.toml" => Some(Self::Targets),
             "limits.toml" => Some(Self::Limits),
+            ABOUT => Some(Self::About),
             _ if base.ends_with(".cedarschema") => Some(Self::Schema),
             _ if base.ends_with(".cedar") => Some(Self::Policies),
             _ if base.ends_with(".entities.json") => Some(Self::Entities),

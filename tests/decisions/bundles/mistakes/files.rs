@@ -6,17 +6,55 @@ pub const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "unknown file",
         edit: |edit| edit.write("policies.rego", "package x"),
-        message: "policies.rego: a bundle knows no such file; expected *.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml, limits.toml or *.md",
+        message: "policies.rego: a bundle knows no such file; expected *.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml, limits.toml, bundle.toml or *.md",
     },
     Mistake {
         name: "unknown file without an ending",
         edit: |edit| edit.write("Makefile", ""),
-        message: "Makefile: a bundle knows no such file; expected *.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml, limits.toml or *.md",
+        message: "Makefile: a bundle knows no such file; expected *.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml, limits.toml, bundle.toml or *.md",
     },
     Mistake {
         name: "a JSON file of no kind",
         edit: |edit| edit.write("data.json", "[]"),
-        message: "data.json: a bundle knows no such file; expected *.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml, limits.toml or *.md",
+        message: "data.json: a bundle knows no such file; expected *.cedarschema, *.cedar, *.links.json, *.entities.json, *.tools.json, targets.toml, limits.toml, bundle.toml or *.md",
+    },
+    Mistake {
+        name: "a bundle.toml without a version",
+        edit: |edit| edit.write("bundle.toml", ""),
+        message: "bundle.toml:1: missing field `version`",
+    },
+    Mistake {
+        name: "a bundle.toml with more than a version",
+        edit: |edit| edit.write("bundle.toml", "version = \"1\"\nname = \"agents\"\n"),
+        message: "bundle.toml:2: unknown field `name`, expected `version`",
+    },
+    Mistake {
+        name: "an empty version",
+        edit: |edit| edit.write("bundle.toml", "version = \"\"\n"),
+        message: "bundle.toml:1: `version`: expected 1 to 64 printable ASCII characters, no spaces",
+    },
+    Mistake {
+        name: "a version with a space",
+        edit: |edit| edit.write("bundle.toml", "# called\nversion = \"22 November\"\n"),
+        message: "bundle.toml:2: `version`: expected 1 to 64 printable ASCII characters, no spaces",
+    },
+    Mistake {
+        name: "a version that is too long",
+        edit: |edit| edit.write("bundle.toml", format!("version = \"{}\"\n", "1".repeat(65))),
+        message: "bundle.toml:1: `version`: expected 1 to 64 printable ASCII characters, no spaces",
+    },
+    Mistake {
+        name: "a bundle.toml that is not at the top",
+        edit: |edit| edit.write("policies/bundle.toml", "version = \"1\"\n"),
+        message: "policies/bundle.toml: is not at the top of the bundle, where `bundle.toml` has to be",
+    },
+    Mistake {
+        name: "a second bundle.toml",
+        edit: |edit| {
+            edit.write("bundle.toml", "version = \"1\"\n");
+            edit.write("policies/bundle.toml", "version = \"2\"\n");
+        },
+        message: "policies/bundle.toml: is not at the top of the bundle, where `bundle.toml` has to be",
     },
     Mistake {
         name: "no schema",

@@ -29,7 +29,22 @@ pub const MISTAKES: &[Mistake] = &[
 }"#,
             )
         },
-        message: "crm.tools.json:4: unknown field `readonly`, expected one of `name`, `description`, `classification`, `read_only`, `destructive`, `groups`, `digest`, `members`, `input_schema`, `unseen`",
+        message: "crm.tools.json:4: unknown field `readonly`, expected one of `name`, `description`, `classification`, `read_only`, `destructive`, `groups`, `digest`, `members`, `input_schema`, `unseen`, `loggable`",
+    },
+    Mistake {
+        name: "loggable, and no argument",
+        edit: |edit| edit.replace("crm.tools.json", "\"/limit\"", "\"/limits\""),
+        message: "crm.tools.json:5: tool `query_customers`: `loggable`: `/limits` is no argument of the tool; expected a name of one behind `/`",
+    },
+    Mistake {
+        name: "loggable, and no pointer",
+        edit: |edit| edit.replace("crm.tools.json", "\"/limit\"", "\"limit\""),
+        message: "crm.tools.json:5: tool `query_customers`: `loggable`: `limit` is no argument of the tool; expected a name of one behind `/`",
+    },
+    Mistake {
+        name: "loggable, and within an argument",
+        edit: |edit| edit.replace("crm.tools.json", "\"/limit\"", "\"/limit/0\""),
+        message: "crm.tools.json:5: tool `query_customers`: `loggable`: `/limit/0` is no argument of the tool; expected a name of one behind `/`",
     },
     Mistake {
         name: "a member of a tool twice",
@@ -133,6 +148,6 @@ pub const MISTAKES: &[Mistake] = &[
                 "[\"customer-data\", \"exfiltratoin\"]",
             )
         },
-        message: "crm.tools.json:42: tool `export_customers` is in `ToolGroup::\"exfiltratoin\"`, which nothing in the bundle declares",
+        message: "crm.tools.json:43: tool `export_customers` is in `ToolGroup::\"exfiltratoin\"`, which nothing in the bundle declares",
     },
 ];

@@ -1,28 +1,34 @@
 //! The one form of a JSON value (RFC 8785, JSON Canonicalization Scheme), and its digest: white space, the order of members and
-//! the spelling of numbers and texts change nothing.
+//! the spelling of numbers and texts change nothing, and nothing else is lost. An integer keeps all its digits, where RFC 8785 would
+//! round one beyond 2^53: of what the strict reader lets through there is none, so to it both are one form.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::authz::call::json::Json;
+use super::json::Json;
 use crate::authz::digest::sha256;
 use crate::authz::hex;
 
 /// SHA-256 of the canonical form, in hexadecimal digits.
-pub(super) fn digest(json: &Json<'_>) -> String {
+#[must_use]
+pub fn digest(json: &Json<'_>) -> String {
     hex::encode(&sha256(canonical(json).as_bytes()))
 }
 
 /// The canonical form.
-pub(super) fn canonical(json: &Json<'_>) -> String {
+#[must_use]
+pub fn canonical(json: &Json<'_>) -> String {
     let mut out = String::new();
     write(&mut out, json);
     out
 }
 
-fn write(out: &mut String, json: &Json<'_>) {
+/// Appends the canonical form of a value.
+pub fn write(out: &mut String, json: &Json<'_>) {
     match json {
         Json::Null => out.push_str("null"),
         Json::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
+        Json::Number(text) if is_integer(text) => out.push_str(text),
         Json::Number(text) => out.push_str(&number(text)),
         Json::String(text) => string(out, text),
         Json::Array(items) => {
@@ -34,11 +40,8 @@ fn write(out: &mut String, json: &Json<'_>) {
             out.push(']');
         }
         Json::Object(members) => {
-            let mut members: Vec<_> = members.iter().collect();
-            // By UTF-16 code units (section 3.2.3).
-            members.sort_by(|(one, _), (other, _)| one.encode_utf16().cmp(other.encode_utf16()));
             out.push('{');
-            for (at, (name, value)) in members.into_iter().enumerate() {
+            for (at, (name, value)) in in_order(members).into_iter().enumerate() {
                 out.push_str(if at == 0 { "" } else { "," });
                 string(out, name);
                 out.push(':');
@@ -47,6 +50,14 @@ fn write(out: &mut String, json: &Json<'_>) {
             out.push('}');
         }
     }
+}
+
+/// The members of an object in the order of the canonical form: by the UTF-16 code units of their names (section 3.2.3).
+#[must_use]
+pub fn in_order<'m, 'j>(members: &'m [(Cow<'j, str>, Json<'j>)]) -> Vec<&'m (Cow<'j, str>, Json<'j>)> {
+    let mut members: Vec<_> = members.iter().collect();
+    members.sort_by(|(one, _), (other, _)| one.encode_utf16().cmp(other.encode_utf16()));
+    members
 }
 
 /// Section 3.2.2.2.
@@ -68,6 +79,14 @@ fn string(out: &mut String, text: &str) {
         }
     }
     out.push('"');
+}
+
+/// Whether a number is written as an integer, in the one way that there is: `0`, `-7`, `120`.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    text == "0"
+        || (digits.bytes().all(|byte| byte.is_ascii_digit())
+            && digits.bytes().next().is_some_and(|first| first != b'0'))
 }
 
 /// As ECMAScript writes the 64-bit floating point number that it is (section 3.2.2.3).
@@ -158,6 +177,26 @@ mod tests {
         ] {
             // Not by the reader, which refuses some of them: other readers take them for other numbers.
             assert_eq!(canonical(&Json::Number(number)), expected, "{number}");
+        }
+    }
+
+    /// What the reader takes has one form by RFC 8785, and two integers that floating point would take for one have two.
+    #[test]
+    fn an_integer_keeps_its_digits() {
+        for (number, expected) in [
+            ("9007199254740993", "9007199254740993"),
+            ("9007199254740992", "9007199254740992"),
+            ("-123456789012345678901234567890", "-123456789012345678901234567890"),
+            ("100000000000000000000", "100000000000000000000"),
+            ("1e20", "100000000000000000000"),
+            ("0.0", "0"),
+            ("-7.00", "-7"),
+            ("70e-1", "7"),
+        ] {
+            assert_eq!(canonical(&Json::Number(number)), expected, "{number}");
+        }
+        for text in ["9007199254740992", "123456789012345678901234567890", "9007199254740993.0"] {
+            assert!(Json::parse(text.as_bytes(), &Limits::default()).is_err(), "{text}");
         }
     }
 }
