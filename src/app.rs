@@ -33,6 +33,7 @@ use crate::admin;
 use crate::audit;
 use crate::audit::entries::Entries;
 use crate::audit::lines::Lines;
+use crate::audit::log::disk::Disk;
 use crate::audit::log::{Log, LogError};
 use crate::authz::Settings;
 use crate::authz::policy::source::BundleError;
@@ -171,6 +172,14 @@ pub struct Drained {
 /// # Errors
 /// [`StartError`]; nothing is left running.
 pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, StartError> {
+    start_on(config, capture, &Disk::default())
+}
+
+/// The same, with the log of records on a disk on which things may go wrong.
+///
+/// # Errors
+/// As of [`start`].
+pub fn start_on(config: &Config, capture: Option<Capturer>, disk: &Disk) -> Result<Running, StartError> {
     let bound = config.listener.iter().map(listen::bind).collect::<Result<Vec<Bound>, StartError>>()?;
     let ports = Ports::bind(config)?;
     let doors = Doors::bind(&config.control)?;
@@ -178,7 +187,7 @@ pub fn start(config: &Config, capture: Option<Capturer>) -> Result<Running, Star
     let control = doors.ports.clone();
     let tcp = bound.iter().filter_map(Bound::tcp_address).collect();
     let unix = bound.iter().filter_map(Bound::unix_path).collect();
-    let (sink, log) = record_sink(config)?;
+    let (sink, log) = record_sink(config, disk)?;
 
     // Everything but deciding runs on one thread of its own: admin, reloads, export.
     let background =
@@ -278,10 +287,13 @@ fn exporting(config: &Config, background: &tokio::runtime::Runtime) -> Result<Op
 }
 
 /// Where records go, and how the log stands if it is there.
-fn record_sink(config: &Config) -> Result<(Box<dyn audit::Sink>, Option<Arc<audit::log::Progress>>), StartError> {
+fn record_sink(
+    config: &Config,
+    disk: &Disk,
+) -> Result<(Box<dyn audit::Sink>, Option<Arc<audit::log::Progress>>), StartError> {
     let record = &config.record;
     if let Some(directory) = &config.audit.directory {
-        let log = Log::open(&config.audit, directory)?;
+        let log = Log::open_on(&config.audit, directory, disk.clone())?;
         let progress = log.progress();
         return Ok((Box::new(Entries::into(log, record.permits)), Some(progress)));
     }

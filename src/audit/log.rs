@@ -144,17 +144,17 @@ impl Log {
     /// # Errors
     /// What the system says. Nothing that was taken is lost; the next call tries again.
     pub fn write(&mut self) -> io::Result<()> {
+        if self.is_over {
+            return self.end_epoch();
+        }
+        // Also if the publisher fails: what it could not bring to the disk is written anew here.
+        self.hand_over(self.beginning.config.durability == Durability::Fsync)?;
         if self.progress.is_failing.load(Ordering::Relaxed) {
             return Err(io::Error::other("the log cannot be published"));
         }
         if self.progress.behind_bytes.load(Ordering::Relaxed) > MAX_BEHIND_BYTES {
             return Err(io::Error::other("too much of the log is not published yet"));
         }
-        if self.is_over {
-            return self.end_epoch();
-        }
-        let sync = self.beginning.config.durability == Durability::Fsync;
-        self.hand_over(sync)?;
         let is_long = self.open.wal.next() + 1 >= self.beginning.config.epoch_entries;
         if is_long || now().seconds.saturating_sub(self.open.began) >= self.beginning.config.epoch_seconds() {
             self.is_over = self.push(Kind::End(EpochEnd { time: Some(now()), next: self.open.number + 1 }));

@@ -122,8 +122,8 @@ fn mistakes_name_file_line_and_key() {
             "palisade.toml:8: `listener.unix`: another listener",
         ),
         (
-            format!("{good}[record]\nwhen_full = \"allow\"\n"),
-            "palisade.toml:6: `record.when_full`: unknown variant `allow`",
+            format!("{good}[record]\nwhen_unwritable = \"allow\"\n"),
+            "palisade.toml:6: `record.when_unwritable`: unknown variant `allow`",
         ),
         (format!("{good}[server]\ncheck_message_bytes = 10\n"), "palisade.toml:6: `check_message_bytes`"),
         (format!("{good}[limits]\nbody_bytes = 200000\n"), "palisade.toml:6: `check_message_bytes` has to hold"),

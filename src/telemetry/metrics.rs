@@ -59,6 +59,12 @@ pub struct Metrics {
     pub records_lost: IntCounter,
     /// Attempts to write records that failed since the start.
     pub record_write_errors: IntCounter,
+    /// Entries of the log's epoch that are in a checkpoint.
+    pub log_entries: IntGauge,
+    /// Bytes of the log that are written and in no checkpoint.
+    pub log_behind_bytes: IntGauge,
+    /// When the last checkpoint was made.
+    pub log_checkpoint_seconds: IntGauge,
     /// Spans dropped because too many waited for export.
     pub spans_dropped: IntCounter,
     /// Exports of spans that failed since the start.
@@ -248,6 +254,15 @@ impl Metrics {
             record_write_errors: counter(
                 "palisade_record_write_errors_total",
                 "Attempts to write records that failed; each is repeated.",
+            )?,
+            log_entries: gauge("palisade_log_entries", "Entries of the log's epoch that are in a checkpoint.")?,
+            log_behind_bytes: gauge(
+                "palisade_log_behind_bytes",
+                "Bytes of the log that are written and in no checkpoint yet.",
+            )?,
+            log_checkpoint_seconds: gauge(
+                "palisade_log_checkpoint_timestamp_seconds",
+                "When the last checkpoint of the log was made.",
             )?,
             spans_dropped: counter("palisade_spans_dropped_total", "Spans dropped: too many waited for export.")?,
             span_export_failures: counter(

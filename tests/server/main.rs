@@ -19,6 +19,8 @@ mod crowd;
 #[cfg(test)]
 mod draining;
 #[cfg(test)]
+mod durability;
+#[cfg(test)]
 mod growth;
 #[cfg(test)]
 mod hostile;

@@ -203,10 +203,11 @@ fn fill(app: &App) -> Vec<String> {
     ids
 }
 
-fn with_full_pipe(when_full: &str) -> (App, Pipe) {
+fn with_full_pipe(when_unwritable: &str) -> (App, Pipe) {
     // What nobody reads cannot be written at the end either.
     let setup = Setup::new().impatient();
-    let setup = setup.set("record", "queue_records", QUEUE).set("record", "when_full", format!("\"{when_full}\""));
+    let setup =
+        setup.set("record", "queue_records", QUEUE).set("record", "when_unwritable", format!("\"{when_unwritable}\""));
     let pipe = Pipe::make(&setup);
     (setup.start(), pipe)
 }
@@ -226,7 +227,7 @@ fn decision_ids(lines: &[Value]) -> Vec<String> {
 }
 
 #[test]
-fn when_full_deny_denies_and_the_gap_is_on_record() {
+fn when_unwritable_deny_denies_and_the_gap_is_on_record() {
     let (app, pipe) = with_full_pipe("deny");
     let taken = fill(&app);
     for _ in 0..10 {
@@ -258,7 +259,7 @@ fn the_gap_stands_where_the_records_are_missing() {
 
 /// A permit that became a denial is counted as what it became.
 #[test]
-fn when_full_deny_counts_one_decision_per_check() {
+fn when_unwritable_deny_counts_one_decision_per_check() {
     let (app, pipe) = with_full_pipe("deny");
     let taken = fill(&app).len() as f64;
     app.check(&Ask::permitted()).assert_denial("record_unavailable", 503);
@@ -271,8 +272,8 @@ fn when_full_deny_counts_one_decision_per_check() {
 }
 
 #[test]
-fn when_full_drop_and_count_answers_stand_and_the_gap_is_on_record() {
-    let (app, pipe) = with_full_pipe("drop_and_count");
+fn when_unwritable_continue_and_count_answers_stand_and_the_gap_is_on_record() {
+    let (app, pipe) = with_full_pipe("continue_and_count");
     let taken = fill(&app);
     for _ in 0..10 {
         app.check(&Ask::permitted()).assert_permit();
@@ -287,7 +288,7 @@ fn when_full_drop_and_count_answers_stand_and_the_gap_is_on_record() {
 
 /// A denial needs no record to be a denial: it stays what it is for the caller, or becomes "try again".
 #[test]
-fn when_full_no_denial_ever_becomes_a_permit() {
+fn when_unwritable_no_denial_ever_becomes_a_permit() {
     let (app, pipe) = with_full_pipe("deny");
     fill(&app);
     for ask in [Ask::forbidden(), Ask::mcp("support-bot", "{"), Ask::permitted()] {
@@ -383,7 +384,7 @@ fn a_full_disk_denies_and_says_so() {
 fn a_record_that_cannot_be_written_has_its_span() {
     let (receiver, address) = Receiver::start();
     let setup = Setup::new().impatient().set("record", "path", "\"/dev/full\"");
-    let setup = setup.set("record", "when_full", "\"drop_and_count\"");
+    let setup = setup.set("record", "when_unwritable", "\"continue_and_count\"");
     let app = setup.set("telemetry", "otlp_endpoint", format!("\"http://{address}\"")).start();
     for _ in 0..3 {
         let denied = app.check(&Ask::forbidden());
@@ -397,8 +398,11 @@ fn a_record_that_cannot_be_written_has_its_span() {
 #[test]
 fn records_left_unwritten_at_the_end_are_told() {
     for count in [1, 3] {
-        let setup =
-            Setup::new().set("record", "path", "\"/dev/full\"").set("record", "when_full", "\"drop_and_count\"");
+        let setup = Setup::new().set("record", "path", "\"/dev/full\"").set(
+            "record",
+            "when_unwritable",
+            "\"continue_and_count\"",
+        );
         let setup = setup.set("server", "drain_seconds", 3).set("server", "deadline_ms", 3_000);
         let mut process = Process::serve(setup, &[]);
         let client = process.client();

@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod ask;
 pub mod client;
+pub mod entries;
 pub mod otlp;
 pub mod process;
 pub mod raw;
@@ -18,6 +19,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use palisade::app::{self, Drained, Running, StartError};
+use palisade::audit::log::disk::Disk;
 use palisade::config::Config;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -141,6 +143,25 @@ impl Setup {
         let path = self.path().join("palisade.toml");
         std::fs::write(&path, self.toml()).unwrap();
         path
+    }
+
+    /// Records go to a log, in the directory `log`.
+    pub fn with_log(mut self) -> Self {
+        self.settings.remove("record");
+        self.set("audit", "directory", "\"log\"").set("audit", "pod", "\"pod-1\"")
+    }
+
+    /// The log of records.
+    pub fn log(&self) -> PathBuf {
+        self.path().join("log")
+    }
+
+    /// Starts Palisade in this process, with its log on such a disk.
+    pub fn start_on(self, disk: &Disk) -> App {
+        let running = app::start_on(&self.config(), None, disk).unwrap();
+        show_panics();
+        let client = running.tcp.first().map(|address| Client::tcp(*address));
+        App { running: Some(running), client, setup: self }
     }
 
     /// Starts Palisade in this process.

@@ -43,12 +43,30 @@ impl Process {
         eventually("a line that says \"ready\"", || self.ready_line());
     }
 
+    /// Starts it as the last argument of another command, and waits until it says that it is ready.
+    pub fn serve_behind(setup: Setup, command: &[&str]) -> Self {
+        let process = Self::spawn_behind(setup, command, &[]);
+        process.until_ready();
+        process
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts it. It logs to a file, so that no pipe ever fills.
     pub fn spawn(setup: Setup, more: &[&str]) -> Self {
+        Self::spawn_behind(setup, &[], more)
+    }
+
+    fn spawn_behind(setup: Setup, command: &[&str], more: &[&str]) -> Self {
         let setup = setup.set("log", "level", "\"debug\"");
         let config = setup.write_config();
         let log = setup.path().join("log.jsonl");
-        let child = Command::new(env!("CARGO_BIN_EXE_palisade"))
+        let mut words = command.iter().copied().chain([env!("CARGO_BIN_EXE_palisade")]);
+        let child = Command::new(words.next().unwrap())
+            .args(words)
             .args(["serve", "--config"])
             .arg(config)
             .args(more)
