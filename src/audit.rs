@@ -5,12 +5,13 @@
 //! gap is itself put on record.
 
 pub mod commitment;
+pub mod encode;
 pub mod entries;
 pub mod fit;
 pub mod json;
 pub mod lines;
 pub mod log;
-pub mod message;
+pub mod wire;
 mod writer;
 
 use std::collections::VecDeque;
@@ -82,13 +83,10 @@ pub struct Recorder {
 
 /// A record that was taken.
 struct Taken {
-    record: Box<Record>,
-    /// Who waits until it is kept.
-    waiter: Option<oneshot::Sender<Outcome>>,
+    record: Arc<Record>,
+    /// Who waits until it is kept, and is told whether it is.
+    waiter: Option<oneshot::Sender<bool>>,
 }
-
-/// What became of a record: it is kept, or it is given back.
-type Outcome = Result<(), Box<Record>>;
 
 struct Shared {
     queue: Mutex<VecDeque<Taken>>,
@@ -122,10 +120,9 @@ impl Shared {
     }
 }
 
-/// The record could not be taken, and the configuration says that the decision must not stand. It is given
-/// back.
-#[derive(Debug)]
-pub struct Unavailable(pub Box<Record>);
+/// The record could not be taken, and the configuration says that the decision must not stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unavailable;
 
 /// A record that was taken.
 #[must_use = "a permit may have to wait"]
@@ -137,21 +134,30 @@ pub enum Recorded {
 }
 
 /// Says whether a record is kept.
-pub struct Kept(oneshot::Receiver<Outcome>);
+pub struct Kept(oneshot::Receiver<bool>);
+
+/// What became of a record for which somebody waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is kept.
+    Kept,
+    /// It could not be written.
+    Unwritten,
+    /// It is not kept in time.
+    Late,
+}
 
 impl Kept {
-    /// Waits until then, or until `deadline`. `false` if it is not kept in time: whoever looks at the log finds that it was
-    /// overruled.
-    ///
-    /// # Errors
-    /// The record, if it could not be written.
-    pub async fn by(mut self, deadline: tokio::time::Instant) -> Result<bool, Box<Record>> {
+    /// Waits until its fate is known, or until `deadline`. Whoever is told anything but [`Fate::Kept`], or waits no more, finds
+    /// in the log that the decision was overruled.
+    pub async fn by(mut self, deadline: tokio::time::Instant) -> Fate {
+        let of = |kept| if kept { Fate::Kept } else { Fate::Unwritten };
         if let Ok(told) = tokio::time::timeout_at(deadline, &mut self.0).await {
-            return told.unwrap_or(Ok(())).map(|()| true);
+            return told.map_or(Fate::Unwritten, of);
         }
         // From here on the writer knows that nobody waits; it may have told already.
         self.0.close();
-        self.0.try_recv().map_or(Ok(false), |told| told.map(|()| true))
+        self.0.try_recv().map_or(Fate::Late, of)
     }
 }
 
@@ -161,7 +167,7 @@ impl Recorder {
     /// # Errors
     /// [`Unavailable`] if [`WhenUnwritable::Deny`] is configured and the queue is full or cannot be written, and always
     /// after the writer was told to finish.
-    pub fn record(&self, record: Box<Record>, writer: &thread::Thread) -> Result<Recorded, Unavailable> {
+    pub fn record(&self, record: Arc<Record>, writer: &thread::Thread) -> Result<Recorded, Unavailable> {
         let (waiter, kept) =
             if self.waits_for(&record.decision) { Some(oneshot::channel()).unzip() } else { (None, None) };
         {
@@ -172,8 +178,8 @@ impl Recorder {
                 self.shared.lost.fetch_add(1, Ordering::Relaxed);
                 return match self.shared.when_unwritable {
                     // After the last record nobody could tell of the gap either.
-                    _ if closed => Err(Unavailable(record)),
-                    WhenUnwritable::Deny => Err(Unavailable(record)),
+                    _ if closed => Err(Unavailable),
+                    WhenUnwritable::Deny => Err(Unavailable),
                     WhenUnwritable::ContinueAndCount => Ok(Recorded::Stands),
                 };
             }

@@ -21,7 +21,7 @@ use super::sharing::Sharing;
 use super::tool_servers::ToolServers;
 use crate::admin::Status as _;
 use crate::audit::log::Progress;
-use crate::audit::{Recorded, Recorder, Unavailable};
+use crate::audit::{Fate, Recorded, Recorder, Unavailable};
 use crate::authz::decision::Decision;
 use crate::authz::digest::sha256;
 use crate::authz::facts::Facts;
@@ -358,63 +358,39 @@ impl Pipeline {
         let end = if control.is_none() { ends::word(&paid) } else { None };
         let answer = response::build_until(&decision, &known.decision_id, end.as_deref());
         let tally = Tally::of(&decision);
-        let duration_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let record = |decision, request, control| Record {
-            decision_id: known.decision_id.clone(),
+        let record = Arc::new(Record {
+            decision_id: known.decision_id,
             time: known.now,
             decision,
             request,
-            bundle: bundle.clone(),
+            bundle,
             trace,
-            duration_micros,
+            duration_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             control,
-        };
-        // What is told of it if its own record is not kept in time: that has left for the writer then.
-        let late = (control.is_none() && self.parts.recorder.waits_for(&decision)).then(|| {
-            let (reply, target, caller) = (decision.reply.clone(), decision.target.clone(), decision.caller.clone());
-            let late = Decision { reply, target, caller, ..Decision::deny(Reason::DeadlineMissed) };
-            record(late, RequestSummary::default(), None)
         });
-        let standing = Standing { paid, end, answer, tally, arrived };
-        match self.parts.recorder.record(Box::new(record(decision, request, control)), &self.parts.writer) {
-            Ok(Recorded::Stands) => Decided::Answer(self.stands(standing)),
+        let standing = Standing { pipeline: self.clone(), paid, end, answer, tally, arrived };
+        match self.parts.recorder.record(record.clone(), &self.parts.writer) {
+            Ok(Recorded::Stands) => Decided::Answer(standing.stands()),
             Ok(Recorded::Once(kept)) => {
-                let (me, deadline) = (self.clone(), tokio::time::Instant::from_std(deadline));
+                let deadline = tokio::time::Instant::from_std(deadline);
                 Decided::Later(Box::pin(async move {
-                    match (kept.by(deadline).await, late) {
+                    match kept.by(deadline).await {
+                        Fate::Kept => standing.stands(),
                         // What was done by control stays done.
-                        (Ok(true), _) | (_, None) => me.stands(standing),
-                        (Ok(false), Some(late)) => me.falls(standing, late),
-                        (Err(record), _) => me.falls(standing, unavailable(*record)),
+                        _ if record.control.is_some() => standing.stands(),
+                        Fate::Unwritten => standing.falls(&record, Reason::RecordUnavailable),
+                        Fate::Late => standing.falls(&record, Reason::DeadlineMissed),
                     }
                 }))
             }
-            Err(Unavailable(record)) => Decided::Answer(self.falls(standing, unavailable(*record))),
+            Err(Unavailable) => Decided::Answer(standing.falls(&record, Reason::RecordUnavailable)),
         }
-    }
-
-    fn stands(&self, Standing { paid, end, answer, tally, arrived }: Standing) -> Answer {
-        paid.iter().for_each(|paid| self.parts.state.stands(paid));
-        if let Some(end) = end {
-            self.parts.state.goes_on(&end, &paid);
-        }
-        self.parts.metrics.count(tally, arrived.elapsed().as_secs_f64());
-        answer
-    }
-
-    /// The denial of a call whose record is not kept. Its span is told here: the writer does not.
-    fn falls(&self, Standing { paid, arrived, .. }: Standing, record: Record) -> Answer {
-        paid.iter().for_each(|paid| self.parts.state.give_back(paid, now()));
-        if let Some(spans) = &self.parts.spans {
-            spans.observe(&record);
-        }
-        self.parts.metrics.count(Tally::of(&record.decision), arrived.elapsed().as_secs_f64());
-        response::build(&record.decision, &record.decision_id)
     }
 }
 
 /// A decision that may stand.
 struct Standing {
+    pipeline: Arc<Pipeline>,
     paid: Vec<Paid>,
     /// The word by which the call's end is known.
     end: Option<String>,
@@ -423,9 +399,28 @@ struct Standing {
     arrived: Instant,
 }
 
-/// The record of a call that is denied because there can be none.
-fn unavailable(record: Record) -> Record {
-    Record { decision: record.decision.overruled(Reason::RecordUnavailable), ..record }
+impl Standing {
+    fn stands(self) -> Answer {
+        let Self { pipeline, paid, end, answer, tally, arrived } = self;
+        paid.iter().for_each(|paid| pipeline.parts.state.stands(paid));
+        if let Some(end) = end {
+            pipeline.parts.state.goes_on(&end, &paid);
+        }
+        pipeline.parts.metrics.count(tally, arrived.elapsed().as_secs_f64());
+        answer
+    }
+
+    /// The denial of a call whose record is not kept. Its span is told here: the writer does not.
+    fn falls(self, record: &Record, reason: Reason) -> Answer {
+        let Self { pipeline, paid, arrived, .. } = self;
+        paid.iter().for_each(|paid| pipeline.parts.state.give_back(paid, now()));
+        let record = Record { decision: record.decision.clone().overruled(reason), ..record.clone() };
+        if let Some(spans) = &pipeline.parts.spans {
+            spans.observe(&record);
+        }
+        pipeline.parts.metrics.count(Tally::of(&record.decision), arrived.elapsed().as_secs_f64());
+        response::build(&record.decision, &record.decision_id)
+    }
 }
 
 /// More policies than that about one principal or resource are worth a warning: they cost a call some 0.3 ms.

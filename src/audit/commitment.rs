@@ -4,8 +4,6 @@ use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::{hmac, rand};
 use serde::Deserialize;
 
-use crate::authz::hex;
-
 /// Nothing else that is made with the key begins so, nor has its length.
 const INTENT: &[u8] = b"palisade intent 1\0";
 const BODY: &[u8] = b"palisade body 1\0";
@@ -75,19 +73,19 @@ impl Redaction {
 
     /// The commitment to an argument, by its digest.
     #[must_use]
-    pub fn argument(&self, digest: &[u8; 32]) -> String {
+    pub fn argument(&self, digest: &[u8; 32]) -> [u8; 32] {
         self.commit(digest)
     }
 
     /// The commitment to a body, by its digest.
     #[must_use]
-    pub fn body(&self, digest: &[u8; 32]) -> String {
+    pub fn body(&self, digest: &[u8; 32]) -> [u8; 32] {
         self.commit(&[BODY, digest].concat())
     }
 
     /// The commitment to what a call would do. Two that differ in anything come to two different texts.
     #[must_use]
-    pub fn intent(&self, said: &Said<'_>) -> String {
+    pub fn intent(&self, said: &Said<'_>) -> [u8; 32] {
         let Said { target, action, resource, method, tool, named, arguments, body } = said;
         let mut bytes = INTENT.to_vec();
         for text in [target, action, resource, method, tool] {
@@ -101,8 +99,10 @@ impl Redaction {
         self.commit(&bytes)
     }
 
-    fn commit(&self, bytes: &[u8]) -> String {
-        hex::encode(hmac::sign(&self.key, bytes).as_ref())
+    fn commit(&self, bytes: &[u8]) -> [u8; 32] {
+        let mut commitment = [0; 32];
+        commitment.copy_from_slice(hmac::sign(&self.key, bytes).as_ref());
+        commitment
     }
 }
 
@@ -140,7 +140,7 @@ mod tests {
             Said { body: Some([0; 32]), ..none },
             Said { named: Some([0; 32]), body: Some([0; 32]), ..none },
         ];
-        let commitments: HashSet<String> = all.iter().map(|said| redaction.intent(said)).collect();
+        let commitments: HashSet<[u8; 32]> = all.iter().map(|said| redaction.intent(said)).collect();
         assert_eq!(commitments.len(), all.len());
         let other = Redaction::new(&[8; 32], Form::Full);
         assert!(all.iter().all(|said| !commitments.contains(&other.intent(said))));
@@ -170,6 +170,6 @@ mod tests {
         bytes.extend([9; 32]);
         bytes.push(0);
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), &bytes);
-        assert_eq!(Redaction::new(&[7; 32], Form::Full).intent(&said), hex::encode(tag.as_ref()));
+        assert_eq!(Redaction::new(&[7; 32], Form::Full).intent(&said), tag.as_ref());
     }
 }

@@ -4,9 +4,10 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::commitment::{Form, Redaction};
+use super::encode::encode;
 use super::log::config::Durability;
 use super::log::{Log, now};
-use super::message::message;
+use super::wire::Message;
 use super::writer::Sink;
 use crate::authz::reason::Reason;
 use crate::authz::record::Record;
@@ -16,6 +17,9 @@ use crate::proto::{Gap, Overruled};
 /// How often the log is looked at though there is nothing to write: an epoch may be over, and what failed may work again.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The field of an entry (log.proto) that a decision is in.
+const DECISION: u32 = 1;
+
 /// The log, as what records are written to.
 pub struct Entries {
     log: Log,
@@ -23,6 +27,8 @@ pub struct Entries {
     redaction: Redaction,
     /// The epoch whose key that is.
     epoch: u64,
+    /// The entry that is being made.
+    bytes: Vec<u8>,
 }
 
 impl Entries {
@@ -30,7 +36,7 @@ impl Entries {
     #[must_use]
     pub fn into(log: Log, permits: Form) -> Self {
         let (redaction, epoch) = (Redaction::new(log.commitments(), permits), log.epoch());
-        Self { log, permits, redaction, epoch }
+        Self { log, permits, redaction, epoch, bytes: Vec::new() }
     }
 
     fn push(&mut self, kind: Kind) -> bool {
@@ -43,8 +49,9 @@ impl Sink for Entries {
         if self.epoch != self.log.epoch() {
             (self.redaction, self.epoch) = (Redaction::new(self.log.commitments(), self.permits), self.log.epoch());
         }
-        let message = message(record, &self.redaction);
-        self.push(Kind::Decision(message))
+        self.bytes.clear();
+        Message::on(&mut self.bytes).encoded(DECISION, |bytes| encode(record, &self.redaction, bytes));
+        self.log.push_bytes(&self.bytes)
     }
 
     fn gap(&mut self, lost: u64) {

@@ -1,28 +1,14 @@
-//! How a record becomes smaller: the compact form, and what is left out of one that would be too large for an entry of a log.
+//! What is left out of a record that would be too large for an entry of a log.
 
 use prost::Message as _;
 
 use crate::authz::plain::bounded;
-use crate::proto::{CallRecord, DecisionRecord, PolicyRecord, RequestRecord, Token, Verdict};
+use crate::proto::{CallRecord, DecisionRecord, PolicyRecord, Verdict};
 
 /// Largest record, encoded, in bytes: an entry of a log has 64 KiB, and something of its own beside the record.
 pub const MAX_BYTES: usize = 65_535 - 64;
 /// Longest text of a record that is still too large without its lists, in bytes.
 const MAX_TEXT_BYTES: usize = 1_024;
-
-/// Leaves out what the compact form of a permit does not have.
-pub(super) fn compact(message: &mut DecisionRecord) {
-    leave_out_lists(message);
-    message.calls.iter_mut().for_each(|call| call.candidates = 0);
-    message.span_id = String::new();
-    message.request =
-        message.request.take().map(|request| RequestRecord { id: request.id, ..RequestRecord::default() });
-    let tokens = message.caller.iter_mut().flat_map(|caller| &mut caller.tokens);
-    for token in tokens {
-        let Token { role, id_sha256, sha256, .. } = std::mem::take(token);
-        *token = Token { role, id_sha256, sha256, ..Token::default() };
-    }
-}
 
 /// Makes a message fit, and says what of it is gone.
 pub(super) fn fit(message: &mut DecisionRecord) {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::commitment::Redaction;
-use super::message::message;
+use super::encode::message;
 use crate::authz::record::Record;
 use crate::proto;
 

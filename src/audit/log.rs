@@ -131,10 +131,15 @@ impl Log {
     /// Takes an entry, which [`Log::write`] writes. `false` if it is larger than an entry may be.
     #[must_use]
     pub fn push(&mut self, kind: Kind) -> bool {
-        let bytes = entry(kind);
-        let fits = bytes.len() <= MAX_ENTRY_BYTES;
+        self.push_bytes(&entry(kind))
+    }
+
+    /// Takes an entry that is encoded.
+    #[must_use]
+    pub fn push_bytes(&mut self, entry: &[u8]) -> bool {
+        let fits = entry.len() <= MAX_ENTRY_BYTES;
         if fits {
-            self.open.wal.push(&bytes);
+            self.open.wal.push(entry);
         }
         fits
     }
@@ -191,7 +196,7 @@ impl Log {
         let (reply, sealed) = mpsc::sync_channel(1);
         let _room_for_one = reply.send(last.clone());
         self.sealed = Some(sealed);
-        let (open, epoch) = self.beginning.begin(self.open.number + 1, Some((self.open.number, &last)))?;
+        let (open, epoch) = self.beginning.begin(self.open.number + 1, Some(&last))?;
         (self.open, self.is_over, self.sealed) = (open, false, None);
         self.work.send(Work::Begin(Box::new(epoch))).map_err(|_| io::Error::other("the publisher has ended"))?;
         tracing::info!(

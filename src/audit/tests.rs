@@ -8,9 +8,9 @@ use crate::authz::decision::Decision;
 use crate::authz::reason::Reason;
 use crate::authz::record::{BundleName, RequestSummary, Trace};
 
-fn record() -> Box<Record> {
+fn record() -> Arc<Record> {
     let trace = Trace { trace_id: [1; 16], span_id: [1; 8], parent_span_id: None, parent_sampled: false };
-    Box::new(Record {
+    Arc::new(Record {
         decision_id: "id".into(),
         time: jiff::Timestamp::UNIX_EPOCH,
         decision: Decision::deny(Reason::TargetUnknown),

@@ -252,8 +252,8 @@ impl<F: FnMut(&Record)> Worker<F> {
             if can_fall {
                 self.sink.overruled(&record.decision_id, Reason::RecordUnavailable);
             }
-            let _nobody_waits_any_more = waiter.send(Err(record));
-        } else if waiter.send(Ok(())).is_ok() {
+            let _nobody_waits_any_more = waiter.send(false);
+        } else if waiter.send(true).is_ok() {
             (self.observe)(&record);
         } else if can_fall {
             // Whoever waited has told its caller that it took too long.

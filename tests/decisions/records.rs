@@ -6,9 +6,9 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use palisade::audit::commitment::{Form, Redaction};
+use palisade::audit::encode::{encode, message};
 use palisade::audit::fit::MAX_BYTES;
 use palisade::audit::json;
-use palisade::audit::message::message;
 use palisade::authz::decision::{Decision, Denial, Verdict};
 use palisade::authz::digest::sha256;
 use palisade::authz::hex;
@@ -106,12 +106,12 @@ fn record(decision: Decision, request: RequestSummary) -> Record {
 
 /// The message of a record; whatever it is of, its bytes are canonical, and not too many.
 fn kept(record: Record, permits: Form) -> DecisionRecord {
-    let kept = message(record, &Redaction::new(&KEY, permits));
-    let bytes = kept.encode_to_vec();
+    let mut bytes = Vec::new();
+    encode(&record, &Redaction::new(&KEY, permits), &mut bytes);
     assert!(bytes.len() <= MAX_BYTES, "{} bytes", bytes.len());
     let read = DecisionRecord::decode(&bytes[..]).unwrap();
-    assert_eq!((read.encode_to_vec(), &read), (bytes, &kept));
-    kept
+    assert_eq!(read.encode_to_vec(), bytes);
+    read
 }
 
 fn of(active: &Active, request: &Request<'_>) -> DecisionRecord {
@@ -155,7 +155,7 @@ fn personal_data_is_a_salted_commitment() {
         let (request, decision) = (ask(ssn), decide(&active, &ask(ssn)));
         let summary = RequestSummary::of(&request, &decision);
         assert!(summary.body_sha256.is_some());
-        message(record(decision, summary), &Redaction::new(&key, Form::Full))
+        message(&record(decision, summary), &Redaction::new(&key, Form::Full))
     };
     let request = ask("123-45-6789");
     let body = request.http.as_ref().and_then(|http| http.body.bytes()).unwrap();
@@ -202,7 +202,7 @@ fn canaries_in_arguments_and_their_names_are_nowhere() {
         assert_eq!(found, expected, "{sent}");
         let mut line = Vec::new();
         let decision = decide(&active, &request);
-        assert!(json::line(&mut line, record(decision, RequestSummary::default()), &Redaction::new(&KEY, Form::Full)));
+        assert!(json::line(&mut line, &record(decision, RequestSummary::default()), &Redaction::new(&KEY, Form::Full)));
         for bytes in [kept.encode_to_vec(), line] {
             assert!(!holds(&bytes, CANARY), "{sent}: {kept:?}");
         }
@@ -221,7 +221,11 @@ fn a_forged_record_in_the_name_of_a_tool_is_a_name() {
         assert_eq!(only(&kept).tool, forged);
         let mut lines = Vec::new();
         let decision = decide(&active, &request);
-        assert!(json::line(&mut lines, record(decision, RequestSummary::default()), &Redaction::new(&KEY, Form::Full)));
+        assert!(json::line(
+            &mut lines,
+            &record(decision, RequestSummary::default()),
+            &Redaction::new(&KEY, Form::Full)
+        ));
         assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 1);
         let line: Value = serde_json::from_slice(&lines).unwrap();
         assert_eq!((&line["decisionId"], &line["calls"][0]["tool"]), (&json!(DECISION_ID), &json!(forged)));

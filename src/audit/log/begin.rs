@@ -8,7 +8,7 @@ use super::config::Config;
 use super::disk::{Disk, Mode};
 use super::growth::Growth;
 use super::open::{self, Found, LogError, io_at};
-use super::place::{EpochPlace, Place};
+use super::place::{EpochPlace, Place, epoch_number};
 use super::publisher::{Epoch, Pace, Publisher};
 use super::wal::Wal;
 use super::{entry, now};
@@ -39,7 +39,7 @@ pub(super) struct Open {
 
 impl Beginning {
     /// Begins an epoch, behind the last checkpoint of the one before it.
-    pub fn begin(&self, number: u64, previous: Option<(u64, &Checkpoint)>) -> io::Result<(Open, Epoch)> {
+    pub fn begin(&self, number: u64, previous: Option<&Checkpoint>) -> io::Result<(Open, Epoch)> {
         let place = self.place.epoch(number);
         let origin = self.origin(number);
         let commitments = self.commitments(&place)?;
@@ -56,31 +56,33 @@ impl Beginning {
             number,
             verifier_key: self.key.named(&origin).to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
-            previous: previous.map(|(_, checkpoint)| seal(checkpoint)),
+            previous: previous.map(seal),
         })));
         wal.keep()?;
         // From here on the epoch is there.
         self.disk.make(&place.prefix, false)?;
         self.disk.sync_names(self.place.directory())?;
         self.tell_epochs()?;
-        let previous_wal = previous.map(|(number, _)| self.place.epoch(number).wal);
-        let (growth, published, listed, checkpoints_bytes, oldest_segment) = (Growth::default(), 0, 0, 0, 0);
-        let epoch = Epoch { place, origin, growth, published, listed, checkpoints_bytes, previous_wal, oldest_segment };
+        let (growth, published, listed, checkpoints_bytes) = (Growth::default(), 0, 0, 0);
+        let epoch = Epoch { number, place, origin, growth, published, listed, checkpoints_bytes };
         Ok((Open { number, began: time.seconds, wal, commitments }, epoch))
     }
 
     /// Goes on with the last epoch; or seals it and begins the next, if it is over or the log has another name now.
     pub fn go_on(&self, number: u64, signer: Ed25519Signer) -> Result<(Publisher, Open), LogError> {
         let root = self.place.directory();
+        for sealed in self.place.written().map_err(io_at(root))?.into_iter().filter(|sealed| *sealed < number) {
+            self.mend(sealed)?;
+        }
         let found = open::find(self.place.epoch(number), &self.key, self.config.anchor_file.as_deref())?;
-        let Found { place, growth, checkpoint, checkpoints_bytes, tail, oldest_segment, start, is_over, lost } = found;
+        let Found { place, growth, checkpoint, checkpoints_bytes, tail, start, is_over, lost } = found;
         let mut wal = Wal::go_on(self.disk.clone(), place.clone(), &tail).map_err(io_at(&place.wal))?;
         let commitments = self.commitments(&place).map_err(io_at(&place.commitments))?;
         let published = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
         let has_name = start.origin == self.origin(number);
         let replayed = tail.next - published;
-        let (origin, listed, previous_wal) = (start.origin, published, None);
-        let epoch = Epoch { place, origin, growth, published, listed, checkpoints_bytes, previous_wal, oldest_segment };
+        let (origin, listed) = (start.origin, published);
+        let epoch = Epoch { number, place, origin, growth, published, listed, checkpoints_bytes };
         let mut publisher = self.publisher(signer, epoch, lost);
         self.tell_epochs().map_err(io_at(root))?;
         tracing::info!(epoch = number, entries = tail.next, replayed, cut_bytes = tail.torn, "the log is open");
@@ -98,15 +100,35 @@ impl Beginning {
             publisher.take_first(written);
         }
         let last = publisher.seal().map_err(io_at(root))?;
-        let (open, epoch) = self.begin(number + 1, Some((number, &last))).map_err(io_at(root))?;
+        let (open, epoch) = self.begin(number + 1, Some(&last)).map_err(io_at(root))?;
         publisher.begin(epoch);
         Ok((publisher, open))
+    }
+
+    /// Makes the tiles of a sealed epoch anew that a crash took. Its write-ahead file is there until none can be missing.
+    fn mend(&self, number: u64) -> Result<(), LogError> {
+        let place = self.place.epoch(number);
+        if !place.prefix.is_dir() {
+            return Ok(());
+        }
+        for (tile, bytes) in open::find(place.clone(), &self.key, None)?.missing() {
+            let path = place.tile(tile);
+            self.disk.put(&path, &bytes).map_err(io_at(&path))?;
+        }
+        Ok(())
     }
 
     pub fn publisher(&self, signer: Ed25519Signer, epoch: Epoch, lost: Vec<super::growth::Written>) -> Publisher {
         let Config { checkpoint_ms, checkpoint_entries, anchor_file, .. } = &self.config;
         let pace = Pace { time: Duration::from_millis(*checkpoint_ms), entries: *checkpoint_entries };
-        Publisher::new(self.disk.clone(), Box::new(signer), pace, anchor_file.clone(), epoch, lost)
+        Publisher::new(
+            (self.disk.clone(), self.place.clone()),
+            Box::new(signer),
+            pace,
+            anchor_file.clone(),
+            epoch,
+            lost,
+        )
     }
 
     fn origin(&self, number: u64) -> String {
@@ -133,7 +155,7 @@ impl Beginning {
         let mut lines: Vec<u64> = Vec::new();
         for entry in fs::read_dir(self.place.directory())? {
             let name = entry?.file_name();
-            lines.extend(name.to_str().and_then(open::epoch_number));
+            lines.extend(name.to_str().and_then(epoch_number));
         }
         lines.sort_unstable();
         let text: String = lines.iter().map(|number| format!("{number}\n")).collect();

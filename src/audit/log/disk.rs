@@ -105,6 +105,13 @@ impl Disk {
         File::open(directory)?.sync_all()
     }
 
+    /// Waits until everything that was ever written below `directory`, and whatever shares its disk, is there.
+    pub fn sync_all(&self, directory: &Path) -> io::Result<()> {
+        self.before(Step::Sync(directory))?;
+        rustix::fs::syncfs(File::open(directory)?)?;
+        self.faults.as_ref().map_or(Ok(()), |faults| tell_synced(&**faults, directory))
+    }
+
     /// Writes a file whole: it is there as it was, or as it is now; also after a power failure, if `for_good`.
     pub fn replace(&self, path: &Path, bytes: &[u8], mode: Mode, for_good: bool) -> io::Result<()> {
         let beside = path.with_extension("new");
@@ -115,8 +122,7 @@ impl Disk {
         if for_good {
             self.sync(&file, &beside)?;
         }
-        self.before(Step::Rename(path))?;
-        fs::rename(&beside, path)?;
+        self.rename(&beside, path)?;
         if for_good {
             if let Some(faults) = &self.faults {
                 faults.synced(path, bytes.len() as u64);
@@ -146,10 +152,25 @@ impl Disk {
         file.set_len(bytes)
     }
 
+    /// Gives a file or directory another name.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.before(Step::Rename(to))?;
+        fs::rename(from, to)
+    }
+
     /// Removes a file, or a directory with all in it; nothing, if it is not there.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
         self.before(Step::Remove(path))?;
         if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
     }
+}
+
+fn tell_synced(faults: &dyn Faults, directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let (path, metadata) = (entry.path(), entry.metadata()?);
+        if metadata.is_dir() { tell_synced(faults, &path)? } else { faults.synced(&path, metadata.len()) }
+    }
+    Ok(())
 }

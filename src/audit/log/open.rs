@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::disk::{Disk, Mode};
 use super::growth::{Growth, Written};
-use super::place::{EpochPlace, Place};
+use super::place::{EpochPlace, Place, epoch_number};
 use super::wal::{self, SEGMENT_ENTRIES, Tail, WalError};
 use crate::authz::hex;
 use crate::proto::entry::Kind;
@@ -99,11 +99,6 @@ pub(super) fn last_epoch(place: &Place) -> Result<Option<u64>, LogError> {
     Ok(last)
 }
 
-/// The number of an epoch, of which this is the name of the directory.
-pub(super) fn epoch_number(name: &str) -> Option<u64> {
-    name.parse::<u64>().ok().filter(|number| *number > 0 && number.to_string() == name)
-}
-
 /// An epoch as it was found.
 pub(super) struct Found {
     pub place: EpochPlace,
@@ -113,7 +108,6 @@ pub(super) struct Found {
     /// How long the list of checkpoints is, up to its last whole one.
     pub checkpoints_bytes: u64,
     pub tail: Tail,
-    pub oldest_segment: u64,
     /// What it began with.
     pub start: EpochStart,
     /// Whether its last entry is the last that it may have.
@@ -128,6 +122,16 @@ fn damaged(path: &Path, why: impl Into<String>) -> LogError {
 
 fn is_absent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
+}
+
+impl Found {
+    /// The files that have to be written anew, of an epoch to which nothing is appended.
+    pub fn missing(self) -> Vec<Written> {
+        let Self { place, growth, mut lost, .. } = self;
+        let partial = growth.partial().into_iter().filter_map(|(tile, bytes)| Some((tile, bytes?)));
+        lost.extend(partial.filter(|(tile, bytes)| !fs::read(place.tile(*tile)).is_ok_and(|found| found == *bytes)));
+        lost
+    }
 }
 
 /// Reads an epoch, and changes nothing. `anchor` is where the last checkpoint may be as well.
@@ -186,7 +190,7 @@ pub(super) fn find(place: EpochPlace, key: &VerifierKey, anchor: Option<&Path>) 
         check_anchor(&place, (path, anchored), (&start, tail.next, root))?;
     }
     let is_over = matches!(kind(&last_entry), Some(Kind::End(_)));
-    Ok(Found { place, growth, checkpoint, checkpoints_bytes, tail, oldest_segment, start, is_over, lost })
+    Ok(Found { place, growth, checkpoint, checkpoints_bytes, tail, start, is_over, lost })
 }
 
 /// The last whole checkpoint of an epoch's list, and how long the list is up to it.

@@ -13,9 +13,20 @@
 //!
 //! Whoever serves a log serves all but `private`; an epoch is what C2SP calls a log, and its directory the prefix.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::tlog::tile::Tile;
+
+/// What the directory of an epoch's write-ahead file is called, before its number.
+const WAL: &str = "wal-";
+
+/// The number of an epoch, of which this is the name of the directory.
+#[must_use]
+pub fn epoch_number(name: &str) -> Option<u64> {
+    name.parse::<u64>().ok().filter(|number| *number > 0 && number.to_string() == name)
+}
 
 /// The directory of a log.
 #[derive(Clone, Debug)]
@@ -52,10 +63,27 @@ impl Place {
         self.private().join("key")
     }
 
+    /// What is being removed.
+    #[must_use]
+    pub fn over(&self) -> PathBuf {
+        self.private().join("over")
+    }
+
     /// Which epochs there are.
     #[must_use]
     pub fn epochs(&self) -> PathBuf {
         self.0.join("epochs")
+    }
+
+    /// The numbers of the epochs that have a write-ahead file, in order.
+    pub fn written(&self) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(self.private())? {
+            let name = entry?.file_name();
+            numbers.extend(name.to_str().and_then(|name| name.strip_prefix(WAL)).and_then(epoch_number));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
     }
 
     /// The files of one epoch.
@@ -64,7 +92,7 @@ impl Place {
         let private = self.private();
         EpochPlace {
             prefix: self.0.join(number.to_string()),
-            wal: private.join(format!("wal-{number}")),
+            wal: private.join(format!("{WAL}{number}")),
             commitments: private.join(format!("commitments-{number}")),
         }
     }

@@ -1,20 +1,20 @@
 //! The publisher: makes tiles and checkpoints of what the sequencer wrote, on a thread of its own.
 //!
 //! A checkpoint covers nothing that is not on the disk, in the write-ahead file. Tiles may not be there yet: whoever opens the
-//! log makes those anew that a crash took, from that file, of which nothing is removed before they are.
+//! log makes those anew that a crash took, from that file, of which nothing is removed before they are. Bringing them there waits
+//! for whatever else was written to that disk, so it is done for many at once, and aside.
 
-use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::disk::{Disk, Mode};
 use super::growth::{self, Growth};
-use super::place::EpochPlace;
+use super::place::{EpochPlace, Place};
 use super::wal::{self, SEGMENT_ENTRIES, Written};
 use crate::tlog::checkpoint::Checkpoint;
 use crate::tlog::note::Signer;
@@ -47,6 +47,8 @@ pub struct Progress {
 
 /// An epoch that is published.
 pub struct Epoch {
+    /// Its number.
+    pub number: u64,
     /// Where it is.
     pub place: EpochPlace,
     /// Its origin.
@@ -59,10 +61,6 @@ pub struct Epoch {
     pub listed: u64,
     /// How long that list is.
     pub checkpoints_bytes: u64,
-    /// Where the epoch before it has its write-ahead file.
-    pub previous_wal: Option<PathBuf>,
-    /// The first entry of its oldest segment.
-    pub oldest_segment: u64,
 }
 
 /// When checkpoints are made.
@@ -77,6 +75,7 @@ pub struct Pace {
 /// The publisher.
 pub struct Publisher {
     disk: Disk,
+    log: Place,
     signer: Box<dyn Signer>,
     pace: Pace,
     progress: Arc<Progress>,
@@ -85,8 +84,9 @@ pub struct Publisher {
     anchor: Option<PathBuf>,
     /// Full files that are not written.
     full: Vec<growth::Written>,
-    /// The directories in which files were written since their names were last brought to the disk.
-    directories: BTreeSet<PathBuf>,
+    /// Up to where write-ahead files are removed: an epoch, and a segment of it.
+    swept: (u64, u64),
+    sweeping: Option<JoinHandle<io::Result<(u64, u64)>>>,
     /// The last checkpoint has been named as that since the start.
     is_named: bool,
     /// The last entries that were taken, until they are on the disk.
@@ -100,7 +100,7 @@ impl Publisher {
     /// Of an epoch; files of which a crash took something are written anew.
     #[must_use]
     pub fn new(
-        disk: Disk,
+        (disk, log): (Disk, Place),
         signer: Box<dyn Signer>,
         pace: Pace,
         anchor: Option<PathBuf>,
@@ -109,7 +109,7 @@ impl Publisher {
     ) -> Self {
         let (checkpointed, progress) = (Instant::now(), Arc::default());
         let (full, last, bytes) = (lost, None, 0);
-        let (directories, is_named) = (BTreeSet::new(), false);
+        let (is_named, swept, sweeping) = (false, (0, 0), None);
         let mut me = Self {
             disk,
             signer,
@@ -118,7 +118,9 @@ impl Publisher {
             epoch,
             anchor,
             full,
-            directories,
+            log,
+            swept,
+            sweeping,
             is_named,
             last,
             bytes,
@@ -229,24 +231,9 @@ impl Publisher {
         while let Some((tile, bytes)) = self.full.last() {
             let path = self.epoch.place.tile(*tile);
             self.disk.put(&path, bytes)?;
-            self.disk.sync(&File::open(&path)?, &path)?;
             self.disk.remove(&self.epoch.place.parts_of(*tile))?;
-            self.directories.extend(path.parent().map(Path::to_path_buf));
             self.full.pop();
         }
-        Ok(())
-    }
-
-    /// Brings the names of files to the disk that are there already, and of the directories that they are in.
-    fn sync_directories(&mut self) -> io::Result<()> {
-        let prefix = &self.epoch.place.prefix;
-        let above =
-            |path: &PathBuf| path.ancestors().take_while(|it| it.starts_with(prefix)).map(Path::to_path_buf).collect();
-        let all: BTreeSet<PathBuf> = self.directories.iter().flat_map(|path| -> Vec<PathBuf> { above(path) }).collect();
-        for path in &all {
-            self.disk.sync_names(path)?;
-        }
-        self.directories.clear();
         Ok(())
     }
 
@@ -289,23 +276,16 @@ impl Publisher {
             self.tell();
         }
         self.checkpointed = Instant::now();
-        self.remove_what_is_published()?;
+        self.sweep();
         Ok(checkpoint)
     }
 
-    /// Makes the last checkpoint of an epoch. All of the epoch is on the disk then: it is not looked at again on opening.
+    /// Makes the last checkpoint of an epoch, by whatever name it goes.
     ///
     /// # Errors
     /// As of [`Publisher::publish`].
     pub fn seal(&mut self) -> io::Result<Checkpoint> {
-        let last = self.publish_as(true)?;
-        for (tile, _) in self.epoch.growth.partial() {
-            let path = self.epoch.place.tile(tile);
-            self.disk.sync(&File::open(&path)?, &path)?;
-            self.directories.extend(path.parent().map(Path::to_path_buf));
-        }
-        self.sync_directories()?;
-        Ok(last)
+        self.publish_as(true)
     }
 
     /// The list of all checkpoints is on the disk before the last one is named: after a crash it is what counts.
@@ -322,22 +302,23 @@ impl Publisher {
         Ok(())
     }
 
-    /// Removes segments of the write-ahead file whose entries are in full tiles that are on the disk.
-    fn remove_what_is_published(&mut self) -> io::Result<()> {
-        if let Some(previous) = &self.epoch.previous_wal {
-            self.disk.remove(previous)?;
-            self.epoch.previous_wal = None;
-        }
-        let newest = self.epoch.published / SEGMENT_ENTRIES * SEGMENT_ENTRIES;
-        if newest > self.epoch.oldest_segment && self.epoch.place.segment(newest).exists() {
-            self.sync_directories()?;
-            let place = &self.epoch.place;
-            for first in wal::segments(place)?.into_iter().filter(|first| *first < newest) {
-                self.disk.remove(&place.segment(first))?;
+    /// Has segments of write-ahead files removed whose entries are all in tiles, once these are on the disk; one attempt at a time,
+    /// and nobody waits for it.
+    fn sweep(&mut self) {
+        if let Some(sweeping) = self.sweeping.take_if(|sweeping| sweeping.is_finished()) {
+            // What failed is tried again with the next checkpoint.
+            if let Ok(Ok(oldest)) = sweeping.join() {
+                self.swept = oldest;
             }
-            self.epoch.oldest_segment = newest;
         }
-        Ok(())
+        let place = &self.epoch.place;
+        let newest = self.epoch.published / SEGMENT_ENTRIES * SEGMENT_ENTRIES;
+        let until = (self.epoch.number, if place.segment(newest).exists() { newest } else { 0 });
+        if self.sweeping.is_none() && until > self.swept {
+            let (disk, log) = (self.disk.clone(), self.log.clone());
+            let sweep = move || wal::sweep(&disk, &log, until).map(|()| until);
+            self.sweeping = std::thread::Builder::new().name("record-sweeper".into()).spawn(sweep).ok();
+        }
     }
 }
 

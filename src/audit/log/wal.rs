@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::Disk;
 use super::frame;
-use super::place::EpochPlace;
+use super::place::{EpochPlace, Place};
 use crate::tlog::tile::WIDTH;
 
 /// Entries of a segment: those of a full tile of the second level, so that where one begins no smaller tile is partly full.
@@ -362,4 +362,23 @@ pub fn read(place: &EpochPlace, mut each: impl FnMut(u64, &[u8])) -> Result<Tail
         tail.bytes = file.len() as u64 - tail.torn;
     }
     Ok(tail)
+}
+
+/// Removes segments before `until`, an epoch and a segment of it, once all that was made of them is on the disk.
+pub fn sweep(disk: &Disk, log: &Place, (epoch, first): (u64, u64)) -> io::Result<()> {
+    disk.sync_all(log.directory())?;
+    disk.remove(&log.over())?;
+    for number in log.written()? {
+        let place = log.epoch(number);
+        if number < epoch {
+            // In one step: a part of it could not be told from what is damaged.
+            disk.rename(&place.wal, &log.over())?;
+            disk.remove(&log.over())?;
+        } else if number == epoch {
+            for segment in segments(&place)?.into_iter().filter(|segment| *segment < first) {
+                disk.remove(&place.segment(segment))?;
+            }
+        }
+    }
+    Ok(())
 }

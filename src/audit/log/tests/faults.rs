@@ -102,7 +102,7 @@ fn wherever_it_ends_nothing_that_was_acknowledged_is_lost() {
     for durability in [Durability::Fsync, Durability::Written] {
         let config = Config { epoch_entries: 90, ..config(durability) };
         for at in (0..).step_by(if cfg!(debug_assertions) { 3 } else { 1 }) {
-            let directory = tempfile::tempdir().unwrap();
+            let directory = quick_directory();
             let plan = Plan::new(at, true, |_| true);
             let kept = append_until(&config, directory.path(), &plan);
             if !plan.failed.load(Ordering::SeqCst) {
@@ -137,7 +137,7 @@ fn what_fails_once_is_tried_again_and_nothing_is_lost_doubled_or_swapped() {
     for durability in [Durability::Fsync, Durability::Written, Durability::Async] {
         for (what, only) in kinds {
             for at in (5..).step_by(if cfg!(debug_assertions) { 7 } else { 2 }) {
-                let directory = tempfile::tempdir().unwrap();
+                let directory = quick_directory();
                 let config = Config { epoch_entries: 90, ..config(durability) };
                 let plan = Plan::new(at, false, only);
                 let Ok(mut log) = Log::open_on(&config, directory.path(), Disk::with(plan.clone())) else { continue };

@@ -14,7 +14,7 @@ struct Written {
 impl Written {
     /// A log of 1,000 entries, and a checkpoint of them all.
     fn new() -> Self {
-        let (directory, config) = (tempfile::tempdir().unwrap(), config(Durability::Fsync));
+        let (directory, config) = (quick_directory(), config(Durability::Fsync));
         let mut log = open(&config, directory.path());
         append(&mut log, 0..1_000);
         finish(log);
@@ -166,7 +166,7 @@ fn a_tile_that_a_crash_took_is_made_anew_and_one_that_was_changed_is_refused() {
 #[test]
 fn an_older_copy_is_refused_by_what_is_known_elsewhere() {
     let mut log = Written::new();
-    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = quick_directory();
     let anchor = elsewhere.path().join("anchor");
     log.config.anchor_file = Some(anchor.clone());
     finish(open(&log.config, log.directory.path()));
