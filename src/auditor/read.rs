@@ -23,6 +23,9 @@ pub enum ReadError {
     /// It is not what a log is.
     #[error("epoch {0}: {1}; `palisade audit verify` tells what is wrong")]
     Damaged(u64, String),
+    /// The first entry of an epoch does not tell the key.
+    #[error("epoch {0}, entry 0: {1}: the key of the log cannot be read; say which it is (`--key`)")]
+    NoKey(u64, String),
 }
 
 /// Which entry.
@@ -88,6 +91,14 @@ impl<'s> Walk<'s> {
             }
             (at, self.is_over) = (Position { epoch: at.epoch + 1, index: 0 }, false);
         }
+    }
+
+    /// Whether there is nothing yet to walk over.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    pub fn is_absent(&self) -> Result<bool, SourceError> {
+        Ok(files::epochs(self.source)?.is_none())
     }
 
     fn first(&self) -> Result<u64, ReadError> {
@@ -159,7 +170,7 @@ pub fn own_key(source: &dyn Source) -> Result<VerifierKey, ReadError> {
     let epoch = Walk::new(source).first()?;
     let files = Files::new(source, epoch);
     let size = size(&files)?;
-    let wrong = |why: &str| ReadError::Damaged(epoch, format!("entry 0: {why}: its key cannot be read"));
+    let wrong = |why: &str| ReadError::NoKey(epoch, why.to_owned());
     let width = width(0, size);
     if width == 0 {
         return Err(wrong("there is none yet"));
