@@ -41,7 +41,7 @@ impl Decide for Panicking {
         }
     }
 
-    fn refuse(&self, refused: Refused) -> response::Answer {
+    fn refuse(self: &Arc<Self>, refused: Refused) -> response::Answer {
         let count = {
             let mut all = self.refused.lock().unwrap();
             all.push(refused.reason);
