@@ -76,7 +76,12 @@ impl Examined {
 }
 
 /// Reads the bundle with this number, in a tree of `size` entries.
-pub(super) fn examine(files: &Files<'_>, number: u64, size: u64, scratch: &mut Vec<u8>) -> Result<Examined, SourceError> {
+pub(super) fn examine(
+    files: &Files<'_>,
+    number: u64,
+    size: u64,
+    scratch: &mut Vec<u8>,
+) -> Result<Examined, SourceError> {
     let width = super::files::width(number, size);
     let first = number.saturating_mul(WIDTH as u64);
     let tile = files.hashes(0, number, width)?;
@@ -214,7 +219,9 @@ pub(super) fn difference(
         }
         Some(other) if other == at + 1 => (Fault::Missing, "it was taken out".into()),
         Some(other) => (Fault::Missing, format!("it and the {} behind it were taken out", other - at - 1)),
-        None if before.contains(there) && is_shifted_in => (Fault::Twice, "an entry from before it is here again".into()),
+        None if before.contains(there) && is_shifted_in => {
+            (Fault::Twice, "an entry from before it is here again".into())
+        }
         None if before.contains(there) => (Fault::OutOfOrder, "an entry from before it has its place".into()),
         None if behind.contains(there) && is_in_place && at + 1 < found.len() => {
             (Fault::OutOfOrder, "an entry from behind it has its place".into())

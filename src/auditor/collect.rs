@@ -221,11 +221,14 @@ impl<'s> Collector<'s> {
         match (&due.origin, is_right) {
             (Origin::Known(_), true) => {}
             (Origin::Known(name), false) => {
-                let why = format!("the checkpoint in {name} has another root, and is signed as well: the log had other entries");
+                let why = format!(
+                    "the checkpoint in {name} has another root, and is signed as well: the log had other entries"
+                );
                 self.find(Place::Checkpoint(due.size), Fault::Forked, why);
             }
             (Origin::Head, true) if self.has_forked => {
-                let why = "it contradicts an earlier checkpoint, and both are signed: whoever rewrote the log has the key";
+                let why =
+                    "it contradicts an earlier checkpoint, and both are signed: whoever rewrote the log has the key";
                 self.find(Place::Checkpoint(due.size), Fault::Forked, why.into());
             }
             (_, true) => {
@@ -238,7 +241,10 @@ impl<'s> Collector<'s> {
             (_, false) if self.has_forked => {}
             (_, false) => {
                 self.has_forked = true;
-                let said = format!("its hashes were changed with it: the signed checkpoint of {} entries has another root", due.size);
+                let said = format!(
+                    "its hashes were changed with it: the signed checkpoint of {} entries has another root",
+                    due.size
+                );
                 let suspects = std::mem::take(&mut self.suspects);
                 let place = match suspects.first() {
                     Some(bundle) => Place::Entries(bundle * WIDTH as u64, (bundle + 1) * WIDTH as u64),
@@ -254,4 +260,3 @@ fn tile(examined: &Examined) -> String {
     let (number, width) = (examined.first / WIDTH as u64, examined.width);
     Tile { kind: Kind::Hashes(0), number, width }.to_string()
 }
-

@@ -55,7 +55,9 @@ mod tests {
         // The same number in two bytes instead of one.
         let long = [&[0x12, 3, 0x10, 0x87, 0][..]].concat();
         let out_of_order = vec![0x12, 6, 0x10, 7, 0x0a, 2, 0x08, 5];
-        for wrong in [vec![], twice, unknown, [bytes, end].concat(), long, out_of_order, vec![0xff; 9], vec![0x12, 0xff]] {
+        for wrong in
+            [vec![], twice, unknown, [bytes, end].concat(), long, out_of_order, vec![0xff; 9], vec![0x12, 0xff]]
+        {
             assert!(decode(&wrong, &mut scratch).is_err(), "{wrong:?}");
         }
     }

@@ -131,11 +131,18 @@ mod tests {
 
     #[test]
     fn notes_are_told_apart_wherever_the_list_is_cut() {
-        let notes = ["a\n1\nx\n\n\u{2014} a b\n", "a\n2\ny\n\n\u{2014} a b\n\u{2014} w c\n", "a\n3\nz\n\n\u{2014} a b\n"];
+        let notes =
+            ["a\n1\nx\n\n\u{2014} a b\n", "a\n2\ny\n\n\u{2014} a b\n\u{2014} w c\n", "a\n3\nz\n\n\u{2014} a b\n"];
         let file = notes.concat().into_bytes();
         for cut in 0..=file.len() {
             let (whole, end) = all(&file[..cut]);
-            let ends: Vec<usize> = notes.iter().scan(0, |at, note| { *at += note.len(); Some(*at) }).collect();
+            let ends: Vec<usize> = notes
+                .iter()
+                .scan(0, |at, note| {
+                    *at += note.len();
+                    Some(*at)
+                })
+                .collect();
             let count = ends.iter().filter(|end| **end <= cut).count();
             // A second signature that is cut leaves a note with one.
             if !(ends[0] < cut && cut < ends[1] && whole.len() == 2) {

@@ -69,7 +69,8 @@ impl merkle::Hashes for Tiles<'_> {
     fn hashes(&self, level: u8, first: u64, count: usize) -> Result<Vec<Hash>, ReadError> {
         let number = first / WIDTH as u64;
         let of_level = self.size.checked_shr(8 * u32::from(level)).unwrap_or(0);
-        let wrong = |why: &str| ReadError::Damaged(self.files.number, format!("tile of level {level} number {number}: {why}"));
+        let wrong =
+            |why: &str| ReadError::Damaged(self.files.number, format!("tile of level {level} number {number}: {why}"));
         match self.files.hashes(level, number, width(number, of_level))? {
             Hashes::There(hashes) => {
                 let from = usize::try_from(first % WIDTH as u64).unwrap_or(WIDTH);

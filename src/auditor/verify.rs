@@ -3,6 +3,7 @@
 mod head;
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -18,6 +19,8 @@ use crate::tlog::note::VerifierKey;
 
 pub use super::epoch::Progress;
 
+/// How long an epoch that has ended may be without the next one.
+const NEXT: Duration = Duration::from_secs(2);
 /// Most checkpoints from elsewhere.
 pub const MAX_KNOWN: usize = 100_000;
 
@@ -333,22 +336,31 @@ fn chain(
     }
 }
 
-/// Whether there is more behind the last epoch.
+/// Whether there is more behind the last epoch. The next one begins right when one ends: it is waited for.
 fn ends(source: &dyn Source, last: u64, report: &mut Report) -> Result<(), SourceError> {
+    let next = Some(last + 1);
     let is_sealed = report.epochs.last().is_some_and(|epoch| epoch.is_sealed);
-    let next = Files::new(source, last + 1);
-    let is_there = next.checkpoint()?.is_some();
-    if !is_there && !is_sealed {
+    let is_there = || Ok::<_, SourceError>(Files::new(source, last + 1).checkpoint()?.is_some());
+    let is_listed = || {
+        let numbers = files::epochs(source)?;
+        Ok::<_, SourceError>(numbers.is_some_and(|it| it.is_ok_and(|it| it.contains(&(last + 1)))))
+    };
+    if !is_there()? && !is_sealed {
         return Ok(());
     }
-    let has = |numbers: Option<Result<Vec<u64>, String>>| numbers.is_some_and(|it| it.is_ok_and(|it| it.contains(&(last + 1))));
-    if has(files::epochs(source)?) {
-        report.notes.push(format!("epoch {} has begun meanwhile, and is not looked at", last + 1));
-    } else if is_there {
-        report.find(Some(last + 1), Place::Epoch, Fault::RolledBack, "it is there, and the list of epochs ends before it");
-    } else {
-        let why = "it is not there, and the one before it ended; only if Palisade ended right then, or cannot write, it never was";
-        report.find(Some(last + 1), Place::Epoch, Fault::Missing, why);
+    let until = Instant::now() + NEXT;
+    while !is_listed()? {
+        if Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        } else if is_there()? {
+            report.find(next, Place::Epoch, Fault::RolledBack, "it is there, and the list of epochs ends before it");
+            return Ok(());
+        } else {
+            let why = "it is not there, and the one before it ended; only if Palisade ended right then, or cannot write, it never was";
+            report.find(next, Place::Epoch, Fault::Missing, why);
+            return Ok(());
+        }
     }
+    report.notes.push(format!("epoch {} has begun meanwhile, and is not looked at", last + 1));
     Ok(())
 }

@@ -194,9 +194,8 @@ impl<C: Connect> Read for Stream<'_, C> {
         while self.piece.is_empty() {
             let time = self.web.timeout.min(self.until.saturating_duration_since(Instant::now()));
             let body = &mut self.body;
-            let frame = self.web.block_on(time, async {
-                body.frame().await.transpose().map_err(|error| error.to_string())
-            });
+            let frame =
+                self.web.block_on(time, async { body.frame().await.transpose().map_err(|error| error.to_string()) });
             match frame.map_err(io::Error::other)? {
                 None => return Ok(0),
                 Some(frame) => self.piece = frame.into_data().unwrap_or_default(),

@@ -45,8 +45,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "app", "auditor", "authz", "capture", "config", "control", "envoy", "keys", "proto", "store", "tlog", "tokens",
-            "tools",
+            "app", "auditor", "authz", "capture", "config", "control", "envoy", "keys", "proto", "store", "tlog",
+            "tokens", "tools",
         ],
     ),
     // The configuration is composed of each module's own part.

@@ -64,7 +64,12 @@ pub(super) fn find(
         }
     };
     let Some(listed) = listed else {
-        report.find(epoch, Place::File("checkpoints".into()), Fault::Missing, "it is not there, and the last checkpoint is");
+        report.find(
+            epoch,
+            Place::File("checkpoints".into()),
+            Fault::Missing,
+            "it is not there, and the last checkpoint is",
+        );
         return Ok(named);
     };
     if let Some(why) = &listed.wrong {
@@ -73,7 +78,12 @@ pub(super) fn find(
         let why = format!("{} bytes of a checkpoint that was not wholly written", listed.rest);
         report.notes.push(format!("epoch {}: at the end of the list of checkpoints are {why}", files.number));
     } else if listed.rest > 0 {
-        report.find(epoch, Place::List(listed.count), Fault::CutShort, "the last one is not whole, and the epoch is over");
+        report.find(
+            epoch,
+            Place::List(listed.count),
+            Fault::CutShort,
+            "the last one is not whole, and the epoch is over",
+        );
     }
     let last = listed.notes.1.as_ref().and_then(|note| open(note).ok());
     let head = match (named, last) {

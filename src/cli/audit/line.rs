@@ -108,10 +108,15 @@ mod tests {
     use super::*;
 
     fn hostile() -> Kind {
-        let caller = proto::Caller { spiffe_id: "spiffe://x/\u{1b}[2J".into(), user: "\u{9b}31m\u{202e}".into(), ..Default::default() };
+        let caller = proto::Caller {
+            spiffe_id: "spiffe://x/\u{1b}[2J".into(),
+            user: "\u{9b}31m\u{202e}".into(),
+            ..Default::default()
+        };
         let call = proto::CallRecord { action: "a\nb".into(), ..Default::default() };
         let time = Some(proto::Timestamp { seconds: 1_772_619_300, nanos: 5_000_000 });
-        let record = DecisionRecord { caller: Some(caller), calls: vec![call; 2], verdict: 1, time, ..Default::default() };
+        let record =
+            DecisionRecord { caller: Some(caller), calls: vec![call; 2], verdict: 1, time, ..Default::default() };
         Kind::Decision(record)
     }
 

@@ -150,7 +150,10 @@ fn lines(report: &Report, key: Option<(&VerifierKey, bool)>, is_quiet: bool) -> 
     }
     if report.steps_back > 0 {
         let times = report.steps_back;
-        let _ = writeln!(text, "note      time stepped back {times} times by more than a second: the order is that of the entries");
+        let _ = writeln!(
+            text,
+            "note      time stepped back {times} times by more than a second: the order is that of the entries"
+        );
     }
     if let Some((key, is_own)) = key {
         let _ = writeln!(text, "key       {}", plain(&key.to_string()));

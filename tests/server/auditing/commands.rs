@@ -76,7 +76,8 @@ fn show_prints_what_was_asked_for() {
         out.lines().map(str::to_owned).collect::<Vec<_>>()
     };
     let all = show(&[]);
-    let decisions: Vec<&String> = all.iter().filter(|line| line.contains("  PERMIT  ") || line.contains("  DENIAL  ")).collect();
+    let decisions: Vec<&String> =
+        all.iter().filter(|line| line.contains("  PERMIT  ") || line.contains("  DENIAL  ")).collect();
     assert_eq!(decisions.len(), 201);
     assert!(decisions.iter().take(200).zip(0..).all(|(line, number)| line.ends_with(&id(number))));
     for what in ["START", "END", "GAP      3 records", "OVERRULED  RECORD_UNWRITABLE", "RESTART"] {
@@ -141,7 +142,8 @@ fn show_follows_a_log_from_before_its_beginning() {
 fn control(number: u64, record: ControlRecord) -> Kind {
     let mut it = decision(number);
     it.decision_id = id(10_000 + number);
-    it.caller = Some(palisade::proto::Caller { spiffe_id: "spiffe://example.org/ns/ops/sa/desk".into(), ..Default::default() });
+    it.caller =
+        Some(palisade::proto::Caller { spiffe_id: "spiffe://example.org/ns/ops/sa/desk".into(), ..Default::default() });
     (it.trace_id, it.task, it.control) = (String::new(), String::new(), Some(record));
     Kind::Decision(it)
 }
@@ -149,9 +151,12 @@ fn control(number: u64, record: ControlRecord) -> Kind {
 #[test]
 fn trace_shows_a_decision_and_what_is_about_it() {
     let written = Written::new(1_200, 500);
-    let hold = Hold { id: "h1".into(), subject: "agent:spiffe://example.org/ns/agents/sa/coder".into(), ..Default::default() };
-    let other = Hold { id: "h2".into(), subject: "agent:spiffe://example.org/ns/agents/sa/other".into(), ..Default::default() };
-    let grant = Grant { id: "g1".into(), agent: "spiffe://example.org/ns/agents/sa/coder".into(), ..Default::default() };
+    let hold =
+        Hold { id: "h1".into(), subject: "agent:spiffe://example.org/ns/agents/sa/coder".into(), ..Default::default() };
+    let other =
+        Hold { id: "h2".into(), subject: "agent:spiffe://example.org/ns/agents/sa/other".into(), ..Default::default() };
+    let grant =
+        Grant { id: "g1".into(), agent: "spiffe://example.org/ns/agents/sa/coder".into(), ..Default::default() };
     let mut far = overruled(600);
     if let Kind::Overruled(it) = &mut far {
         it.time = Some(Timestamp { seconds: BEGAN + 600, nanos: 0 });

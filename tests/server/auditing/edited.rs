@@ -89,9 +89,21 @@ fn entries_that_were_moved_are_named() {
     }
     // Over the edge of a bundle: the entry of another one is here.
     let (one, next) = (epoch.entries()[255].clone(), epoch.entries()[256].clone());
-    assert_eq!(named(0, &|all| { all.remove(9); all.push(next.clone()); }), (9, Fault::Missing));
+    assert_eq!(
+        named(0, &|all| {
+            all.remove(9);
+            all.push(next.clone());
+        }),
+        (9, Fault::Missing)
+    );
     assert_eq!(named(0, &|all| all[255] = next.clone()).0, 255);
-    assert_eq!(named(1, &|all| { all.insert(0, one.clone()); all.pop(); }), (256, Fault::Twice));
+    assert_eq!(
+        named(1, &|all| {
+            all.insert(0, one.clone());
+            all.pop();
+        }),
+        (256, Fault::Twice)
+    );
     assert!(written.verify().is_right());
 }
 
@@ -103,7 +115,10 @@ fn a_bundle_that_was_cut_is_told_from_one_that_lacks_an_entry() {
         let right = std::fs::read(epoch.bundle(number)).unwrap();
         let whole = super::written::split(&right);
         for keep in [1, 2, 3, right.len() / 3, right.len() / 2, right.len() - 1] {
-            let mut ends = whole.iter().scan(0, |end, entry| { *end += entry.len() + 2; Some(*end) });
+            let mut ends = whole.iter().scan(0, |end, entry| {
+                *end += entry.len() + 2;
+                Some(*end)
+            });
             let index = ends.position(|end| end > keep).unwrap() as u64 + number * 256;
             std::fs::write(epoch.bundle(number), &right[..keep]).unwrap();
             let report = written.verify();

@@ -23,7 +23,8 @@ fn files(directory: &Path, found: &mut Vec<PathBuf>) {
 fn is_read(written: &Written, path: &Path) -> bool {
     let text = path.to_str().unwrap();
     !text.contains(".p/") || {
-        let epoch: u64 = path.strip_prefix(written.path()).unwrap().iter().next().unwrap().to_str().unwrap().parse().unwrap();
+        let epoch: u64 =
+            path.strip_prefix(written.path()).unwrap().iter().next().unwrap().to_str().unwrap().parse().unwrap();
         let size = written.epoch(epoch).checkpoint().size;
         let width: u64 = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
         let level = if text.contains("/tile/1/") { 8 } else { 0 };
@@ -34,7 +35,9 @@ fn is_read(written: &Written, path: &Path) -> bool {
 #[test]
 fn every_file_counts_and_none_is_more_than_a_finding() {
     let written = Written::new(800, 400);
-    assert!(written.verify().is_right());
+    let report = written.verify();
+    assert!(report.is_right(), "{}", first(&report));
+    let last = format!("{}/checkpoints", report.epochs.len());
     let mut all = Vec::new();
     files(written.path(), &mut all);
     assert!(all.len() > 12, "{all:?}");
@@ -48,9 +51,13 @@ fn every_file_counts_and_none_is_more_than_a_finding() {
         };
         let more = [&right[..], b"x\n\n\xe2\x80\x94"].concat();
         let mut wrong = vec![Vec::new(), half, vec![0xff; 20_000_000], vec![b'\n'; 300_000], vec![0; 70], turned(0)];
-        wrong.extend([turned(right.len() / 2), [&right[..], &right[..]].concat()]);
+        wrong.push(turned(right.len() / 2));
+        // That a checkpoint is in the list again says nothing else.
+        if !path.ends_with("checkpoints") {
+            wrong.push([&right[..], &right[..]].concat());
+        }
         // At the end of the list of an epoch that goes on something may be left.
-        if !path.ends_with("2/checkpoints") {
+        if !path.ends_with(&last) {
             wrong.extend([turned(right.len() - 1), more]);
         }
         for (number, wrong) in wrong.iter().enumerate() {
@@ -73,7 +80,7 @@ fn every_file_counts_and_none_is_more_than_a_finding() {
 fn a_checkpoint_of_more_entries_than_there_can_be_ends_soon() {
     let written = Written::new(300, 1 << 24);
     let epoch = written.epoch(1);
-    for size in [0, 301, 1 << 40, 1 << 63, u64::MAX] {
+    for size in [0, 302, 1 << 40, 1 << 63, u64::MAX] {
         let mut checkpoint = epoch.checkpoint();
         checkpoint.size = size;
         let note = checkpoint.sign(&written.signer()).unwrap();

@@ -30,7 +30,10 @@ fn a_consistent_rewrite_without_the_key_is_found_by_the_checkpoints() {
     let checkpoint = epoch.rewrite(&all);
     epoch.sign(&checkpoint, &Ed25519Signer::from_seed(&[9; 32]).unwrap(), true);
     let report = written.verify();
-    assert_eq!((&report.findings[0].place, report.findings[0].fault), (&Place::File("checkpoint".into()), Fault::Signature));
+    assert_eq!(
+        (&report.findings[0].place, report.findings[0].fault),
+        (&Place::File("checkpoint".into()), Fault::Signature)
+    );
 }
 
 /// Entries and their tile alone: the level above says which bundle it was.
@@ -64,7 +67,10 @@ fn a_rewrite_with_the_key_is_found_by_the_list_or_by_what_was_kept() {
     epoch.sign(&checkpoint, &signer, true);
     assert!(written.verify().is_right());
     let report = written.verify_with(kept, None);
-    assert_eq!((&report.findings[0].place, report.findings[0].fault), (&Place::Checkpoint(checkpoint.size), Fault::Forked));
+    assert_eq!(
+        (&report.findings[0].place, report.findings[0].fault),
+        (&Place::Checkpoint(checkpoint.size), Fault::Forked)
+    );
     assert!(first(&report).contains("kept"), "{}", first(&report));
 }
 
@@ -88,7 +94,10 @@ fn a_log_that_was_rolled_back_is_found_by_what_was_kept() {
     assert_eq!(epoch.rewrite(&all[..old.size as usize]), old);
     assert!(written.verify().is_right(), "{}", written.first());
     let report = written.verify_with(kept.clone(), None);
-    assert_eq!((&report.findings[0].place, report.findings[0].fault), (&Place::Checkpoint(old.size), Fault::RolledBack));
+    assert_eq!(
+        (&report.findings[0].place, report.findings[0].fault),
+        (&Place::Checkpoint(old.size), Fault::RolledBack)
+    );
     // Whoever has the key makes one that fits.
     let cut = epoch.rewrite(&all[..500]);
     epoch.sign(&cut, &signer, true);
@@ -138,7 +147,10 @@ fn epochs_that_are_gone_are_missed() {
     epochs(1..=last - 1);
     assert_eq!(written.verify().findings[0].fault, Fault::RolledBack);
     std::fs::rename(written.path().join(last.to_string()), written.path().join("away")).unwrap();
-    assert_eq!(first(&written.verify()).split(": ").take(2).collect::<Vec<_>>(), [format!("epoch {last}").as_str(), "missing"]);
+    assert_eq!(
+        first(&written.verify()).split(": ").take(2).collect::<Vec<_>>(),
+        [format!("epoch {last}").as_str(), "missing"]
+    );
     assert!(written.verify_with(kept.clone(), None).findings.iter().any(|it| it.fault == Fault::RolledBack));
     std::fs::rename(written.path().join("away"), written.path().join(last.to_string())).unwrap();
     // The first ones are gone: nothing wrong if that is said, and what is left goes on from what was kept.

@@ -68,7 +68,7 @@ impl Written {
             durability: Durability::Async,
             trust_domain: "example.org".into(),
             pod: "pod-1".into(),
-            checkpoint_ms: 3_600_000,
+            checkpoint_ms: 1,
             checkpoint_entries: 50,
             epoch_entries,
             ..Config::default()
