@@ -33,7 +33,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Verify(verify::Arguments),
-    Show(show::Arguments),
+    Show(Box<show::Arguments>),
     Trace(trace::Arguments),
     Prove(proof::ProveArguments),
     CheckProof(proof::CheckArguments),

@@ -56,7 +56,7 @@ fn every_key_is_printed() {
 fn relative_paths_are_relative_to_the_file() {
     let config = parse("[[listener]]\nunix = \"a.sock\"\n[identity]\ntrust_domains = [\"example.org\"]\n[record]\npath = \"r.jsonl\"\n").unwrap();
     assert_eq!(config.bundle.path, Path::new("/etc/palisade/cedar"));
-    assert_eq!(config.record.path, Path::new("/etc/palisade/r.jsonl"));
+    assert_eq!(config.record.path.as_deref(), Some(Path::new("/etc/palisade/r.jsonl")));
     assert_eq!(config.listener[0].unix.as_deref(), Some(Path::new("/etc/palisade/a.sock")));
 }
 

@@ -14,6 +14,9 @@ use crate::tlog::tile::WIDTH;
 /// How long the last checkpoint may be behind the list: one is written right behind the other.
 const BEHIND: Duration = Duration::from_secs(1);
 
+/// Reads a checkpoint that is signed, and is one of the epoch.
+type Open<'a> = dyn Fn(&str) -> Result<Checkpoint, (Fault, String)> + 'a;
+
 /// The end of a list.
 #[derive(Default)]
 struct End {
@@ -105,7 +108,7 @@ pub(super) fn find(
 /// Which of both counts, and whether they are what they should be to one another.
 fn both(
     files: &Files<'_>,
-    open: &dyn Fn(&str) -> Result<Checkpoint, (Fault, String)>,
+    open: &Open<'_>,
     (named, last): (Checkpoint, Checkpoint),
     listed: &End,
     report: &mut Report,

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Stdout, Write as _};
 use std::time::Duration;
 
 use super::Failure;
-use crate::auditor::read::{Position, ReadError, Walk};
+use crate::auditor::read::{ReadError, Take, Walk};
 use crate::auditor::source::Source;
 
 /// Between two looks at a log that is followed.
@@ -74,11 +74,7 @@ impl Lines {
 }
 
 /// Gives all entries of a log; and, if it is followed, those that come, until `take` wants no more.
-pub(super) fn walk(
-    source: &dyn Source,
-    is_followed: bool,
-    take: &mut dyn FnMut(Position, &[u8]) -> Result<bool, Ended>,
-) -> Result<(), Ended> {
+pub(super) fn walk(source: &dyn Source, is_followed: bool, take: &mut Take<'_, Ended>) -> Result<(), Ended> {
     let mut walk = Walk::new(source);
     let mut has_begun = false;
     loop {
