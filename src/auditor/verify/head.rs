@@ -35,9 +35,7 @@ pub(super) fn find(
     is_last: bool,
     report: &mut Report,
 ) -> Result<Option<Checkpoint>, SourceError> {
-    // In this order: whoever writes appends to the list first.
-    let told = files.checkpoint()?;
-    let listed = end(files)?;
+    let (told, listed) = both_files(files)?;
     let epoch = Some(files.number);
     let open = |note: &str| open(note, key, (files.number, is_first));
     if told.is_none() && listed.is_none() {
@@ -103,6 +101,20 @@ pub(super) fn find(
         report.find(epoch, Place::Checkpoint(0), Fault::NotOne, "an epoch has an entry at least");
     }
     Ok(head.filter(|head| head.size > 0))
+}
+
+/// What `checkpoint` says, and how the list ends. Whoever writes appends to the list first, so that it is read last; that the first
+/// checkpoint of an epoch has its name as well is waited for.
+fn both_files(files: &Files<'_>) -> Result<(Option<Result<String, String>>, Option<End>), SourceError> {
+    let until = Instant::now() + BEHIND;
+    loop {
+        let told = files.checkpoint()?;
+        let listed = end(files)?;
+        if told.is_some() || listed.is_none() || Instant::now() >= until {
+            return Ok((told, listed));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Which of both counts, and whether they are what they should be to one another.
