@@ -17,6 +17,9 @@ const BEHIND: Duration = Duration::from_secs(1);
 /// Reads a checkpoint that is signed, and is one of the epoch.
 type Open<'a> = dyn Fn(&str) -> Result<Checkpoint, (Fault, String)> + 'a;
 
+/// The text of the last checkpoint, if it is there and text.
+type Named = Option<Result<String, String>>;
+
 /// The end of a list.
 #[derive(Default)]
 struct End {
@@ -105,7 +108,7 @@ pub(super) fn find(
 
 /// What `checkpoint` says, and how the list ends. Whoever writes appends to the list first, so that it is read last; that the first
 /// checkpoint of an epoch has its name as well is waited for.
-fn both_files(files: &Files<'_>) -> Result<(Option<Result<String, String>>, Option<End>), SourceError> {
+fn both_files(files: &Files<'_>) -> Result<(Named, Option<End>), SourceError> {
     let until = Instant::now() + BEHIND;
     loop {
         let told = files.checkpoint()?;
