@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::commands::audit;
 use super::written::{Written, id};
@@ -34,7 +34,7 @@ fn serve(directory: &Path, how: How) -> SocketAddr {
     address
 }
 
-fn answer(mut stream: TcpStream, directory: &PathBuf, how: How) -> Option<()> {
+fn answer(mut stream: TcpStream, directory: &Path, how: How) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     loop {
         let mut request = String::new();
