@@ -1,5 +1,6 @@
 //! The command line: one file per command, and exit codes that tell outcomes apart.
 
+mod audit;
 pub mod check;
 pub mod config;
 mod control;
@@ -29,6 +30,10 @@ pub mod exit {
     /// `hold`, `release`, `grant`, `revoke`, `complete`: done at the server that was asked, which cannot reach the store that it
     /// shares with others.
     pub const NOT_SHARED: u8 = 14;
+    /// `audit verify`, `audit check-proof`: it is not what was signed.
+    pub const TAMPERED: u8 = 15;
+    /// `audit trace`, `audit prove`: no entry that a checkpoint covers is that decision.
+    pub const NOT_FOUND: u8 = 16;
 }
 
 /// Envoy external authorization for AI agents: Cedar policies on every agent-to-agent and agent-to-tool call.
@@ -49,6 +54,7 @@ enum Command {
     Check(check::Arguments),
     Config(config::Arguments),
     Tools(tools::Arguments),
+    Audit(audit::Arguments),
     #[command(flatten)]
     Control(control::Command),
 }
@@ -61,6 +67,7 @@ pub fn run() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Tools(arguments) => tools::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
         Command::Control(command) => control::run(&command),
     };
     ExitCode::from(code)

@@ -24,6 +24,8 @@ pub mod app;
 #[cfg(feature = "server")]
 pub mod audit;
 #[cfg(feature = "server")]
+pub mod auditor;
+#[cfg(feature = "server")]
 pub mod capture;
 #[cfg(feature = "server")]
 pub mod cli;

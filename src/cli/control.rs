@@ -3,8 +3,8 @@
 mod connection;
 mod grant;
 mod hold;
-mod show;
-mod span;
+pub(super) mod show;
+pub(super) mod span;
 mod status;
 
 use std::future::Future;

@@ -37,10 +37,18 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "tools",
         ],
     ),
-    ("audit", &["authz", "proto"]),
+    ("audit", &["authz", "proto", "tlog"]),
+    // Reads what `audit` wrote, and knows nothing of how.
+    ("auditor", &["authz", "proto", "tlog"]),
     ("authz", &[]),
     ("capture", &["authz"]),
-    ("cli", &["app", "authz", "capture", "config", "control", "envoy", "keys", "proto", "store", "tokens", "tools"]),
+    (
+        "cli",
+        &[
+            "app", "auditor", "authz", "capture", "config", "control", "envoy", "keys", "proto", "store", "tlog",
+            "tokens", "tools",
+        ],
+    ),
     // The configuration is composed of each module's own part.
     ("config", &["audit", "authz", "keys", "shared", "telemetry"]),
     ("control", &["authz", "proto", "tls"]),
@@ -55,6 +63,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("state", &["authz"]),
     ("store", &["authz"]),
     ("telemetry", &["authz"]),
+    // The mathematics and formats of a log, for who writes and who reads one.
+    ("tlog", &["authz"]),
     // What more than one shell does at the TLS library.
     ("tls", &[]),
     ("tokens", &["authz"]),
@@ -194,8 +204,9 @@ fn every_module_names_only_what_it_may() {
 /// The shells do not know one another, whatever the table above comes to say.
 #[test]
 fn the_shells_do_not_know_one_another() {
-    // All but the core, those who wire them, their configuration, types made of the record's schema, and what verifiers share.
-    let is_shell = |module: &str| !["authz", "app", "cli", "config", "proto", "tls"].contains(&module);
+    // All but the core, those who wire them, their configuration, types made of the record's schema, the formats of logs, and what
+    // verifiers share.
+    let is_shell = |module: &str| !["authz", "app", "cli", "config", "proto", "tlog", "tls"].contains(&module);
     for (module, may) in MAY_NAME.iter().filter(|(module, _)| is_shell(module)) {
         let others: Vec<_> = may.iter().filter(|named| is_shell(named)).collect();
         assert!(others.is_empty(), "{module}: {others:?}");

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod auditing;
+#[cfg(test)]
 mod bundles;
 #[cfg(test)]
 mod commands;

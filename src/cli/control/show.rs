@@ -8,12 +8,14 @@ use jiff::Timestamp;
 use super::span::left;
 use crate::proto;
 
-/// Text of somebody else on one line.
-pub(super) fn plain(text: &str) -> String {
+/// Whether a terminal may take a character for more than text.
+pub(in crate::cli) fn is_odd(c: char) -> bool {
     // Marks that turn the direction of what follows are no control characters, and mislead no less.
-    let is_odd = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text of somebody else on one line.
+pub(in crate::cli) fn plain(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         if is_odd(c) { line.extend(c.escape_default()) } else { line.push(c) }

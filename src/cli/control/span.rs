@@ -12,7 +12,7 @@ const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1
 const MAX_DAYS: u64 = 366;
 
 /// Reads `90s`, `30m`, `8h`, `2d` or `1h30m`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(in crate::cli) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "expected a duration such as 90s, 30m, 8h, 2d or 1h30m".to_owned();
     let (mut seconds, mut rest, mut units) = (0_u64, text, UNITS.iter());
     while !rest.is_empty() {

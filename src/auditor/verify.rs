@@ -1,0 +1,366 @@
+//! A whole log: its epochs one after the other, and that they go on from one another.
+
+mod head;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::collect::{Due, Origin};
+use super::epoch::{self, Given};
+use super::files::{self, Files};
+use super::finding::{Fault, Finding, MAX_FINDINGS, Place};
+use super::source::{Source, SourceError};
+use crate::authz::hex;
+use crate::proto::{EpochSeal, EpochStart};
+use crate::tlog::checkpoint::{self, Checkpoint};
+use crate::tlog::note::VerifierKey;
+
+pub use super::epoch::Progress;
+
+/// How long an epoch that has ended may be without the next one.
+const NEXT: Duration = Duration::from_secs(2);
+/// Most checkpoints from elsewhere.
+pub const MAX_KNOWN: usize = 100_000;
+
+/// A checkpoint that somebody kept, or got elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The file it is in.
+    pub name: String,
+    /// The epoch that it is of.
+    pub epoch: u64,
+    /// What it says.
+    pub checkpoint: Checkpoint,
+}
+
+/// The checkpoints of a file, which `key` signed: one, or several behind one another.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn known(name: &str, text: &str, key: &VerifierKey) -> Result<Vec<Known>, String> {
+    let (notes, rest) = checkpoint::split(text);
+    if notes.is_empty() || !rest.is_empty() || notes.len() > MAX_KNOWN {
+        return Err(format!("{name}: it is no checkpoint, and not up to {MAX_KNOWN} of them behind one another"));
+    }
+    let read = |note: &&str| {
+        let checkpoint = Checkpoint::open(note, key).map_err(|why| format!("{name}: {why}"))?;
+        let (_, epoch) = split(&checkpoint.origin).ok_or_else(|| format!("{name}: it is not of a log of records"))?;
+        Ok(Known { name: name.to_owned(), epoch, checkpoint })
+    };
+    notes.iter().map(read).collect()
+}
+
+/// The name of the log and the number of the epoch in an origin.
+#[must_use]
+pub fn split(origin: &str) -> Option<(&str, u64)> {
+    let (name, number) = origin.rsplit_once('/')?;
+    let epoch = number.parse().ok().filter(|epoch: &u64| *epoch > 0 && epoch.to_string() == number)?;
+    Some((name, epoch))
+}
+
+/// Whether a key is one of that origin by its name: the name is that of the log, or of one of its epochs.
+#[must_use]
+pub fn is_key_of(key: &VerifierKey, origin: &str) -> bool {
+    let Some((name, _)) = split(origin) else { return false };
+    key.name == name || split(&key.name).is_some_and(|(log, _)| log == name)
+}
+
+/// What is asked of a verification.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The key that is believed.
+    pub key: VerifierKey,
+    /// What has to be in the log as well.
+    pub known: Vec<Known>,
+    /// The first epoch that has to be there; that before it were deleted is nothing wrong then.
+    pub from_epoch: Option<u64>,
+}
+
+/// An epoch that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// Its last checkpoint.
+    pub head: Checkpoint,
+    /// Its last entry ends it.
+    pub is_sealed: bool,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What is wrong, the first first. Nothing: the log is what was signed.
+    pub findings: Vec<Finding>,
+    /// More may be wrong than is listed.
+    pub is_cut: bool,
+    /// What somebody should know and is not wrong.
+    pub notes: Vec<String>,
+    /// The epochs that were looked at.
+    pub epochs: Vec<Epoch>,
+    /// Decisions that permitted, and that denied.
+    pub decisions: (u64, u64),
+    /// Decisions that were answered with a denial, as their record was not kept in time.
+    pub overruled: u64,
+    /// How often Palisade was started and went on with an epoch.
+    pub restarts: u64,
+    /// Records of which a gap says that they are missing.
+    pub lost_records: u64,
+    /// How often time stepped back by more than a second from one entry to the next.
+    pub steps_back: u64,
+    /// What could not be had, so that the verification ended.
+    pub failure: Option<String>,
+}
+
+impl Report {
+    /// Whether all is as it was signed.
+    #[must_use]
+    pub fn is_right(&self) -> bool {
+        self.findings.is_empty() && self.failure.is_none()
+    }
+
+    /// Entries that were looked at.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.epochs.iter().fold(0, |sum, epoch| sum.saturating_add(epoch.head.size))
+    }
+
+    /// As an object.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let epoch = |epoch: &Epoch| {
+            let Checkpoint { origin, size, root } = &epoch.head;
+            json!({ "origin": origin, "size": size, "root": hex::encode(root), "sealed": epoch.is_sealed })
+        };
+        json!({
+            "verified": self.is_right(),
+            "findings": self.findings.iter().map(Finding::to_json).collect::<Vec<_>>(),
+            "more_findings": self.is_cut,
+            "notes": self.notes,
+            "epochs": self.epochs.iter().map(epoch).collect::<Vec<_>>(),
+            "entries": self.entries(),
+            "permits": self.decisions.0,
+            "denials": self.decisions.1,
+            "overruled": self.overruled,
+            "restarts": self.restarts,
+            "lost_records": self.lost_records,
+            "steps_back": self.steps_back,
+            "failure": self.failure,
+        })
+    }
+
+    pub(super) fn find(&mut self, epoch: Option<u64>, place: Place, fault: Fault, why: impl Into<String>) {
+        self.findings.push(Finding { epoch, place, fault, why: why.into() });
+    }
+}
+
+/// Verifies a log, as far as it goes now: what is written meanwhile is not looked at.
+#[must_use]
+pub fn verify(source: &dyn Source, options: &Options, progress: &Progress) -> Report {
+    let mut report = Report::default();
+    if let Err(error) = all(source, options, progress, &mut report) {
+        match error {
+            SourceError::TooLong(path, most) => {
+                report.find(None, Place::File(path), Fault::Changed, format!("it has more than {most} bytes"));
+            }
+            error @ SourceError::Failed(..) => report.failure = Some(error.to_string()),
+        }
+    }
+    if report.findings.len() >= MAX_FINDINGS {
+        report.findings.truncate(MAX_FINDINGS);
+        report.is_cut = true;
+    }
+    report
+}
+
+fn all(source: &dyn Source, options: &Options, progress: &Progress, report: &mut Report) -> Result<(), SourceError> {
+    let Some(numbers) = numbers(source, options, report)? else { return Ok(()) };
+    let (Some(first), Some(last)) = (numbers.first().copied(), numbers.last().copied()) else { return Ok(()) };
+    for known in options.known.iter().filter(|known| known.epoch > last) {
+        let Checkpoint { origin, size, .. } = &known.checkpoint;
+        let why = format!("{} knows of {origin} with {size} entries: the log ends with epoch {last}", known.name);
+        report.find(None, Place::Log, Fault::RolledBack, why);
+    }
+    if first > 1 {
+        report.notes.push(format!("epochs before {first} are not looked at"));
+    }
+    let mut previous: Option<Checkpoint> = None;
+    for number in numbers {
+        let is_last = number == last;
+        let found = one(source, options, (number, is_last), previous.as_ref(), progress, report)?;
+        if report.findings.len() >= MAX_FINDINGS {
+            return Ok(());
+        }
+        previous = found;
+    }
+    ends(source, last, report)
+}
+
+/// The epochs that are to be looked at.
+fn numbers(source: &dyn Source, options: &Options, report: &mut Report) -> Result<Option<Vec<u64>>, SourceError> {
+    let place = || Place::File(files::EPOCHS.into());
+    let mut numbers = match files::epochs(source)? {
+        None => {
+            report.find(None, place(), Fault::Missing, "there is no list of epochs: is it a log?");
+            return Ok(None);
+        }
+        Some(Err(why)) => {
+            report.find(None, place(), Fault::Changed, why);
+            return Ok(None);
+        }
+        Some(Ok(numbers)) => numbers,
+    };
+    let from = options.from_epoch.unwrap_or(1);
+    numbers.retain(|number| *number >= from);
+    match numbers.first() {
+        None => report.find(None, place(), Fault::RolledBack, format!("it ends before epoch {from}")),
+        Some(first) if *first > from => {
+            let why = format!("it is not there, and {first} is; if it was deleted on purpose: --from-epoch {first}");
+            report.find(Some(from), Place::Epoch, Fault::Missing, why);
+        }
+        _ => {}
+    }
+    let gaps = numbers.iter().zip(numbers.iter().skip(1)).filter(|(one, next)| *one + 1 != **next);
+    let gaps: Vec<u64> = gaps.map(|(one, _)| one + 1).take(MAX_FINDINGS).collect();
+    for missing in gaps {
+        report.find(Some(missing), Place::Epoch, Fault::Missing, "it is not there, and later ones are");
+    }
+    Ok(Some(numbers))
+}
+
+/// Verifies one epoch; gives its last checkpoint.
+fn one(
+    source: &dyn Source,
+    options: &Options,
+    (number, is_last): (u64, bool),
+    previous: Option<&Checkpoint>,
+    progress: &Progress,
+    report: &mut Report,
+) -> Result<Option<Checkpoint>, SourceError> {
+    let files = Files::new(source, number);
+    let Some(head) = head::find(&files, (&options.key, previous.is_none()), is_last, report)? else { return Ok(None) };
+    progress.of.fetch_add(head.size, Ordering::Relaxed);
+    let known = of_epoch(options, number, &head, report);
+    let given = Given { files, key: &options.key, head: head.clone(), known, progress };
+    let collected = epoch::verify(given)?;
+    let facts = collected.facts;
+    let is_whole = collected.findings.is_empty();
+    report.findings.extend(collected.findings);
+    report.decisions.0 += facts.permits;
+    report.decisions.1 += facts.denials;
+    report.overruled += facts.overruled;
+    report.restarts += facts.restarts;
+    report.lost_records = report.lost_records.saturating_add(collected.lost_records);
+    report.steps_back += facts.steps_back;
+    for (index, lost) in collected.gaps {
+        report.notes.push(format!("epoch {number}, entry {index}: a gap: {lost} records were not kept"));
+    }
+    if let Some(start) = &facts.start {
+        chain(options, (number, start), &head, previous, report);
+    }
+    if is_whole && !is_last && facts.end != Some(number + 1) {
+        let why = format!("its last entry does not end it, and epoch {} is there", number + 1);
+        report.find(Some(number), Place::Epoch, Fault::CutShort, why);
+    }
+    report.epochs.push(Epoch { head: head.clone(), is_sealed: facts.end.is_some() });
+    Ok(Some(head))
+}
+
+/// Of the checkpoints from elsewhere those that the epoch has to come by.
+fn of_epoch(options: &Options, number: u64, head: &Checkpoint, report: &mut Report) -> Vec<Due> {
+    let mut dues = Vec::new();
+    for Known { name, checkpoint, .. } in options.known.iter().filter(|known| known.epoch == number) {
+        if checkpoint.origin != head.origin {
+            let why = format!("{name} knows of {}, which has the same key: this is another log", checkpoint.origin);
+            report.find(Some(number), Place::Epoch, Fault::Forked, why);
+        } else if checkpoint.size > head.size {
+            let why = format!("{name} knows of {} entries: the last ones are gone", checkpoint.size);
+            report.find(Some(number), Place::Checkpoint(head.size), Fault::RolledBack, why);
+        } else if checkpoint.size > 0 {
+            dues.push(Due { size: checkpoint.size, root: checkpoint.root, origin: Origin::Known(name.clone()) });
+        }
+    }
+    dues
+}
+
+/// Whether an epoch begins as it should, behind the one before it.
+fn chain(
+    options: &Options,
+    (number, start): (u64, &EpochStart),
+    head: &Checkpoint,
+    previous: Option<&Checkpoint>,
+    report: &mut Report,
+) {
+    let mut wrong = |why: &str| report.find(Some(number), Place::Entry(0), Fault::Chain, why);
+    if start.origin != head.origin || start.number != number {
+        wrong("it begins another epoch than its checkpoints are of");
+    }
+    if !VerifierKey::parse(&start.verifier_key).is_ok_and(|key| key.key == options.key.key) {
+        wrong("the key that it names is not the one that is believed");
+    }
+    let seal = |checkpoint: &Checkpoint| EpochSeal {
+        origin: checkpoint.origin.clone(),
+        size: checkpoint.size,
+        root: hex::encode(&checkpoint.root),
+    };
+    match (&start.previous, previous) {
+        (None, None) if number == 1 => {}
+        (Some(_), None) if number == 1 => wrong("it is the first, and says that another was before it"),
+        (None, _) => wrong("it does not say what was before it"),
+        (Some(said), Some(there)) if *said != seal(there) => {
+            let why = format!(
+                "it goes on from {} entries with the root {}; the epoch before it is not that",
+                said.size, said.root
+            );
+            wrong(&why);
+        }
+        (Some(_), Some(there)) => {
+            let names = (split(&there.origin), split(&head.origin));
+            if names.0.map(|(name, _)| name) != names.1.map(|(name, _)| name) {
+                report.notes.push(format!("epoch {number}: the log is called {} from here on", head.origin));
+            }
+        }
+        (Some(said), None) => {
+            let before: Vec<_> = options.known.iter().filter(|known| known.epoch + 1 == number).collect();
+            for known in before.iter().filter(|known| known.checkpoint.size >= said.size) {
+                if seal(&known.checkpoint) != *said {
+                    let why = format!("it does not go on from the checkpoint in {}", known.name);
+                    report.find(Some(number), Place::Entry(0), Fault::Forked, why);
+                }
+            }
+            report.notes.push(format!(
+                "epoch {number} goes on from {} with {} entries and the root {}: compare that with what was kept",
+                said.origin, said.size, said.root
+            ));
+        }
+    }
+}
+
+/// Whether there is more behind the last epoch. The next one begins right when one ends: it is waited for.
+fn ends(source: &dyn Source, last: u64, report: &mut Report) -> Result<(), SourceError> {
+    let next = Some(last + 1);
+    let is_sealed = report.epochs.last().is_some_and(|epoch| epoch.is_sealed);
+    let is_there = || Ok::<_, SourceError>(Files::new(source, last + 1).checkpoint()?.is_some());
+    let is_listed = || {
+        let numbers = files::epochs(source)?;
+        Ok::<_, SourceError>(numbers.is_some_and(|it| it.is_ok_and(|it| it.contains(&(last + 1)))))
+    };
+    if !is_there()? && !is_sealed {
+        return Ok(());
+    }
+    let until = Instant::now() + NEXT;
+    while !is_listed()? {
+        if Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        } else if is_there()? {
+            report.find(next, Place::Epoch, Fault::RolledBack, "it is there, and the list of epochs ends before it");
+            return Ok(());
+        } else {
+            let why = "it is not there, and the one before it ended; only if Palisade ended right then, or cannot write, it never was";
+            report.find(next, Place::Epoch, Fault::Missing, why);
+            return Ok(());
+        }
+    }
+    report.notes.push(format!("epoch {} has begun meanwhile, and is not looked at", last + 1));
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! `palisade audit`, over logs that Palisade wrote and somebody changed.
+
+mod commands;
+mod edited;
+mod hostile;
+mod rewritten;
+mod served;
+mod written;

@@ -1,0 +1,117 @@
+//! A log that a server has, which need not be honest.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+
+use super::commands::audit;
+use super::written::{Written, id};
+
+/// How it answers.
+#[derive(Clone, Copy, PartialEq)]
+enum How {
+    Files,
+    /// Each answer closes the connection.
+    Closing,
+    Redirect,
+    Error,
+    Endless,
+    Encoded,
+    Silent,
+}
+
+/// Serves all of a directory but `private`.
+fn serve(directory: &Path, how: How) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let directory = directory.to_path_buf();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let directory = directory.clone();
+            std::thread::spawn(move || answer(stream.unwrap(), &directory, how));
+        }
+    });
+    address
+}
+
+fn answer(mut stream: TcpStream, directory: &Path, how: How) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    loop {
+        let mut request = String::new();
+        while !request.ends_with("\r\n\r\n") {
+            (reader.read_line(&mut request).ok()? > 0).then_some(())?;
+        }
+        let path = request.split(' ').nth(1)?.strip_prefix("/log/")?.to_owned();
+        let file = std::fs::read(directory.join(&path)).ok().filter(|_| !path.starts_with("private"));
+        let head = |status: &str, length: usize, more: &str| {
+            format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{more}\r\n").into_bytes()
+        };
+        match (how, file) {
+            (How::Redirect, _) => stream.write_all(&head("302 Found", 0, "location: /\r\n")).ok()?,
+            (How::Error, _) => stream.write_all(&head("503 Unavailable", 0, "")).ok()?,
+            (How::Silent, _) => drop(reader.read_to_end(&mut Vec::new())),
+            (How::Endless, _) => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
+                loop {
+                    stream.write_all(&[b'1'; 65_536]).ok()?;
+                }
+            }
+            (_, None) => stream.write_all(&head("404 Not Found", 0, "")).ok()?,
+            (how, Some(file)) => {
+                let more = match how {
+                    How::Closing => "connection: close\r\n",
+                    How::Encoded => "content-encoding: gzip\r\n",
+                    _ => "",
+                };
+                stream.write_all(&[head("200 OK", file.len(), more), file].concat()).ok()?;
+                if how == How::Closing {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_served_is_as_one_in_a_directory() {
+    let written = Written::new(1_000, 600);
+    let key = written.key().to_string();
+    for how in [How::Files, How::Closing] {
+        let url = format!("http://{}/log/", serve(written.path(), how));
+        let (code, out, err) = audit(&["verify", &url, "--key", &key]);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        assert!(out.contains("900 permits, 100 denials"), "{out}");
+        let (code, _, err) = audit(&["verify", &url]);
+        assert!(code == 1 && err.contains("--key"), "{err}");
+        let (_, out, _) = audit(&["show", &url, "--id", &id(700)]);
+        assert!(out.trim_end().ends_with(&id(700)) && out.lines().count() == 1, "{out}");
+        let (code, proof, _) = audit(&["prove", &url, &id(700), "--key", &key]);
+        assert!(code == 0 && proof.starts_with("c2sp.org/tlog-proof@v1\n"), "{proof}");
+    }
+    written.epoch(1).edit(&written.epoch(1).bundle(1), |bytes| bytes[70] ^= 1);
+    let url = format!("http://{}/log", serve(written.path(), How::Files));
+    let (code, out, _) = audit(&["verify", &url, "--key", &key]);
+    assert!(code == 15 && out.starts_with("WRONG     epoch 1, entry 256: changed"), "{out}");
+}
+
+#[test]
+fn a_server_that_misbehaves_is_a_named_error() {
+    let written = Written::new(100, 600);
+    let key = written.key().to_string();
+    for (how, why) in [
+        (How::Redirect, "redirects, which is not followed (status 302)"),
+        (How::Error, "answered with status 503"),
+        (How::Encoded, "with an encoding that was not asked for"),
+        (How::Silent, "no answer within 1000 ms"),
+    ] {
+        let url = format!("http://{}/log", serve(written.path(), how));
+        let (code, out, err) = audit(&["verify", &url, "--key", &key, "--timeout", "1s"]);
+        assert!(code == 1 && err.contains(why), "{why}: {out}{err}");
+    }
+    let url = format!("http://{}/log", serve(written.path(), How::Endless));
+    let (code, out, _) = audit(&["verify", &url, "--key", &key]);
+    assert!(code == 15 && out.contains("it has more than 8388608 bytes"), "{out}");
+    for wrong in ["http://", "http://user@127.0.0.1/log", "http://127.0.0.1/log?x"] {
+        assert_eq!(audit(&["verify", wrong, "--key", &key]).0, 1, "{wrong}");
+    }
+}
