@@ -47,8 +47,10 @@ trust_domains = {trust_domains}
 [bundle]
 path = {bundle}
 watch = true
-[record]
-path = {records}
+[audit]
+directory = {log}
+pod = "demo"
+checkpoint_ms = 100
 [telemetry]
 otlp_endpoint = "{otlp}"
 [state]
@@ -105,8 +107,7 @@ class Settings:
     ports: ports.Ports | None = None  # none: any free ones
     bundle: Path = ROOT / "cedar"
     agents: Mapping[str, str] = field(default_factory=lambda: AGENTS)  # name → SPIFFE ID
-    records: Path | None = None  # none: in the mesh's own directory
-    captures: Path | None = None  # likewise: where Palisade writes every check, for `palisade check`
+    captures: Path | None = None  # none: in the mesh's own directory; where Palisade writes every check, for `palisade check`
     start_palisade: bool = True  # False: nobody listens on the port that Envoy asks
     authz_port: int | None = None  # another port for Envoy to ask, such as a proxy's that delays
     otlp_endpoint: str | None = None  # none: the mesh's own span receiver; "": Palisade exports no spans
@@ -187,7 +188,7 @@ class Mesh:
                 admin=self.ports.palisade_admin,
                 trust_domains=json.dumps(list(self.settings.trust_domains)),
                 bundle=_toml(self.settings.bundle.resolve()),
-                records=_toml(self.records_path),
+                log=_toml(self.log_path),
                 otlp=f"http://127.0.0.1:{self.ports.otlp}" if otlp is None else otlp,
                 journal=_toml(self.path("palisade.state")),
                 control_socket=_toml(self.control_socket),
@@ -201,6 +202,10 @@ class Mesh:
             + self.settings.tokens
         )
         self._spawn("palisade", self.settings.palisade, "serve", "--config", config, "--record", self.captures_path)
+        if "records" not in self.components:
+            # What is in the log becomes lines as it comes, over restarts of Palisade too.
+            show = [self.settings.palisade, "audit", "show", self.log_path, "--json", "--follow"]
+            self._spawn("records", *show, output=self.records_path)
         if wait:
             self._wait_ready("palisade")
 
@@ -243,8 +248,14 @@ class Mesh:
     # -------------------------------------------------------------------------------------------------------- evidence
 
     @property
+    def log_path(self) -> Path:
+        """The log of records, which nobody can change unnoticed."""
+        return self.path("log")
+
+    @property
     def records_path(self) -> Path:
-        return self.settings.records or self.path("records.jsonl")
+        """What `palisade audit show` prints of it."""
+        return self.path("records.jsonl")
 
     @property
     def captures_path(self) -> Path:
@@ -285,9 +296,10 @@ class Mesh:
 
     # ---------------------------------------------------------------------------------------------------------- inside
 
-    def _spawn(self, name: str, *command: object) -> None:
+    def _spawn(self, name: str, *command: object, output: Path | None = None) -> None:
         with uninterrupted():
-            self.components[name] = Component(name, [str(part) for part in command], self.path(f"{name}.log"), cwd=ROOT)
+            parts = [str(part) for part in command]
+            self.components[name] = Component(name, parts, self.path(f"{name}.log"), cwd=ROOT, output=output)
 
     def _spawn_python(self, name: str, module: str, *arguments: object) -> None:
         self._spawn(name, sys.executable, "-m", f"demo.{module}", *arguments)
@@ -323,6 +335,7 @@ class Mesh:
                 self.path("researcher.sock"), "/.well-known/agent-card.json", HOSTS["researcher"]
             ),
             "palisade": lambda: evidence.answers(self.ports.palisade_admin, "/readyz"),
+            "records": self.records_path.exists,
             "tools-envoy": lambda: evidence.answers(self.ports.tools_envoy_admin, "/ready"),
             "agents-envoy": lambda: evidence.answers(self.ports.agents_envoy_admin, "/ready"),
         }

@@ -53,18 +53,20 @@ def wait_until(event: Callable[[], bool], what: str, seconds: float, every: floa
 
 
 class Component:
-    """One process with its log file."""
+    """One process with its log file; what it prints goes to another one if `output` says so."""
 
-    def __init__(self, name: str, command: Sequence[str | Path], log: Path, cwd: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str | Path], log: Path, cwd: Path, output: Path | None = None
+    ) -> None:
         self.name = name
         self.log = log
-        with log.open("ab") as output:
-            self._log_begin = output.tell()  # one that was started before may have written to it
+        with log.open("ab") as errors, (output or log).open("ab") as printed:
+            self._log_begin = errors.tell()  # one that was started before may have written to it
             self._process = subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=printed,
+                stderr=errors,
                 cwd=cwd,
                 # Ctrl-C at the terminal goes to the launcher alone, which stops the others in order.
                 start_new_session=True,

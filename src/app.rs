@@ -15,6 +15,7 @@ pub mod reload;
 mod secret;
 mod settle;
 mod sharing;
+mod standing;
 mod status;
 pub mod tool_servers;
 

@@ -149,7 +149,8 @@ impl Pipeline {
     /// decision's id.
     async fn done(self: &Arc<Self>, operation: Operation) -> String {
         let id = operation.pending.known.decision_id.clone();
-        let _nobody_s_answer = self.conclude(operation.pending, operation.paid).answer().await;
+        // On a task of its own: it is finished also if nobody waits any more.
+        let _nobody_s_answer = tokio::spawn(self.conclude(operation.pending, operation.paid).answer()).await;
         id
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -18,6 +18,7 @@ use super::comparison::{self, Comparer};
 use super::ends;
 use super::settle::Pending;
 use super::sharing::Sharing;
+use super::standing::{Deposit, Standing};
 use super::tool_servers::ToolServers;
 use crate::admin::Status as _;
 use crate::audit::log::Progress;
@@ -368,15 +369,17 @@ impl Pipeline {
             duration_micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             control,
         });
+        let paid = Deposit { state: self.parts.state.clone(), paid };
         let standing = Standing { pipeline: self.clone(), paid, end, answer, tally, arrived };
         match self.parts.recorder.record(record.clone(), &self.parts.writer) {
             Ok(Recorded::Stands) => Decided::Answer(standing.stands()),
             Ok(Recorded::Once(kept)) => {
                 let deadline = tokio::time::Instant::from_std(deadline);
-                Decided::Later(Box::pin(async move {
+                // What was done by control stays done, whoever waits.
+                let decided = if record.control.is_some() { Decided::Later } else { Decided::Once };
+                decided(Box::pin(async move {
                     match kept.by(deadline).await {
                         Fate::Kept => standing.stands(),
-                        // What was done by control stays done.
                         _ if record.control.is_some() => standing.stands(),
                         Fate::Unwritten => standing.falls(&record, Reason::RecordUnavailable),
                         Fate::Late => standing.falls(&record, Reason::DeadlineMissed),
@@ -385,41 +388,6 @@ impl Pipeline {
             }
             Err(Unavailable) => Decided::Answer(standing.falls(&record, Reason::RecordUnavailable)),
         }
-    }
-}
-
-/// A decision that may stand.
-struct Standing {
-    pipeline: Arc<Pipeline>,
-    paid: Vec<Paid>,
-    /// The word by which the call's end is known.
-    end: Option<String>,
-    answer: Answer,
-    tally: Tally,
-    arrived: Instant,
-}
-
-impl Standing {
-    fn stands(self) -> Answer {
-        let Self { pipeline, paid, end, answer, tally, arrived } = self;
-        paid.iter().for_each(|paid| pipeline.parts.state.stands(paid));
-        if let Some(end) = end {
-            pipeline.parts.state.goes_on(&end, &paid);
-        }
-        pipeline.parts.metrics.count(tally, arrived.elapsed().as_secs_f64());
-        answer
-    }
-
-    /// The denial of a call whose record is not kept. Its span is told here: the writer does not.
-    fn falls(self, record: &Record, reason: Reason) -> Answer {
-        let Self { pipeline, paid, arrived, .. } = self;
-        paid.iter().for_each(|paid| pipeline.parts.state.give_back(paid, now()));
-        let record = Record { decision: record.decision.clone().overruled(reason), ..record.clone() };
-        if let Some(spans) = &pipeline.parts.spans {
-            spans.observe(&record);
-        }
-        pipeline.parts.metrics.count(Tally::of(&record.decision), arrived.elapsed().as_secs_f64());
-        response::build(&record.decision, &record.decision_id)
     }
 }
 
@@ -500,7 +468,7 @@ impl Decide for Pipeline {
         match self.conclude(pending, Vec::new()) {
             Decided::Answer(answer) => answer,
             // A denial waits for nothing.
-            Decided::Later(_) => response::build(&Decision::deny(Reason::InternalError), ""),
+            Decided::Later(_) | Decided::Once(_) => response::build(&Decision::deny(Reason::InternalError), ""),
         }
     }
 }

@@ -59,8 +59,11 @@ pub struct Refused {
 pub enum Decided {
     /// It is answered.
     Answer(response::Answer),
-    /// It will be, once something that it needs is there. The future keeps the check's time.
+    /// It will be, once something that it needs is there. The future keeps the check's time, and is finished also if nobody waits
+    /// any more.
     Later(Pin<Box<dyn Future<Output = response::Answer> + Send>>),
+    /// It will be, once it is known that it stands; if nobody waits any more, it does not.
+    Once(Pin<Box<dyn Future<Output = response::Answer> + Send>>),
 }
 
 impl Decided {
@@ -68,7 +71,7 @@ impl Decided {
     pub async fn answer(self) -> response::Answer {
         match self {
             Self::Answer(answer) => answer,
-            Self::Later(later) => later.await,
+            Self::Later(answer) | Self::Once(answer) => answer.await,
         }
     }
 }
@@ -186,6 +189,7 @@ impl<D: Decide> CheckService<D> {
                 Ok(answer) => respond(&answer),
                 Err(_panic) => self.refuse(Reason::InternalPanic, traceparent, arrived),
             },
+            Ok(Decided::Once(answer)) => respond(&answer.await),
             Err(_panic) => self.refuse(Reason::InternalPanic, traceparent, arrived),
         }
     }
