@@ -8,7 +8,7 @@ DEMO = env --block-signal=INT $(PYTHON) -m demo.run --base-port $(BASE_PORT) $(i
 CASES ?= 10000000
 SEED ?= 1
 
-.PHONY: help run test laws mesh-test tour release debug venv a2a idp mcp spire packages prerequisites clean
+.PHONY: help run test laws mesh-test tour release debug venv a2a idp mcp spire tlog packages prerequisites clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -20,18 +20,18 @@ run: venv release ## build, start the demo mesh, show the tour, stay up until Ct
 tour: venv release ## the same, but stop after the tour
 	@$(DEMO) --tour-only
 
-test: packages a2a idp mcp spire venv debug ## everything that has to pass: Rust tests, then the mesh tests with real Envoy
+test: packages a2a idp mcp spire tlog venv debug ## everything that has to pass: Rust tests, then the mesh tests with real Envoy
 	cargo test --locked
 	@$(PYTHON) -m pytest tests/mesh
 
 laws: ## the engine against Cedar's own authorizer, for long (CASES=10000000 SEED=1)
 	LAWS_CASES=$(CASES) LAWS_SEED=$(SEED) cargo test --locked --release --test decisions laws::worlds::the_engine -- --nocapture
 
-mesh-test: a2a idp mcp spire venv debug ## the mesh tests alone (ARGS="-k reload -x")
+mesh-test: a2a idp mcp spire tlog venv debug ## the mesh tests alone (ARGS="-k reload -x")
 	@$(PYTHON) -m pytest tests/mesh $(ARGS)
 
 # All of them before anything is built or downloaded.
-release debug venv a2a idp mcp spire: prerequisites
+release debug venv a2a idp mcp spire tlog: prerequisites
 
 prerequisites:
 	@demo/require.sh cargo cc python3
@@ -61,5 +61,8 @@ mcp: ## the official MCP SDKs for TypeScript, in tests/mcp
 spire: ## SPIRE for the tests, in .tools/spire (needs Go)
 	@tests/spire/install.sh
 
+tlog: ## another reader of logs and proofs for the tests, in .tools/tlog-check (needs Go)
+	@tests/tlog/install.sh
+
 clean: ## remove everything that was built
-	rm -rf target .venv tests/a2a/node_modules tests/idp/node_modules tests/mcp/node_modules .tools/spire
+	rm -rf target .venv tests/a2a/node_modules tests/idp/node_modules tests/mcp/node_modules .tools/spire .tools/tlog-check .tools/tlog-check.version

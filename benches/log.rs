@@ -4,6 +4,8 @@
 //! DIRECTORY` opens it, which appends one entry. `log disk DIRECTORY` times what a group commit asks of the disk. Run by
 //! `benches/run --only log`; without arguments it does nothing.
 
+#![expect(clippy::print_stdout, reason = "a benchmark talks to its terminal")]
+
 use std::error::Error;
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -14,6 +16,10 @@ use palisade::audit::log::Log;
 use palisade::audit::log::config::{Config, Durability};
 use palisade::proto::entry::Kind;
 use palisade::proto::{CallRecord, Caller, CandidateRecord, DecisionRecord, PolicyRecord, RequestRecord};
+
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Entries that are written at once.
 const BATCH: u64 = 64;

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import string
 import sys
 import tempfile
@@ -30,7 +31,7 @@ from typing import Literal, Self
 from demo import evidence, ports, wire
 from demo.certs import ThrowAwayCa
 from demo.names import AGENTS, CONTROLLERS, HOSTS, PALISADE, SERVERS, TRUST_DOMAIN
-from demo.processes import Component, MeshError, uninterrupted
+from demo.processes import Component, MeshError, uninterrupted, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 _READY_SECONDS = 30.0
@@ -274,8 +275,19 @@ class Mesh:
         return self.directory / name
 
     def records(self) -> list[evidence.Line]:
-        """All decisions. (A line can also be a gap: records that were lost.)"""
-        return [line for line in evidence.lines(self.records_path) if "decisionId" in line]
+        """All decisions that there are at this moment. (An entry can also be something else: a gap, a restart.)"""
+        if self.components.get("palisade") is not None:
+            wait_until(self._all_is_published, "all records are in the log", 20)
+        show = [self.settings.palisade, "audit", "show", self.log_path, "--json"]
+        shown = subprocess.run(show, check=True, stdout=subprocess.PIPE, text=True).stdout
+        return [line for line in map(json.loads, shown.splitlines()) if "decisionId" in line]
+
+    def _all_is_published(self) -> bool:
+        try:
+            metrics = self.metrics()
+        except OSError:
+            return True  # it is no more, and so is whatever it had not published
+        return all(f"\n{name} 0\n" in metrics for name in ("palisade_record_queue", "palisade_log_behind_bytes"))
 
     def record(self, decision_id: str) -> evidence.Line:
         return evidence.find(

@@ -24,7 +24,7 @@ for program; do
                 fail "node is $version: 22 or newer is needed"
             ;;
         go)
-            [ "$found" ] || fail "go is missing: install Go 1.26.2 or newer from https://go.dev/dl (for the tests' SPIRE)"
+            [ "$found" ] || fail "go is missing: install Go 1.26.2 or newer from https://go.dev/dl (for the tests' SPIRE and reader of logs)"
             # What SPIRE's go.mod asks for.
             version=$(go env GOVERSION 2>/dev/null) || fail "go does not work here"
             [ "$(printf 'go1.26.2\n%s\n' "$version" | sort -V | head -n 1)" = go1.26.2 ] ||

@@ -11,6 +11,7 @@ pub mod listen;
 mod logout;
 pub mod pipeline;
 mod priority;
+mod recording;
 pub mod reload;
 mod secret;
 mod settle;
@@ -21,7 +22,7 @@ pub mod tool_servers;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::{self, JoinHandle};
@@ -32,10 +33,8 @@ use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::audit;
-use crate::audit::entries::Entries;
-use crate::audit::lines::Lines;
+use crate::audit::log::LogError;
 use crate::audit::log::disk::Disk;
-use crate::audit::log::{Log, LogError};
 use crate::authz::Settings;
 use crate::authz::policy::source::BundleError;
 use crate::authz::token::issuer::Issuer;
@@ -188,7 +187,7 @@ pub fn start_on(config: &Config, capture: Option<Capturer>, disk: &Disk) -> Resu
     let control = doors.ports.clone();
     let tcp = bound.iter().filter_map(Bound::tcp_address).collect();
     let unix = bound.iter().filter_map(Bound::unix_path).collect();
-    let (sink, log) = record_sink(config, disk)?;
+    let records = recording::Place::open(config, disk)?;
 
     // Everything but deciding runs on one thread of its own: admin, reloads, export.
     let background =
@@ -202,7 +201,7 @@ pub fn start_on(config: &Config, capture: Option<Capturer>, disk: &Disk) -> Resu
     let tool_servers = ToolServers::new(&config.tool_server)?;
     let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Telemetry(error.to_string()))?);
     capture.iter().for_each(|capture| capture.count_dropped(metrics.captures_dropped.clone()));
-    let writer = recording(config, sink, spans.clone())?;
+    let (log, writer) = (records.log.clone(), records.start(config, spans.clone())?);
     let store = Arc::new(storing(config));
     let (state, journal) = in_force::open(config)?;
     let sharing = Sharing::start(config, &state, background.handle())?;
@@ -285,31 +284,6 @@ fn storing(config: &Config) -> Store {
 fn exporting(config: &Config, background: &tokio::runtime::Runtime) -> Result<Option<Spans>, StartError> {
     let _on_the_runtime = background.enter();
     Spans::new(&config.telemetry).map_err(StartError::Telemetry)
-}
-
-/// Where records go, and how the log stands if it is there.
-fn record_sink(
-    config: &Config,
-    disk: &Disk,
-) -> Result<(Box<dyn audit::Sink>, Option<Arc<audit::log::Progress>>), StartError> {
-    let record = &config.record;
-    if let Some(directory) = &config.audit.directory {
-        let log = Log::open_on(&config.audit, directory, disk.clone())?;
-        let progress = log.progress();
-        return Ok((Box::new(Entries::into(log, record.permits)), Some(progress)));
-    }
-    let path = record.path.as_deref().unwrap_or(Path::new("-"));
-    let lines = if record.dangerous_none { Lines::nowhere() } else { Lines::open(path, record.permits) };
-    Ok((Box::new(lines.map_err(|error| StartError::Record(path.to_path_buf(), error))?), None))
-}
-
-/// What writes records, and makes spans of them.
-fn recording(config: &Config, sink: Box<dyn audit::Sink>, spans: Option<Spans>) -> io::Result<audit::Writer> {
-    audit::Writer::start(&config.record, sink, move |record| {
-        if let Some(spans) = &spans {
-            spans.observe(record);
-        }
-    })
 }
 
 /// What is configured about deciding, and the keys that it needs, being fetched.

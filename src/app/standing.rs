@@ -23,7 +23,7 @@ pub(super) struct Standing {
 
 impl Standing {
     pub(super) fn stands(self) -> Answer {
-        self.paid.is_taken(self.end.as_deref());
+        self.paid.keep(self.end.as_deref());
         self.pipeline.parts.metrics.count(self.tally, self.arrived.elapsed().as_secs_f64());
         self.answer
     }
@@ -48,7 +48,7 @@ pub(super) struct Deposit {
 
 impl Deposit {
     /// What was taken stays so; `end` is the word by which the call's end is known.
-    pub(super) fn is_taken(mut self, end: Option<&str>) {
+    pub(super) fn keep(mut self, end: Option<&str>) {
         let paid = std::mem::take(&mut self.paid);
         paid.iter().for_each(|paid| self.state.stands(paid));
         if let Some(end) = end {

@@ -69,9 +69,9 @@ impl Status for Pipeline {
         metrics.record_queue.set(gauge(recorder.unwritten() as u64));
         bring_to(&metrics.records_lost, recorder.lost());
         if let Some(log) = &self.parts.log {
-            metrics.log_entries.set(gauge(log.published.load(Ordering::Relaxed)));
-            metrics.log_behind_bytes.set(gauge(log.behind_bytes.load(Ordering::Relaxed)));
-            metrics.log_checkpoint_seconds.set(gauge(log.checkpoint_seconds.load(Ordering::Relaxed)));
+            metrics.log.entries.set(gauge(log.published.load(Ordering::Relaxed)));
+            metrics.log.behind_bytes.set(gauge(log.behind_bytes.load(Ordering::Relaxed)));
+            metrics.log.checkpoint_seconds.set(gauge(log.checkpoint_seconds.load(Ordering::Relaxed)));
         }
         for Keyed { owner, keys, age, successes, failures, .. } in self.parts.keys.statuses() {
             let owner = owner.name();

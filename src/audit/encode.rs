@@ -122,9 +122,7 @@ impl Writing<'_> {
         if let Some(id) = id {
             to.hex(3, &sha256(id.as_bytes()));
         }
-        if id.is_none_or(|id| id.len() > MAX_NAME_BYTES) {
-            to.hex(4, &token.signed);
-        }
+        to.hex(4, &token.signed);
         if self.is_compact {
             return;
         }

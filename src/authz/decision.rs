@@ -196,8 +196,9 @@ impl Evaluation {
     pub fn resource_text(&self) -> String {
         let Some(resource) = &self.resource else { return String::new() };
         let id = id_of(resource);
-        let plain = parameters(id).and_then(|sign| id.get(..sign.start)).unwrap_or(id);
-        bounded(&uid(resource.entity_type(), plain).to_string(), MAX_NAME_BYTES)
+        let plain = parameters(id).and_then(|sign| id.get(..sign.start));
+        let whole = plain.map_or_else(|| resource.to_string(), |plain| uid(resource.entity_type(), plain).to_string());
+        if whole.len() <= MAX_NAME_BYTES { whole } else { bounded(&whole, MAX_NAME_BYTES) }
     }
 }
 

@@ -24,8 +24,8 @@ impl Config {
         self.check_control()?;
         self.check_shared()?;
         self.check_tool_servers()?;
-        self.check_records()?;
         self.check_ranges()?;
+        self.check_records()?;
         self.check_fit()
     }
 
@@ -144,7 +144,7 @@ impl Config {
             ("record", "queue_records", self.record.queue_records as u64, 1, 100_000),
             ("audit", "checkpoint_ms", self.audit.checkpoint_ms, 100, 60_000),
             ("audit", "checkpoint_entries", self.audit.checkpoint_entries, 1, 65_536),
-            ("audit", "epoch_entries", self.audit.epoch_entries, 1_000, 1 << 32),
+            ("audit", "epoch_entries", self.audit.epoch_entries, 1_000, 1 << 31),
             ("audit", "epoch_hours", self.audit.epoch_hours, 1, 24 * 366),
             ("telemetry", "queue_spans", self.telemetry.queue_spans as u64, 1, 100_000),
             ("telemetry", "export_timeout_ms", self.telemetry.export_timeout_ms, 1, 60_000),

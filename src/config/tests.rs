@@ -214,7 +214,34 @@ fn every_number_has_a_range() {
             assert!(error.starts_with(&expected), "{error}");
         }
     }
-    assert_eq!(numbers, 38);
+    assert_eq!(numbers, 42);
+}
+
+#[test]
+fn there_is_one_place_for_records_and_its_name_can_be_signed() {
+    let with = |more: &str| parse(&format!("{GOOD}{more}"));
+    for good in [
+        "[audit]\ndirectory = \"log\"\n",
+        "[audit]\ndirectory = \"log\"\npod = \"a-1\"\ncluster = \"eu\"\n[record]\npermits = \"compact\"\n",
+        "[record]\ndangerous_none = true\n",
+        "[record]\npath = \"-\"\n",
+    ] {
+        assert!(with(good).is_ok(), "{good}: {:?}", with(good));
+    }
+    for (wrong, place) in [
+        ("[audit]\ndirectory = \"log\"\n[record]\npath = \"r\"\n", "8: `record.path`: records go to the log"),
+        ("[audit]\ndurability = \"async\"\n", "5: `[audit]` without `directory`"),
+        ("[record]\ndangerous_none = true\npath = \"r\"\n", "6: `record.dangerous_none`: there is a place"),
+        ("[audit]\ndirectory = \"log\"\ndangerous_none = true\n", "7: unknown field `dangerous_none`"),
+        ("[audit]\ndirectory = \"log\"\npod = \"a b\"\n", "7: `audit.pod`: `a b` cannot be"),
+        ("[audit]\ndirectory = \"log\"\ncluster = \"a+b\"\n", "7: `audit.cluster`: `a+b` cannot be"),
+        ("[audit]\ndirectory = \"log\"\nnamespace = \"a/b\"\n", "7: `audit.namespace`: `a/b` cannot be"),
+        ("[audit]\ndirectory = \"log\"\nnamespace = \"\"\n", "7: `audit.namespace`: `` cannot be"),
+        ("[audit]\ndirectory = \"log\"\ndurability = \"never\"\n", "7: `audit.durability`: unknown variant"),
+    ] {
+        let error = with(wrong).unwrap_err();
+        assert!(error.starts_with(&format!("palisade.toml:{place}")), "{wrong}: {error}");
+    }
 }
 
 #[test]

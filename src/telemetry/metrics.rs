@@ -1,5 +1,6 @@
 //! Every metric in one place. Labels are bounded: protocol and reason come from closed lists.
 
+mod log;
 mod moving;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use prometheus::{
 use crate::authz::decision::Decision;
 use crate::authz::reason::Reason;
 use crate::authz::target::Protocol;
-
+pub use log::LogMetrics;
 pub use moving::MovingMetrics;
 
 /// Counters and histograms. Handles for the request path are resolved once, here.
@@ -59,12 +60,8 @@ pub struct Metrics {
     pub records_lost: IntCounter,
     /// Attempts to write records that failed since the start.
     pub record_write_errors: IntCounter,
-    /// Entries of the log's epoch that are in a checkpoint.
-    pub log_entries: IntGauge,
-    /// Bytes of the log that are written and in no checkpoint.
-    pub log_behind_bytes: IntGauge,
-    /// When the last checkpoint was made.
-    pub log_checkpoint_seconds: IntGauge,
+    /// How the log of records stands.
+    pub log: LogMetrics,
     /// Spans dropped because too many waited for export.
     pub spans_dropped: IntCounter,
     /// Exports of spans that failed since the start.
@@ -255,15 +252,7 @@ impl Metrics {
                 "palisade_record_write_errors_total",
                 "Attempts to write records that failed; each is repeated.",
             )?,
-            log_entries: gauge("palisade_log_entries", "Entries of the log's epoch that are in a checkpoint.")?,
-            log_behind_bytes: gauge(
-                "palisade_log_behind_bytes",
-                "Bytes of the log that are written and in no checkpoint yet.",
-            )?,
-            log_checkpoint_seconds: gauge(
-                "palisade_log_checkpoint_timestamp_seconds",
-                "When the last checkpoint of the log was made.",
-            )?,
+            log: LogMetrics::new(&registry)?,
             spans_dropped: counter("palisade_spans_dropped_total", "Spans dropped: too many waited for export.")?,
             span_export_failures: counter(
                 "palisade_span_export_failures_total",

@@ -117,7 +117,7 @@ mod tests {
         let whole = notes[0].len() + notes[1].len();
         for cut in whole..file.len() {
             let Some(torn) = file.get(..cut) else { continue };
-            assert_eq!(split(torn), (notes[..2].iter().map(String::as_str).collect(), &torn[whole..]));
+            assert_eq!(split(torn), (notes[..2].iter().map(String::as_str).collect(), torn.get(whole..).unwrap()));
         }
     }
 }

@@ -41,7 +41,9 @@ pub fn root(hashes: &[Hash]) -> Hash {
         [] => sha256(&[]),
         [one] => *one,
         many => {
-            let (left, right) = many.split_at(split(many.len() as u64) as usize);
+            // The largest power of two below their number.
+            let middle = many.len().next_power_of_two() / 2;
+            let (left, right) = many.split_at(middle);
             node_hash(&root(left), &root(right))
         }
     }
@@ -244,6 +246,10 @@ mod tests {
     use super::*;
     use crate::authz::hex;
 
+    fn at(number: u64) -> usize {
+        usize::try_from(number).unwrap()
+    }
+
     /// Straight from the definition.
     fn naive(leaves: &[Hash]) -> Hash {
         match leaves {
@@ -263,9 +269,9 @@ mod tests {
         type Error = Infallible;
 
         fn hashes(&self, level: u8, first: u64, count: usize) -> Result<Vec<Hash>, Infallible> {
-            let size = 256_usize.pow(level.into());
+            let (size, first_here) = (256_usize.pow(level.into()), at(first));
             assert_eq!(first / 256, (first + count as u64 - 1) / 256, "of one tile");
-            Ok((0..count).map(|at| naive(&self.0[(first as usize + at) * size..][..size])).collect())
+            Ok((0..count).map(|at| naive(&self.0[(first_here + at) * size..][..size])).collect())
         }
     }
 
@@ -324,10 +330,10 @@ mod tests {
     fn every_leaf_is_proved_and_no_other_in_its_place() {
         let all = Leaves(leaves(70));
         for size in 1..=70 {
-            let root = naive(&all.0[..size as usize]);
+            let root = naive(&all.0[..at(size)]);
             for index in 0..size {
                 let path = prove_inclusion(&all, index, size).unwrap();
-                let leaf = &all.0[index as usize];
+                let leaf = &all.0[at(index)];
                 assert_eq!(included_root(leaf, index, size, &path), Some(root), "{index} of {size}");
                 for wrong in (0..size).filter(|wrong| *wrong != index) {
                     assert_ne!(included_root(leaf, wrong, size, &path), Some(root), "{index} as {wrong} of {size}");
@@ -350,9 +356,9 @@ mod tests {
     fn every_tree_is_proved_to_go_on_and_no_other() {
         let all = Leaves(leaves(70));
         for new in 1..=70 {
-            let new_root = naive(&all.0[..new as usize]);
+            let new_root = naive(&all.0[..at(new)]);
             for old in 1..=new {
-                let old_root = naive(&all.0[..old as usize]);
+                let old_root = naive(&all.0[..at(old)]);
                 let path = prove_consistency(&all, old, new).unwrap();
                 assert!(is_consistent((old, &old_root), (new, &new_root), &path), "{old} to {new}");
                 let wrong = leaf_hash(b"other");

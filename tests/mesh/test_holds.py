@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import base64
 import json
 import subprocess
 from collections.abc import Callable
@@ -84,6 +84,12 @@ def replay(mesh: Mesh, idp: Idp, task: str) -> Replay:
     return Replay(mesh, idp, task)
 
 
+def token_id(token: str) -> str:
+    """The `jti`, of which records have a digest alone."""
+    payload = token.split(".")[1]
+    return str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["jti"])
+
+
 def subjects(replay: Replay, record: dict[str, Any]) -> list[str]:
     """All that the call has to do with, as a hold names it."""
     return [
@@ -94,9 +100,9 @@ def subjects(replay: Replay, record: dict[str, Any]) -> list[str]:
         "user:idp/alice",
         f"session:idp/{record['caller']['session']}",
         f"task:{record['task']}",
-        f"token:idp/{record['caller']['tokens'][0]['id']}",
+        f"token:idp/{token_id(replay.token)}",
         # Without the signature, of which there may be several.
-        f"token:sha256:{hashlib.sha256(replay.token.rpartition('.')[0].encode()).hexdigest()}",
+        f"token:sha256:{record['caller']['tokens'][0]['sha256']}",
         f"session:sha256:{record['calls'][0]['sessionSha256']}",
         f"agent:{SERVERS['crm']}",
         "server:crm",

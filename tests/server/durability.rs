@@ -172,6 +172,7 @@ fn a_disk_that_takes_nothing_denies_until_it_does_and_the_gap_is_on_record() {
             let (app, bench) = start(logged(durability));
             let before = app.check(&Ask::permitted());
             before.assert_permit();
+            eventually("nothing that waits", || (app.metric("palisade_record_queue", &[]) == 0.0).then_some(()));
             bench.set(writes, syncs);
             let fallen = app.check(&Ask::permitted());
             if durability == "async" {

@@ -159,9 +159,8 @@ func notes(file string) ([]string, error) {
 	return notes, nil
 }
 
-// All checkpoints of an epoch that were ever signed; the one that is named as the last has to be among them.
+// All checkpoints of an epoch that were ever signed; the last of them has to be the one that is named as that.
 func (k *trusted) checkpoints(dir string) ([]*torchwood.Checkpoint, error) {
-	// In this order, so that an epoch that is being written is right as well.
 	named, err := os.ReadFile(filepath.Join(dir, "checkpoint"))
 	if err != nil {
 		return nil, err
@@ -174,8 +173,8 @@ func (k *trusted) checkpoints(dir string) ([]*torchwood.Checkpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoints: %w", err)
 	}
-	if !slices.Contains(texts, string(named)) {
-		return nil, errors.New("checkpoint: it is not among the checkpoints that were signed")
+	if len(texts) == 0 || texts[len(texts)-1] != string(named) {
+		return nil, errors.New("checkpoint: it is not the last of the checkpoints that were signed")
 	}
 	var checkpoints []*torchwood.Checkpoint
 	for i, text := range texts {

@@ -103,8 +103,9 @@ mod tests {
         let (bytes, starts) = frames(5);
         assert_eq!(read(&bytes), (5, End::Clean));
         for cut in 0..bytes.len() {
-            let whole = starts.iter().filter(|start| **start > 0 && **start <= cut).count() as u64;
-            let torn = cut - starts[whole as usize];
+            let whole = starts.iter().filter(|start| **start > 0 && **start <= cut).count();
+            let torn = cut - starts[whole];
+            let whole = whole as u64;
             let expected = if torn == 0 { End::Clean } else { End::Torn(torn) };
             assert_eq!(read(&bytes[..cut]), (whole, expected), "{cut}");
             let zeros = [&bytes[..cut], &vec![0; 100_000]].concat();

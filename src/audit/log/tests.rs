@@ -70,7 +70,7 @@ fn entries(directory: &Path, epoch: u64) -> Vec<Kind> {
     let mut all = Vec::new();
     while (all.len() as u64) < last.size {
         let kind = tile::Kind::Entries;
-        let width = (last.size as usize - all.len()).min(WIDTH);
+        let width = (usize::try_from(last.size).unwrap() - all.len()).min(WIDTH);
         let path = prefix.join(Tile { kind, number: all.len() as u64 / 256, width }.to_string());
         let file = std::fs::read(path).unwrap();
         all.extend(tile::entries(&file, width).unwrap().into_iter().map(<[u8]>::to_vec));

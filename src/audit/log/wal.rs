@@ -18,6 +18,11 @@ use crate::tlog::tile::WIDTH;
 /// Entries of a segment: those of a full tile of the second level, so that where one begins no smaller tile is partly full.
 pub const SEGMENT_ENTRIES: u64 = (WIDTH * WIDTH) as u64;
 
+/// Entries are written in portions of about this size, in bytes: what grows is copied, and what is large is slow to get.
+const CHUNK_BYTES: usize = 128 * 1024;
+/// Room for the first entries of a portion.
+const FIRST_BYTES: usize = 4 * 1024;
+
 /// What sequencer and publisher know of one epoch's file.
 #[derive(Debug, Default)]
 pub struct Synced {
@@ -174,12 +179,13 @@ impl Wal {
         let number = self.next;
         self.next += 1;
         match self.taken.back_mut() {
-            Some(chunk) if !number.is_multiple_of(SEGMENT_ENTRIES) => {
+            Some(chunk) if !number.is_multiple_of(SEGMENT_ENTRIES) && chunk.frames.len() < CHUNK_BYTES => {
                 frame::push(&mut chunk.frames, number, entry);
                 chunk.next = self.next;
             }
             _ => {
-                let mut frames = Vec::new();
+                let mut frames =
+                    Vec::with_capacity(if self.taken.is_empty() { FIRST_BYTES } else { CHUNK_BYTES + CHUNK_BYTES / 4 });
                 frame::push(&mut frames, number, entry);
                 self.taken.push_back(Chunk { first: number, next: self.next, frames });
             }

@@ -35,7 +35,8 @@ fn a_bit_that_was_turned_is_found_in_its_entry() {
         for (place, entry) in (number * 256..).zip(super::written::split(&right)) {
             let bytes = entry.len() + 2;
             if place % 5 == number || place < 3 {
-                let all = [place as usize * 7, place as usize * 31 + 3, 1, 9, 15];
+                let odd = usize::try_from(place).unwrap();
+                let all = [odd * 7, odd * 31 + 3, 1, 9, 15];
                 for bit in all.into_iter().take(if place < 40 { 5 } else { 1 }) {
                     let bit = bit % (bytes * 8);
                     let mut wrong = right.clone();

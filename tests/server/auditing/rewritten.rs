@@ -91,7 +91,7 @@ fn a_log_that_was_rolled_back_is_found_by_what_was_kept() {
     let old = palisade::tlog::checkpoint::Checkpoint::parse(notes.last().unwrap()).unwrap();
     std::fs::write(epoch.prefix.join("checkpoint"), notes.last().unwrap()).unwrap();
     std::fs::write(epoch.prefix.join("checkpoints"), notes.concat()).unwrap();
-    assert_eq!(epoch.rewrite(&all[..old.size as usize]), old);
+    assert_eq!(epoch.rewrite(&all[..usize::try_from(old.size).unwrap()]), old);
     assert!(written.verify().is_right(), "{}", written.first());
     let report = written.verify_with(kept.clone(), None);
     assert_eq!(

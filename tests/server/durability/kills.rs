@@ -82,7 +82,7 @@ fn rounds(durability: &str, kills: u64) {
 
 #[test]
 fn whenever_it_is_killed_nothing_that_was_answered_is_lost() {
-    let kills = std::env::var("PALISADE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    let kills = std::env::var_os("PALISADE_KILLS").and_then(|text| text.to_str()?.parse().ok()).unwrap_or(KILLS);
     for (durability, share) in [("fsync", 2), ("written", 3), ("async", 6)] {
         rounds(durability, kills / share);
     }

@@ -67,7 +67,7 @@ fn cut_power(directory: &Path, synced: &HashMap<PathBuf, u64>, seed: usize) {
         match seed % 3 {
             0 => file.set_len(left.min(length)).unwrap(),
             1 => file.set_len(kept.min(length)).unwrap(),
-            _ => file.write_all_at(&vec![0; unsynced as usize], kept).unwrap(),
+            _ => file.write_all_at(&vec![0; usize::try_from(unsynced).unwrap()], kept).unwrap(),
         }
     }
 }
@@ -129,7 +129,8 @@ fn wherever_it_ends_nothing_that_was_acknowledged_is_lost() {
 /// One step fails, the next ones do not: what could not be written is, later.
 #[test]
 fn what_fails_once_is_tried_again_and_nothing_is_lost_doubled_or_swapped() {
-    let kinds: [(&str, fn(Step<'_>) -> bool); 3] = [
+    type Kind = (&'static str, fn(Step<'_>) -> bool);
+    let kinds: [Kind; 3] = [
         ("write", |step| matches!(step, Step::Write(..))),
         ("sync", |step| matches!(step, Step::Sync(_))),
         ("other", |step| !matches!(step, Step::Write(..) | Step::Sync(_))),

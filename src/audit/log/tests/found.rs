@@ -107,7 +107,7 @@ fn what_is_cut_removed_swapped_or_older_is_refused() {
     let whole = log.all();
     let restore = || whole.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
     let wal = "private/wal-1/00000000000000000000";
-    let length = fs::metadata(log.wal()).unwrap().len() as usize;
+    let length = fs::read(log.wal()).unwrap().len();
 
     log.change(wal, |bytes| bytes.truncate(length - 40));
     assert!(log.refused().contains("the last checkpoint is of 1001"), "{}", log.refused());
@@ -143,7 +143,8 @@ fn what_is_cut_removed_swapped_or_older_is_refused() {
 fn a_tile_that_a_crash_took_is_made_anew_and_one_that_was_changed_is_refused() {
     let log = Written::new();
     let names = ["1/tile/0/000", "1/tile/0/002", "1/tile/entries/001"];
-    let damages: [&dyn Fn(&mut Vec<u8>); 4] =
+    type Damage<'d> = &'d dyn Fn(&mut Vec<u8>);
+    let damages: [Damage<'_>; 4] =
         [&|bytes| bytes.clear(), &|bytes| bytes.truncate(700), &|bytes| bytes.fill(0), &|bytes| {
             bytes[512..1_024].fill(0)
         }];
