@@ -16,7 +16,9 @@ use crate::authz::record::Record;
 /// load nobody pays for waking it.
 const LINGER: Duration = Duration::from_millis(5);
 /// The same between two looks where somebody waits for what is written: so many records are written at once.
-const SHORT_LINGER: Duration = Duration::from_micros(250);
+const SHORT_LINGER: Duration = Duration::from_micros(100);
+/// So many that have come meanwhile are many enough.
+const MANY: usize = 16;
 /// How long the writer waits before it tries to write again what could not be written.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -169,7 +171,7 @@ impl<F: FnMut(&Record)> Worker<F> {
             }
             if !idle {
                 idle_since = None;
-                if self.shared.permits_wait {
+                if self.shared.permits_wait && self.shared.queue().len() < MANY {
                     thread::park_timeout(SHORT_LINGER);
                 }
             } else if closed {

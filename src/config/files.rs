@@ -14,6 +14,13 @@ impl Config {
             let missing = folder_is_missing(path);
             missing.map_or(Ok(()), |folder| Err(mistake(&["record.path"], no_directory("record.path", folder))))?;
         }
+        if let Some(file) = self.audit.key_file.as_deref().filter(|file| !file.is_file()) {
+            let message = format!("`audit.key_file`: there is no such file: `{}`", file.display());
+            return Err(mistake(&["audit.key_file"], message));
+        }
+        if let Some(folder) = self.audit.anchor_file.as_deref().and_then(folder_is_missing) {
+            return Err(mistake(&["audit.anchor_file"], no_directory("audit.anchor_file", folder)));
+        }
         for (at, listener) in self.listener.iter().enumerate() {
             if let Some(folder) = listener.unix.as_deref().and_then(folder_is_missing) {
                 return Err(mistake(&[&format!("listener.{at}.unix")], no_directory("listener.unix", folder)));
