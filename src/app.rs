@@ -242,7 +242,7 @@ pub fn start_on(config: &Config, capture: Option<Capturer>, disk: &Disk) -> Resu
     background.block_on(keys.attempted());
     // Until the bundle is there every check is answered, with a denial, and the health service says so.
     background.block_on(pipeline.report_health());
-    let deciding = start_deciding(config.runtime.worker_threads, bound, serving)?;
+    let deciding = start_deciding(config.runtime.worker_threads, bound, serving, writer.recorder().rings())?;
     let watched = config.bundle.watch.then(|| reload::watch(&store, config.bundle.poll_seconds)).transpose();
     let loaded = watched.and_then(|watch| pipeline.load_first().map(|()| watch));
     let watch = match loaded {
@@ -348,7 +348,12 @@ fn warn_of_asserted_callers(config: &Config) {
 }
 
 /// The threads that decide. One worker needs no scheduler between threads.
-fn start_deciding(workers: usize, bound: Vec<Bound>, serving: Serving) -> Result<JoinHandle<()>, StartError> {
+fn start_deciding(
+    workers: usize,
+    bound: Vec<Bound>,
+    serving: Serving,
+    rings: impl Future<Output = ()> + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
     let mut builder = if workers == 1 {
         tokio::runtime::Builder::new_current_thread()
     } else {
@@ -360,6 +365,7 @@ fn start_deciding(workers: usize, bound: Vec<Bound>, serving: Serving) -> Result
     let runtime = builder.thread_name("decide").thread_stack_size(STACK_BYTES).enable_all().build()?;
     let servers = {
         let _on_the_runtime = runtime.enter();
+        tokio::spawn(rings);
         let servers: Result<Vec<_>, StartError> = bound.into_iter().map(|bound| serving.serve(bound)).collect();
         servers?
     };

@@ -11,6 +11,7 @@ pub mod fit;
 pub mod json;
 pub mod lines;
 pub mod log;
+mod waiting;
 pub mod wire;
 mod writer;
 
@@ -21,11 +22,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use serde::Deserialize;
-use tokio::sync::oneshot;
 
 use crate::authz::decision::{Decision, Verdict};
 use crate::authz::record::Record;
 use commitment::Form;
+pub use waiting::{Fate, Kept};
+use waiting::{Alarm, Waiter};
 pub use writer::{Sink, Writer};
 
 /// Where records go, and what happens when they cannot.
@@ -85,7 +87,7 @@ pub struct Recorder {
 struct Taken {
     record: Arc<Record>,
     /// Who waits until it is kept, and is told whether it is.
-    waiter: Option<oneshot::Sender<bool>>,
+    waiter: Option<Waiter>,
 }
 
 struct Shared {
@@ -105,6 +107,7 @@ struct Shared {
     /// Records taken and not yet written, in the queue or in the writer's hands.
     unwritten: AtomicUsize,
     write_errors: AtomicU64,
+    alarm: Alarm,
 }
 
 impl Shared {
@@ -133,34 +136,6 @@ pub enum Recorded {
     Once(Kept),
 }
 
-/// Says whether a record is kept.
-pub struct Kept(oneshot::Receiver<bool>);
-
-/// What became of a record for which somebody waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is kept.
-    Kept,
-    /// It could not be written.
-    Unwritten,
-    /// It is not kept in time.
-    Late,
-}
-
-impl Kept {
-    /// Waits until its fate is known, or until `deadline`. Whoever is told anything but [`Fate::Kept`], or waits no more, finds
-    /// in the log that the decision was overruled.
-    pub async fn by(mut self, deadline: tokio::time::Instant) -> Fate {
-        let of = |kept| if kept { Fate::Kept } else { Fate::Unwritten };
-        if let Ok(told) = tokio::time::timeout_at(deadline, &mut self.0).await {
-            return told.map_or(Fate::Unwritten, of);
-        }
-        // From here on the writer knows that nobody waits; it may have told already.
-        self.0.close();
-        self.0.try_recv().map_or(Fate::Late, of)
-    }
-}
-
 impl Recorder {
     /// Queues a record, or counts it as lost.
     ///
@@ -169,7 +144,7 @@ impl Recorder {
     /// after the writer was told to finish.
     pub fn record(&self, record: Arc<Record>, writer: &thread::Thread) -> Result<Recorded, Unavailable> {
         let (waiter, kept) =
-            if self.waits_for(&record.decision) { Some(oneshot::channel()).unzip() } else { (None, None) };
+            if self.waits_for(&record.decision) { Some(waiting::pair()).unzip() } else { (None, None) };
         {
             let mut queue = self.shared.queue();
             let closed = self.shared.closed.load(Ordering::Relaxed);
@@ -189,13 +164,18 @@ impl Recorder {
         if self.shared.asleep.swap(false, Ordering::AcqRel) {
             writer.unpark();
         }
-        Ok(kept.map_or(Recorded::Stands, |kept| Recorded::Once(Kept(kept))))
+        Ok(kept.map_or(Recorded::Stands, Recorded::Once))
     }
 
     /// Whether such a decision stands only once its record is kept.
     #[must_use]
     pub fn waits_for(&self, decision: &Decision) -> bool {
         self.shared.permits_wait && matches!(decision.verdict, Verdict::Permit(_))
+    }
+
+    /// Wakes those whose records are kept, on the threads where it runs: for those where they wait.
+    pub fn rings(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        self.shared.alarm.rings()
     }
 
     /// Opens the file anew before the next record is written, so that it can be renamed for rotation.

@@ -5,9 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Waker;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::waiting::{Alarm, Fate};
 use super::{Config, Recorder, Shared, Taken, WhenUnwritable};
 use crate::authz::reason::Reason;
 use crate::authz::record::Record;
@@ -15,9 +17,11 @@ use crate::authz::record::Record;
 /// After the queue was empty, how long the writer looks again by itself before it has to be woken: under
 /// load nobody pays for waking it.
 const LINGER: Duration = Duration::from_millis(5);
-/// The same between two looks where somebody waits for what is written: so many records are written at once.
-const SHORT_LINGER: Duration = Duration::from_micros(100);
-/// So many that have come meanwhile are many enough.
+/// The time between two looks: so many records are written at once.
+const PAUSE: Duration = Duration::from_millis(2);
+/// The same where somebody waits for what is written.
+const SHORT_PAUSE: Duration = Duration::from_micros(100);
+/// So many for which somebody waits are many enough.
 const MANY: usize = 16;
 /// How long the writer waits before it tries to write again what could not be written.
 const RETRY: Duration = Duration::from_millis(100);
@@ -86,6 +90,7 @@ impl Writer {
             lost: AtomicU64::new(0),
             unwritten: AtomicUsize::new(0),
             write_errors: AtomicU64::new(0),
+            alarm: Alarm::default(),
         });
         let deadline = Arc::new(Mutex::new(None));
         let worker = Worker {
@@ -171,18 +176,24 @@ impl<F: FnMut(&Record)> Worker<F> {
             }
             if !idle {
                 idle_since = None;
-                if self.shared.permits_wait && self.shared.queue().len() < MANY {
-                    thread::park_timeout(SHORT_LINGER);
-                }
+                self.pause();
             } else if closed {
                 let deadline = *self.deadline.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 return self.sink.finish(deadline.unwrap_or_else(Instant::now));
             } else if idle_since.get_or_insert_with(Instant::now).elapsed() < LINGER {
-                thread::park_timeout(if self.shared.permits_wait { SHORT_LINGER } else { LINGER });
+                self.pause();
             } else {
                 self.sleep();
                 idle_since = None;
             }
+        }
+    }
+
+    fn pause(&self) {
+        if !self.shared.permits_wait {
+            thread::park_timeout(PAUSE);
+        } else if self.shared.queue().len() < MANY {
+            thread::park_timeout(SHORT_PAUSE);
         }
     }
 
@@ -205,7 +216,9 @@ impl<F: FnMut(&Record)> Worker<F> {
             // A message of texts and numbers always has a form; if ever one has not, it is missed.
             self.shared.unwritten.fetch_sub(1, Ordering::Relaxed);
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
-            self.answer(taken, false);
+            let mut woken = Vec::new();
+            self.answer(taken, false, &mut woken);
+            self.shared.alarm.wake(woken);
             return;
         }
         self.written += 1;
@@ -238,14 +251,16 @@ impl<F: FnMut(&Record)> Worker<F> {
                 }
             }
         }
+        let mut woken = Vec::new();
         for taken in std::mem::take(&mut self.waiting) {
-            self.answer(taken, is_written);
+            self.answer(taken, is_written, &mut woken);
         }
+        self.shared.alarm.wake(woken);
         is_written
     }
 
     /// Tells who waits what became of the record.
-    fn answer(&mut self, taken: Taken, is_written: bool) {
+    fn answer(&mut self, taken: Taken, is_written: bool, woken: &mut Vec<Waker>) {
         let Taken { record, waiter } = taken;
         let Some(waiter) = waiter else { return };
         // What was done by control stays done.
@@ -254,8 +269,8 @@ impl<F: FnMut(&Record)> Worker<F> {
             if can_fall {
                 self.sink.overruled(&record.decision_id, Reason::RecordUnavailable);
             }
-            let _nobody_waits_any_more = waiter.send(false);
-        } else if waiter.send(true).is_ok() {
+            let _nobody_waits_any_more = waiter.tell(Fate::Unwritten, woken);
+        } else if waiter.tell(Fate::Kept, woken) {
             (self.observe)(&record);
         } else if can_fall {
             // Whoever waited has told its caller that it took too long.
