@@ -26,8 +26,8 @@ use serde::Deserialize;
 use crate::authz::decision::{Decision, Verdict};
 use crate::authz::record::Record;
 use commitment::Form;
-pub use waiting::{Fate, Kept};
 use waiting::{Alarm, Waiter};
+pub use waiting::{Fate, Kept};
 pub use writer::{Sink, Writer};
 
 /// Where records go, and what happens when they cannot.

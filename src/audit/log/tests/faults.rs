@@ -95,35 +95,47 @@ fn all_numbers(directory: &Path) -> Vec<u64> {
     epochs.lines().flat_map(kinds).collect()
 }
 
-/// Each step that the log makes is the last one, once by a kill and once by a power failure.
+/// Each step that the log makes is the last one, once by a kill and once by a power failure. Most of the time is the disk's.
 #[test]
 fn wherever_it_ends_nothing_that_was_acknowledged_is_lost() {
-    let mut ends = 0;
-    for durability in [Durability::Fsync, Durability::Written] {
-        let config = Config { epoch_entries: 90, ..config(durability) };
-        for at in (0..).step_by(if cfg!(debug_assertions) { 3 } else { 1 }) {
-            let directory = quick_directory();
-            let plan = Plan::new(at, true, |_| true);
-            let kept = append_until(&config, directory.path(), &plan);
-            if !plan.failed.load(Ordering::SeqCst) {
-                assert_eq!(kept, 210);
-                break;
-            }
-            let by_power = durability == Durability::Fsync && at % 2 == 1;
-            if by_power {
-                cut_power(directory.path(), &plan.synced.lock().unwrap(), at);
-            }
-            let log = Log::open(&config, directory.path());
-            let log = log.unwrap_or_else(|error| panic!("step {at}, {durability:?}, power {by_power}: {error}"));
-            finish(log);
-            let found = all_numbers(directory.path());
-            let all: Vec<u64> = (0..found.len() as u64).collect();
-            assert_eq!(found, all, "step {at}: in order, each once");
-            assert!(found.len() as u64 >= kept, "step {at}, {durability:?}: {} of {kept}", found.len());
-            ends += 1;
-        }
-    }
+    const AT_ONCE: usize = 4;
+    let stride = if cfg!(debug_assertions) { 3 } else { 1 };
+    let ends: usize = std::thread::scope(|scope| {
+        let all = [Durability::Fsync, Durability::Written].into_iter().flat_map(|durability| {
+            (0..AT_ONCE).map(move |first| (durability, (first * stride..).step_by(AT_ONCE * stride)))
+        });
+        let running: Vec<_> = all.map(|(durability, ends)| scope.spawn(move || end_at(durability, ends))).collect();
+        running.into_iter().map(|ends| ends.join().unwrap()).sum()
+    });
     assert!(ends > 50, "{ends}");
+}
+
+/// Ends a log at each of these steps, as long as there are any; says how many there were.
+fn end_at(durability: Durability, steps: impl Iterator<Item = usize>) -> usize {
+    let config = Config { epoch_entries: 90, ..config(durability) };
+    let mut ends = 0;
+    for at in steps {
+        let directory = quick_directory();
+        let plan = Plan::new(at, true, |_| true);
+        let kept = append_until(&config, directory.path(), &plan);
+        if !plan.failed.load(Ordering::SeqCst) {
+            assert_eq!(kept, 210);
+            break;
+        }
+        let by_power = durability == Durability::Fsync && at % 2 == 1;
+        if by_power {
+            cut_power(directory.path(), &plan.synced.lock().unwrap(), at);
+        }
+        let log = Log::open(&config, directory.path());
+        let log = log.unwrap_or_else(|error| panic!("step {at}, {durability:?}, power {by_power}: {error}"));
+        finish(log);
+        let found = all_numbers(directory.path());
+        let all: Vec<u64> = (0..found.len() as u64).collect();
+        assert_eq!(found, all, "step {at}: in order, each once");
+        assert!(found.len() as u64 >= kept, "step {at}, {durability:?}: {} of {kept}", found.len());
+        ends += 1;
+    }
+    ends
 }
 
 /// One step fails, the next ones do not: what could not be written is, later.
