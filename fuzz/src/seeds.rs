@@ -16,7 +16,7 @@ use palisade::authz::target::Protocol;
 use palisade::capture::{Capture, Values};
 use prost::Message;
 
-use crate::targets::{access_log, bundle, message, proof, repository, token};
+use crate::targets::{access_log, bundle, log, message, proof, repository, token};
 
 const MCP: &[&str] = &[
     "POST /mcp\ncontent-type: application/json\nmcp-protocol-version: 2025-11-25\n\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"query_customers\",\"arguments\":{\"segment\":\"startup\",\"limit\":10}}}",
@@ -93,6 +93,10 @@ pub fn write() {
         put("token", at, token::sign(header, claims).as_bytes());
     }
     put("tools", 0, include_bytes!("../../tests/decisions/tools/listing.json"));
+    for (at, text) in log::text_seeds().iter().enumerate() {
+        put("log_text", at, text.as_bytes());
+    }
+    log::byte_seeds().iter().enumerate().for_each(|(at, bytes)| put("log_bytes", at, bytes));
     put("access_log", 0, &access_log::seed());
     put("tools", 1, TOOLS.as_bytes());
     each("spiffe_id", &["spiffe://example.org/ns/agents/sa/support-bot", "spiffe://a.b-c_d/x/y"]);

@@ -9,6 +9,7 @@ mod exchange;
 mod http;
 mod json;
 mod keys;
+pub mod log;
 pub mod message;
 mod presented;
 pub mod proof;
@@ -36,6 +37,8 @@ pub const ALL: &[Target] = &[
     ("http_path", http::run),
     ("json", json::run),
     ("key_set", keys::set),
+    ("log_bytes", log::bytes),
+    ("log_text", log::text),
     ("mcp", message::mcp),
     ("presented", presented::run),
     ("proof", proof::run),

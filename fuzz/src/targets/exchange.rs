@@ -24,14 +24,14 @@ impl Decide for Deny {
     fn decide(self: &Arc<Self>, check: Check) -> Decided {
         assert!(check.message.len() <= BOUNDS.message_bytes && check.time <= BOUNDS.deadline);
         let answer = response::build(&Decision::deny(Reason::NoPolicyPermits), "id");
-        if check.message.len().is_multiple_of(2) {
-            Decided::Answer(answer)
-        } else {
-            Decided::Later(Box::pin(std::future::ready(answer)))
+        match check.message.len() % 3 {
+            0 => Decided::Answer(answer),
+            1 => Decided::Later(Box::pin(std::future::ready(answer))),
+            _ => Decided::Once(Box::pin(std::future::ready(answer))),
         }
     }
 
-    fn refuse(&self, refused: Refused) -> response::Answer {
+    fn refuse(self: &Arc<Self>, refused: Refused) -> response::Answer {
         response::build(&Decision::deny(refused.reason), "id")
     }
 }
