@@ -45,6 +45,10 @@ impl Entries {
 }
 
 impl Sink for Entries {
+    fn make_ready(&mut self) -> io::Result<()> {
+        self.log.turn()
+    }
+
     fn take(&mut self, record: &Record) -> bool {
         if self.epoch != self.log.epoch() {
             (self.redaction, self.epoch) = (Redaction::new(self.log.commitments(), self.permits), self.log.epoch());

@@ -40,7 +40,7 @@ pub use self::open::LogError;
 use self::open::io_at;
 use self::place::Place;
 pub use self::publisher::Progress;
-use self::publisher::Work;
+use self::publisher::{Epoch, Work};
 use crate::proto::entry::Kind;
 use crate::proto::{Entry, EpochEnd, Timestamp};
 use crate::tlog::checkpoint::Checkpoint;
@@ -49,8 +49,10 @@ use crate::tlog::tile::MAX_ENTRY_BYTES;
 
 /// Most bytes that are written and in no checkpoint: more is no longer taken, as if the disk took nothing.
 const MAX_BEHIND_BYTES: u64 = 128 * 1024 * 1024;
-/// How long an attempt to end an epoch waits for its last checkpoint.
+/// How long one attempt to turn to the next epoch waits for the last checkpoint.
 const SEAL_TIME: Duration = Duration::from_millis(500);
+/// The time between two looks at the end.
+const FINISH_PAUSE: Duration = Duration::from_millis(2);
 
 /// A log that is open, for the thread that appends.
 pub struct Log {
@@ -59,10 +61,22 @@ pub struct Log {
     work: Sender<Work>,
     publisher: JoinHandle<()>,
     progress: Arc<Progress>,
-    /// The last entry of the epoch was taken.
-    is_over: bool,
-    sealed: Option<mpsc::Receiver<Checkpoint>>,
+    turn: Turn,
     _lock: File,
+}
+
+/// How far the turn to the next epoch has come. Nothing is taken before it has.
+enum Turn {
+    /// There is none: entries are taken.
+    Idle,
+    /// The last entry was taken.
+    Ending,
+    /// Its last checkpoint is being made.
+    Sealing(mpsc::Receiver<Checkpoint>),
+    /// That was the last checkpoint.
+    Sealed(Checkpoint),
+    /// The next epoch is there, and not told of.
+    Begun(Box<(Open, Epoch)>),
 }
 
 impl Log {
@@ -89,6 +103,7 @@ impl Log {
         let (mut publisher, mut open) = match open::last_epoch(&beginning.place)? {
             None => {
                 let (open, epoch) = beginning.begin(1, None).map_err(root())?;
+                beginning.tell().map_err(root())?;
                 (beginning.publisher(signer, epoch, Vec::new()), open)
             }
             Some(number) => beginning.go_on(number, signer)?,
@@ -101,7 +116,7 @@ impl Log {
         let progress = publisher.progress();
         let run = move || publisher.run(&told);
         let publisher = std::thread::Builder::new().name("record-publisher".into()).spawn(run).map_err(root())?;
-        Ok(Self { beginning, open, work, publisher, progress, is_over: false, sealed: None, _lock: lock })
+        Ok(Self { beginning, open, work, publisher, progress, turn: Turn::Idle, _lock: lock })
     }
 
     /// How the publisher stands.
@@ -128,7 +143,8 @@ impl Log {
         self.beginning.config.durability
     }
 
-    /// Takes an entry, which [`Log::write`] writes. `false` if it is larger than an entry may be.
+    /// Takes an entry, which [`Log::write`] writes. `false` if it is larger than an entry may be, or the log is turning to the
+    /// next epoch.
     #[must_use]
     pub fn push(&mut self, kind: Kind) -> bool {
         self.push_bytes(&entry(kind))
@@ -137,21 +153,72 @@ impl Log {
     /// Takes an entry that is encoded.
     #[must_use]
     pub fn push_bytes(&mut self, entry: &[u8]) -> bool {
-        let fits = entry.len() <= MAX_ENTRY_BYTES;
+        let fits = entry.len() <= MAX_ENTRY_BYTES && matches!(self.turn, Turn::Idle);
         if fits {
             self.open.wal.push(entry);
         }
         fits
     }
 
-    /// Writes what was taken, as durably as is configured; and begins the next epoch when it is time.
+    /// Turns to the next epoch when it is time. Nothing may be taken before this has succeeded: what is taken behind the last
+    /// entry of an epoch is in none.
+    ///
+    /// # Errors
+    /// What the system says; the next call goes on with it.
+    pub fn turn(&mut self) -> io::Result<()> {
+        let is_long = self.open.wal.next() + 1 >= self.beginning.config.epoch_entries;
+        let is_old = || now().seconds.saturating_sub(self.open.began) >= self.beginning.config.epoch_seconds();
+        if matches!(self.turn, Turn::Idle) && (is_long || is_old()) {
+            let end = EpochEnd { time: Some(now()), next: self.open.number + 1 };
+            self.open.wal.push(&entry(Kind::End(end)));
+            self.turn = Turn::Ending;
+        }
+        while !matches!(self.turn, Turn::Idle) {
+            self.turn_on()?;
+        }
+        Ok(())
+    }
+
+    /// The next step, which leaves all as it was if it fails.
+    fn turn_on(&mut self) -> io::Result<()> {
+        let next = match &self.turn {
+            Turn::Idle => Turn::Idle,
+            Turn::Ending => {
+                self.hand_over(true)?;
+                let (reply, sealed) = mpsc::sync_channel(1);
+                self.tell(Work::Seal(reply))?;
+                Turn::Sealing(sealed)
+            }
+            Turn::Sealing(sealed) => Turn::Sealed(sealed.recv_timeout(SEAL_TIME).map_err(|error| match error {
+                RecvTimeoutError::Timeout => io::Error::other("the epoch's last checkpoint is not made"),
+                RecvTimeoutError::Disconnected => has_ended(),
+            })?),
+            Turn::Sealed(last) => Turn::Begun(Box::new(self.beginning.begin(self.open.number + 1, Some(last))?)),
+            Turn::Begun(_) => {
+                self.beginning.tell()?;
+                if let Turn::Begun(begun) = std::mem::replace(&mut self.turn, Turn::Idle) {
+                    let (open, epoch) = *begun;
+                    tracing::info!(epoch = open.number, "an epoch of the log is sealed, the next one has begun");
+                    self.open = open;
+                    self.tell(Work::Begin(Box::new(epoch)))?;
+                    self.hand_over(true)?;
+                }
+                Turn::Idle
+            }
+        };
+        self.turn = next;
+        Ok(())
+    }
+
+    fn tell(&self, work: Work) -> io::Result<()> {
+        self.work.send(work).map_err(|_| has_ended())
+    }
+
+    /// Writes what was taken, as durably as is configured.
     ///
     /// # Errors
     /// What the system says. Nothing that was taken is lost; the next call tries again.
     pub fn write(&mut self) -> io::Result<()> {
-        if self.is_over {
-            return self.end_epoch();
-        }
         // Also if the publisher fails: what it could not bring to the disk is written anew here.
         self.hand_over(self.beginning.config.durability == Durability::Fsync)?;
         if self.progress.is_failing.load(Ordering::Relaxed) {
@@ -160,66 +227,40 @@ impl Log {
         if self.progress.behind_bytes.load(Ordering::Relaxed) > MAX_BEHIND_BYTES {
             return Err(io::Error::other("too much of the log is not published yet"));
         }
-        let is_long = self.open.wal.next() + 1 >= self.beginning.config.epoch_entries;
-        if is_long || now().seconds.saturating_sub(self.open.began) >= self.beginning.config.epoch_seconds() {
-            self.is_over = self.push(Kind::End(EpochEnd { time: Some(now()), next: self.open.number + 1 }));
-            return self.end_epoch();
-        }
         Ok(())
     }
 
     fn hand_over(&mut self, sync: bool) -> io::Result<()> {
         for written in self.open.wal.write(sync)? {
             self.progress.behind_bytes.fetch_add(written.chunk.frames.len() as u64, Ordering::Relaxed);
-            self.work.send(Work::Written(written)).map_err(|_| io::Error::other("the publisher has ended"))?;
+            self.tell(Work::Written(written))?;
         }
         Ok(())
-    }
-
-    /// Waits for the last checkpoint of the epoch, and begins the next.
-    fn end_epoch(&mut self) -> io::Result<()> {
-        self.hand_over(true)?;
-        if self.sealed.is_none() {
-            let (reply, sealed) = mpsc::sync_channel(1);
-            self.work.send(Work::Seal(reply)).map_err(|_| io::Error::other("the publisher has ended"))?;
-            self.sealed = Some(sealed);
-        }
-        let waited = self.sealed.as_ref().map(|sealed| sealed.recv_timeout(SEAL_TIME));
-        let last = match waited {
-            Some(Ok(last)) => last,
-            Some(Err(RecvTimeoutError::Timeout)) => {
-                return Err(io::Error::other("the epoch's last checkpoint is not made"));
-            }
-            _ => return Err(io::Error::other("the publisher has ended")),
-        };
-        // Kept until the next epoch has begun: if that fails it is tried again.
-        let (reply, sealed) = mpsc::sync_channel(1);
-        let _room_for_one = reply.send(last.clone());
-        self.sealed = Some(sealed);
-        let (open, epoch) = self.beginning.begin(self.open.number + 1, Some(&last))?;
-        (self.open, self.is_over, self.sealed) = (open, false, None);
-        self.work.send(Work::Begin(Box::new(epoch))).map_err(|_| io::Error::other("the publisher has ended"))?;
-        tracing::info!(
-            epoch = self.open.number,
-            previous = last.size,
-            "an epoch of the log is sealed, the next one has begun"
-        );
-        self.hand_over(true)
     }
 
     /// Writes what was taken, makes the last checkpoint and ends. Says whether all of it happened before `deadline`.
     #[must_use]
     pub fn finish(mut self, deadline: Instant) -> bool {
-        let written = self.hand_over(true).is_ok();
+        while let Err(error) = self.hand_over(true) {
+            if Instant::now() >= deadline {
+                tracing::error!(%error, "the last entries of the log are not on the disk");
+                return false;
+            }
+            std::thread::sleep(FINISH_PAUSE);
+        }
         drop(self.work);
         while !self.publisher.is_finished() {
             if Instant::now() >= deadline {
                 return false;
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(FINISH_PAUSE);
         }
-        written && self.publisher.join().is_ok() && !self.progress.is_failing.load(Ordering::Relaxed)
+        self.publisher.join().is_ok() && !self.progress.is_failing.load(Ordering::Relaxed)
     }
+}
+
+fn has_ended() -> io::Error {
+    io::Error::other("the publisher has ended")
 }
 
 #[expect(clippy::disallowed_methods, reason = "what the log says of itself has no decision whose moment it could bear")]

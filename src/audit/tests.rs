@@ -8,10 +8,11 @@ use crate::authz::decision::Decision;
 use crate::authz::reason::Reason;
 use crate::authz::record::{BundleName, RequestSummary, Trace};
 
-fn record() -> Arc<Record> {
+/// A denial, which nobody waits for.
+pub fn record(id: &str) -> Arc<Record> {
     let trace = Trace { trace_id: [1; 16], span_id: [1; 8], parent_span_id: None, parent_sampled: false };
     Arc::new(Record {
-        decision_id: "id".into(),
+        decision_id: id.into(),
         time: jiff::Timestamp::UNIX_EPOCH,
         decision: Decision::deny(Reason::TargetUnknown),
         request: RequestSummary::default(),
@@ -36,13 +37,13 @@ fn nothing_is_taken_after_the_end_and_whatever_was_taken_is_written() {
         let mut taken = 0;
         thread::scope(|scope| {
             let end = scope.spawn(|| writer.finish(Instant::now() + Duration::from_secs(60)));
-            while recorder.record(record(), &thread).is_ok() {
+            while recorder.record(record("id"), &thread).is_ok() {
                 taken += 1;
             }
             assert_eq!(end.join().unwrap(), 0, "unwritten");
         });
         assert_eq!(seen.load(Ordering::Relaxed), taken);
-        assert!(recorder.record(record(), &thread).is_err());
+        assert!(recorder.record(record("id"), &thread).is_err());
         assert!(recorder.lost() > 0);
     }
 }

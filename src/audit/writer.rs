@@ -28,6 +28,14 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// What records are written to.
 pub trait Sink: Send {
+    /// Makes ready to take something; nothing is taken before this has succeeded.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn make_ready(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Takes a record. `false` if it cannot be put into words.
     fn take(&mut self, record: &Record) -> bool;
 
@@ -156,17 +164,22 @@ impl<F: FnMut(&Record)> Worker<F> {
         let mut batch = VecDeque::new();
         let mut idle_since: Option<Instant> = None;
         loop {
+            let ready = self.sink.make_ready();
+            if !self.is_well(ready) {
+                thread::park_timeout(RETRY);
+                continue;
+            }
             let (lost, closed) = {
                 let mut queue = self.shared.queue();
                 std::mem::swap(&mut batch, &mut *queue);
                 (self.shared.lost.load(Ordering::Relaxed), self.shared.closed.load(Ordering::Relaxed))
             };
-            let idle = batch.is_empty();
+            let idle = batch.is_empty() && lost == self.gap_told;
             for taken in batch.drain(..) {
                 self.take(taken);
             }
-            // What could not be taken came after all that was in the queue.
-            if lost > self.gap_told {
+            // What could not be taken came after all that was in the queue; while it lasts there is one gap, which grows.
+            if lost > self.gap_told && !self.shared.failing.load(Ordering::Relaxed) {
                 self.sink.gap(lost - self.gap_told);
                 self.gap_told = lost;
             }
@@ -236,20 +249,9 @@ impl<F: FnMut(&Record)> Worker<F> {
             self.shared.reopen.store(true, Ordering::Release);
         }
         let tried = reopened.and_then(|()| self.sink.write());
-        let is_written = tried.is_ok();
-        match tried {
-            Err(error) => {
-                self.shared.write_errors.fetch_add(1, Ordering::Relaxed);
-                if !self.shared.failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(%error, "records cannot be written; trying again until they can");
-                }
-            }
-            Ok(()) => {
-                self.shared.unwritten.fetch_sub(std::mem::take(&mut self.written), Ordering::Relaxed);
-                if self.shared.failing.swap(false, Ordering::Relaxed) {
-                    tracing::info!("records can be written again");
-                }
-            }
+        let is_written = self.is_well(tried);
+        if is_written {
+            self.shared.unwritten.fetch_sub(std::mem::take(&mut self.written), Ordering::Relaxed);
         }
         let mut woken = Vec::new();
         for taken in std::mem::take(&mut self.waiting) {
@@ -259,22 +261,35 @@ impl<F: FnMut(&Record)> Worker<F> {
         is_written
     }
 
+    /// Whether it could be done; what could not is told, once until something can be again.
+    fn is_well(&self, tried: io::Result<()>) -> bool {
+        let Err(error) = tried else {
+            if self.shared.failing.swap(false, Ordering::Relaxed) {
+                tracing::info!("records can be written again");
+            }
+            return true;
+        };
+        self.shared.write_errors.fetch_add(1, Ordering::Relaxed);
+        if !self.shared.failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "records cannot be written; trying again until they can");
+        }
+        false
+    }
+
     /// Tells who waits what became of the record.
     fn answer(&mut self, taken: Taken, is_written: bool, woken: &mut Vec<Waker>) {
         let Taken { record, waiter } = taken;
         let Some(waiter) = waiter else { return };
         // What was done by control stays done.
         let can_fall = record.control.is_none();
-        if !is_written && self.shared.when_unwritable == WhenUnwritable::Deny {
-            if can_fall {
-                self.sink.overruled(&record.decision_id, Reason::RecordUnavailable);
-            }
-            let _nobody_waits_any_more = waiter.tell(Fate::Unwritten, woken);
-        } else if waiter.tell(Fate::Kept, woken) {
+        let falls = !is_written && self.shared.when_unwritable == WhenUnwritable::Deny;
+        let is_told = waiter.tell(if falls { Fate::Unwritten } else { Fate::Kept }, woken);
+        if is_told && !falls {
             (self.observe)(&record);
         } else if can_fall {
-            // Whoever waited has told its caller that it took too long.
-            self.sink.overruled(&record.decision_id, Reason::DeadlineMissed);
+            // Whoever waits no more has told its caller that it took too long.
+            let reason = if is_told { Reason::RecordUnavailable } else { Reason::DeadlineMissed };
+            self.sink.overruled(&record.decision_id, reason);
         }
     }
 }

@@ -38,7 +38,8 @@ pub(super) struct Open {
 }
 
 impl Beginning {
-    /// Begins an epoch, behind the last checkpoint of the one before it.
+    /// Begins an epoch, behind the last checkpoint of the one before it. If that fails, it may be tried again; once it is there,
+    /// [`Beginning::tell`] tells of it.
     pub fn begin(&self, number: u64, previous: Option<&Checkpoint>) -> io::Result<(Open, Epoch)> {
         let place = self.place.epoch(number);
         let origin = self.origin(number);
@@ -61,8 +62,6 @@ impl Beginning {
         wal.keep()?;
         // From here on the epoch is there.
         self.disk.make(&place.prefix, false)?;
-        self.disk.sync_names(self.place.directory())?;
-        self.tell_epochs()?;
         let (growth, published, listed, checkpoints_bytes) = (Growth::default(), 0, 0, 0);
         let epoch = Epoch { number, place, origin, growth, published, listed, checkpoints_bytes };
         Ok((Open { number, began: time.seconds, wal, commitments }, epoch))
@@ -71,20 +70,20 @@ impl Beginning {
     /// Goes on with the last epoch; or seals it and begins the next, if it is over or the log has another name now.
     pub fn go_on(&self, number: u64, signer: Ed25519Signer) -> Result<(Publisher, Open), LogError> {
         let root = self.place.directory();
+        let found = open::find(self.place.epoch(number), &self.key, self.config.anchor_file.as_deref())?;
+        let commitments = self.commitments(&found.place).map_err(io_at(&found.place.commitments))?;
         for sealed in self.place.written().map_err(io_at(root))?.into_iter().filter(|sealed| *sealed < number) {
             self.mend(sealed)?;
         }
-        let found = open::find(self.place.epoch(number), &self.key, self.config.anchor_file.as_deref())?;
         let Found { place, growth, checkpoint, checkpoints_bytes, tail, start, is_over, lost } = found;
         let mut wal = Wal::go_on(self.disk.clone(), place.clone(), &tail).map_err(io_at(&place.wal))?;
-        let commitments = self.commitments(&place).map_err(io_at(&place.commitments))?;
         let published = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
         let has_name = start.origin == self.origin(number);
         let replayed = tail.next - published;
         let (origin, listed) = (start.origin, published);
         let epoch = Epoch { number, place, origin, growth, published, listed, checkpoints_bytes };
         let mut publisher = self.publisher(signer, epoch, lost);
-        self.tell_epochs().map_err(io_at(root))?;
+        self.tell().map_err(io_at(root))?;
         tracing::info!(epoch = number, entries = tail.next, replayed, cut_bytes = tail.torn, "the log is open");
         if !is_over && has_name {
             let version = env!("CARGO_PKG_VERSION").into();
@@ -101,6 +100,7 @@ impl Beginning {
         }
         let last = publisher.seal().map_err(io_at(root))?;
         let (open, epoch) = self.begin(number + 1, Some(&last)).map_err(io_at(root))?;
+        self.tell().map_err(io_at(root))?;
         publisher.begin(epoch);
         Ok((publisher, open))
     }
@@ -150,7 +150,8 @@ impl Beginning {
     }
 
     /// Says which epochs there are, for whoever cannot list a directory.
-    fn tell_epochs(&self) -> io::Result<()> {
+    pub fn tell(&self) -> io::Result<()> {
+        self.disk.sync_names(self.place.directory())?;
         let path = self.place.epochs();
         let mut lines: Vec<u64> = Vec::new();
         for entry in fs::read_dir(self.place.directory())? {

@@ -5,7 +5,7 @@
 //! private/key                 the seed of its key, if no other is configured
 //! private/commitments-1       what arguments are committed to with, in epoch 1: without it they cannot be guessed
 //! private/wal-1/…             the write-ahead file of epoch 1, in segments
-//! epochs                      which epochs there are: number and origin, a line each
+//! epochs                      which epochs there are: their numbers, a line each
 //! 1/checkpoint                the last checkpoint of epoch 1
 //! 1/checkpoints               all of them
 //! 1/tile/…                    hashes and entries

@@ -110,7 +110,7 @@ impl Publisher {
         let (checkpointed, progress) = (Instant::now(), Arc::default());
         let (full, last, bytes) = (lost, None, 0);
         let (is_named, swept, sweeping) = (false, (0, 0), None);
-        let mut me = Self {
+        let me = Self {
             disk,
             signer,
             pace,
@@ -136,7 +136,7 @@ impl Publisher {
         self.progress.clone()
     }
 
-    fn tell(&mut self) {
+    fn tell(&self) {
         self.progress.published.store(self.epoch.published, Ordering::Relaxed);
     }
 
@@ -145,7 +145,7 @@ impl Publisher {
         let mut sealing: Option<SyncSender<Checkpoint>> = None;
         let mut retry_at: Option<Instant> = None;
         loop {
-            let is_full = sealing.is_some() || self.unpublished() >= self.pace.entries;
+            let is_full = sealing.is_some() || self.is_full();
             let due = if is_full { Instant::now() } else { self.checkpointed + self.pace.time };
             // What failed was due, and is when it may be tried again.
             let due = retry_at.unwrap_or(due);
@@ -167,7 +167,7 @@ impl Publisher {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => true,
             };
-            let is_full = sealing.is_some() || self.unpublished() >= self.pace.entries;
+            let is_full = sealing.is_some() || self.is_full();
             let is_due = Instant::now() >= due || (is_full && retry_at.is_none());
             if ended || (waits && is_due) {
                 let published = if sealing.is_some() { self.seal() } else { self.publish() };
@@ -198,6 +198,11 @@ impl Publisher {
                 }
             }
         }
+    }
+
+    /// Whether a checkpoint is due, whatever the time: also the first of an epoch, without which nobody knows what its tiles are.
+    fn is_full(&self) -> bool {
+        self.unpublished() >= self.pace.entries || self.epoch.listed == 0
     }
 
     fn unpublished(&self) -> u64 {

@@ -56,6 +56,7 @@ fn until(mut holds: impl FnMut() -> bool) {
 }
 
 fn append(log: &mut Log, numbers: std::ops::Range<u64>) {
+    log.turn().unwrap();
     for of in numbers {
         assert!(log.push(number(of)));
     }

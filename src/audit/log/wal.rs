@@ -244,7 +244,16 @@ impl Wal {
         if self.unsynced.is_empty() {
             return Ok(());
         }
-        self.disk.sync(&self.segment.file, &self.segment.path)?;
+        // The system tells of what it lost once, and whoever asks next that all is well: so one asks at a time, and both look.
+        let synced = self.synced.clone();
+        let _turn = synced.turn();
+        if synced.is_broken.load(Ordering::Acquire) {
+            return Err(io::Error::other("what was written has to be written anew"));
+        }
+        if let Err(error) = self.disk.sync(&self.segment.file, &self.segment.path) {
+            synced.is_broken.store(true, Ordering::Release);
+            return Err(error);
+        }
         self.all_is_synced();
         Ok(())
     }

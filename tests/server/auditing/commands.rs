@@ -127,7 +127,9 @@ fn show_follows_a_log_from_before_its_beginning() {
         for number in start * 100..start * 100 + 100 {
             assert!(log.push(Kind::Decision(decision(number))));
             if number % 10 == 9 {
-                super::super::support::eventually("a write", || log.write().is_ok().then_some(()));
+                super::super::support::eventually("a write", || {
+                    log.write().and_then(|()| log.turn()).is_ok().then_some(())
+                });
             }
         }
         super::written::finish(log);

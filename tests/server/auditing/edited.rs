@@ -142,9 +142,11 @@ fn a_tile_that_was_changed_is_named() {
         assert!(log.push(gap(number)));
         if number % 1_000 == 0 {
             log.write().unwrap();
+            log.turn().unwrap();
         }
     }
     log.write().unwrap();
+    log.turn().unwrap();
     finish(log);
     assert!(written.verify().is_right(), "{}", written.first());
     let epoch = written.epoch(1);

@@ -142,7 +142,9 @@ fn a_log_that_is_written_meanwhile_is_right() {
                 if number % 23 == 0 {
                     assert!(log.push(palisade::proto::entry::Kind::Decision(decision(number))));
                     // An epoch that ends waits for its last checkpoint.
-                    super::super::support::eventually("a write", || log.write().is_ok().then_some(()));
+                    super::super::support::eventually("a write", || {
+                        log.write().and_then(|()| log.turn()).is_ok().then_some(())
+                    });
                 }
             }
             finish(log);

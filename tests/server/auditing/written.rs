@@ -89,6 +89,7 @@ impl Written {
             assert!(log.push(Kind::Decision(decision(number))));
             if number % 50 == 49 {
                 log.write().unwrap();
+                log.turn().unwrap();
                 let progress = log.progress();
                 super::super::support::eventually("a checkpoint", || {
                     (progress.behind_bytes.load(std::sync::atomic::Ordering::Relaxed) == 0).then_some(())
@@ -103,6 +104,7 @@ impl Written {
         let mut log = self.open();
         kinds.into_iter().for_each(|kind| assert!(log.push(kind)));
         log.write().unwrap();
+        log.turn().unwrap();
         finish(log);
     }
 

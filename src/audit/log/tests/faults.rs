@@ -8,8 +8,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::super::SEAL_TIME;
 use super::super::disk::{Faults, Step};
 use super::*;
+use crate::audit::commitment::Form;
+use crate::audit::entries::Entries;
+use crate::audit::tests::record;
+use crate::audit::{self, WhenUnwritable, Writer};
 
 #[derive(Debug)]
 struct Plan {
@@ -43,6 +48,10 @@ impl Faults for Plan {
         match step {
             // A part of it.
             Step::Write(_, bytes) if number == self.at => Ok(bytes * (number % 4) / 4),
+            Step::Sync(path) if !self.forever && path.is_file() => {
+                lose(path, self.synced.lock().unwrap().get(path).copied().unwrap_or(0));
+                Err(io::ErrorKind::StorageFull.into())
+            }
             _ => Err(io::ErrorKind::StorageFull.into()),
         }
     }
@@ -50,6 +59,13 @@ impl Faults for Plan {
     fn synced(&self, path: &Path, bytes: u64) {
         self.synced.lock().unwrap().insert(path.to_path_buf(), bytes);
     }
+}
+
+/// What a system does with what it could not bring to the disk: it is gone, and who asks again is told that all is well.
+fn lose(path: &Path, from: u64) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    let bytes = file.metadata().unwrap().len().saturating_sub(from);
+    file.write_all_at(&vec![0; usize::try_from(bytes).unwrap()], from).unwrap();
 }
 
 /// What a power failure leaves: of what was not brought to the disk a part, or zeros.
@@ -77,6 +93,9 @@ fn append_until(config: &Config, directory: &Path, plan: &Arc<Plan>) -> u64 {
     let Ok(mut log) = Log::open_on(config, directory, Disk::with(plan.clone())) else { return 0 };
     let mut kept = 0;
     for batch in 0..30 {
+        if log.turn().is_err() {
+            break;
+        }
         for of in batch * 7..batch * 7 + 7 {
             assert!(log.push(number(of)));
         }
@@ -85,7 +104,9 @@ fn append_until(config: &Config, directory: &Path, plan: &Arc<Plan>) -> u64 {
         }
         kept = batch * 7 + 7;
     }
-    let _whether_it_could = log.finish(Instant::now() + Duration::from_secs(60));
+    // A disk that takes nothing any more is not waited for.
+    let time = if plan.failed.load(Ordering::SeqCst) { Duration::ZERO } else { Duration::from_secs(3) };
+    let _whether_it_could = log.finish(Instant::now() + time);
     kept
 }
 
@@ -124,7 +145,7 @@ fn end_at(durability: Durability, steps: impl Iterator<Item = usize>) -> usize {
         }
         let by_power = durability == Durability::Fsync && at % 2 == 1;
         if by_power {
-            cut_power(directory.path(), &plan.synced.lock().unwrap(), at);
+            cut_power(directory.path(), &plan.synced.lock().unwrap(), at / 3);
         }
         let log = Log::open(&config, directory.path());
         let log = log.unwrap_or_else(|error| panic!("step {at}, {durability:?}, power {by_power}: {error}"));
@@ -154,15 +175,12 @@ fn what_fails_once_is_tried_again_and_nothing_is_lost_doubled_or_swapped() {
                 let config = Config { epoch_entries: 90, ..config(durability) };
                 let plan = Plan::new(at, false, only);
                 let Ok(mut log) = Log::open_on(&config, directory.path(), Disk::with(plan.clone())) else { continue };
-                for batch in 0..30 {
-                    for of in batch * 7..batch * 7 + 7 {
-                        assert!(log.push(number(of)));
-                    }
-                    let deadline = Instant::now() + Duration::from_secs(30);
-                    while let Err(error) = log.write() {
-                        assert!(Instant::now() < deadline, "{what} {at}, {durability:?}: {error}");
-                        std::thread::yield_now();
-                    }
+                let mut taken = 0..;
+                for _batch in 0..30 {
+                    until(|| log.turn().is_ok());
+                    (0..7).for_each(|_| assert!(log.push(number(taken.next().unwrap()))));
+                    // What is taken meanwhile has its place as well.
+                    until(|| log.write().is_ok() || !log.push(number(taken.next().unwrap())));
                 }
                 let finished = log.finish(Instant::now() + Duration::from_secs(60));
                 if !finished {
@@ -170,11 +188,87 @@ fn what_fails_once_is_tried_again_and_nothing_is_lost_doubled_or_swapped() {
                     finish(open(&config, directory.path()));
                 }
                 let found = all_numbers(directory.path());
-                assert_eq!(found, (0..210).collect::<Vec<_>>(), "{what} {at}, {durability:?}");
+                assert_eq!(found, (0..taken.next().unwrap()).collect::<Vec<_>>(), "{what} {at}, {durability:?}");
                 if !plan.failed.load(Ordering::SeqCst) {
                     break;
                 }
             }
         }
+    }
+}
+
+/// The last checkpoint of an epoch takes longer than one attempt to turn waits for it, and the next epoch cannot be begun at once.
+#[derive(Debug, Default)]
+struct SlowTurn {
+    slow: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl Faults for SlowTurn {
+    fn before(&self, step: Step<'_>) -> io::Result<usize> {
+        match step {
+            Step::Sync(path) if path.ends_with("1/checkpoints") && self.slow.fetch_add(1, Ordering::SeqCst) == 1 => {
+                std::thread::sleep(SEAL_TIME + SEAL_TIME / 2);
+                Ok(usize::MAX)
+            }
+            Step::Open(path) if path.ends_with("2") || path.ends_with("epochs.new") => {
+                match self.refused.fetch_add(1, Ordering::SeqCst) {
+                    // The first time is the first epoch's own.
+                    1..4 => Err(io::ErrorKind::StorageFull.into()),
+                    _ => Ok(usize::MAX),
+                }
+            }
+            _ => Ok(usize::MAX),
+        }
+    }
+
+    fn synced(&self, _: &Path, _: u64) {}
+}
+
+/// Whoever asks for a record while the log turns to the next epoch finds it there, or is told that it is not kept.
+#[test]
+fn nothing_is_lost_where_one_epoch_becomes_the_next() {
+    for when_unwritable in [WhenUnwritable::Deny, WhenUnwritable::ContinueAndCount] {
+        let (directory, faults) = (quick_directory(), Arc::new(SlowTurn::default()));
+        let config = Config { epoch_entries: 90, ..config(Durability::Written) };
+        let log = Log::open_on(&config, directory.path(), Disk::with(faults.clone())).unwrap();
+        let records = audit::Config { when_unwritable, queue_records: 1_000, ..audit::Config::default() };
+        let sink = Box::new(Entries::into(log, Form::Full));
+        let writer = Writer::start(&records, sink, |_| {}).unwrap();
+        let (recorder, thread) = (writer.recorder(), writer.thread());
+        let (mut number, mut taken) = (0, Vec::new());
+        // Until it is through, and then some.
+        let mut after = 0;
+        while after < 200 {
+            after += usize::from(faults.refused.load(Ordering::SeqCst) > 4);
+            let id = format!("decision-{number}");
+            number += 1;
+            if recorder.record(record(&id), &thread).is_ok() {
+                taken.push(id);
+            }
+            std::thread::yield_now();
+            until(|| recorder.unwritten() < 500 || recorder.denies());
+        }
+        assert_eq!(writer.finish(Instant::now() + Duration::from_secs(60)), 0);
+        let epochs = fs::read_to_string(directory.path().join("epochs")).unwrap();
+        let (mut found, mut gaps) = (Vec::new(), 0);
+        for epoch in epochs.lines() {
+            let kinds = entries(directory.path(), epoch.parse().unwrap());
+            let last = kinds.len() - 1;
+            for (at, kind) in kinds.into_iter().enumerate() {
+                match kind {
+                    crate::proto::entry::Kind::Decision(record) => found.push(record.decision_id),
+                    crate::proto::entry::Kind::Gap(gap) => gaps += gap.lost_records,
+                    crate::proto::entry::Kind::End(_) => assert_eq!(at, last, "nothing is behind the end"),
+                    _ => {}
+                }
+            }
+        }
+        assert!(epochs.lines().count() > 1);
+        match when_unwritable {
+            WhenUnwritable::Deny => assert_eq!(found, taken),
+            WhenUnwritable::ContinueAndCount => assert_eq!(found.len() as u64 + gaps, taken.len() as u64),
+        }
+        assert_eq!(gaps, recorder.lost(), "each that could not be taken is counted, once");
     }
 }
