@@ -18,6 +18,7 @@ mod growth;
 mod open;
 mod place;
 mod publisher;
+mod replay;
 #[cfg(test)]
 mod tests;
 mod wal;
@@ -97,6 +98,9 @@ impl Log {
         let place = Place::new(directory);
         disk.make(directory, false).map_err(root())?;
         let lock = open::lock(&disk, &place)?;
+        if open::last_epoch(&place)?.is_none() {
+            open::check_nothing_is_anchored(&place, config.anchor_file.as_deref())?;
+        }
         let signer = open::signer(&disk, &place, config.key_file.as_deref())?;
         let key = VerifierKey { name: config.origin(), key: signer.public_key() };
         let beginning = Beginning { config: config.clone(), disk, place, key };
@@ -104,6 +108,7 @@ impl Log {
             None => {
                 let (open, epoch) = beginning.begin(1, None).map_err(root())?;
                 beginning.tell().map_err(root())?;
+                tracing::info!(directory = %directory.display(), key = %beginning.key, "a new log has begun");
                 (beginning.publisher(signer, epoch, Vec::new()), open)
             }
             Some(number) => beginning.go_on(number, signer)?,

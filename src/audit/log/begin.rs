@@ -70,6 +70,7 @@ impl Beginning {
     /// Goes on with the last epoch; or seals it and begins the next, if it is over or the log has another name now.
     pub fn go_on(&self, number: u64, signer: Ed25519Signer) -> Result<(Publisher, Open), LogError> {
         let root = self.place.directory();
+        open::check_sealed(&self.place, &self.key, self.config.anchor_file.as_deref(), number)?;
         let found = open::find(self.place.epoch(number), &self.key, self.config.anchor_file.as_deref())?;
         let commitments = self.commitments(&found.place).map_err(io_at(&found.place.commitments))?;
         for sealed in self.place.written().map_err(io_at(root))?.into_iter().filter(|sealed| *sealed < number) {
@@ -84,7 +85,7 @@ impl Beginning {
         let epoch = Epoch { number, place, origin, growth, published, listed, checkpoints_bytes };
         let mut publisher = self.publisher(signer, epoch, lost);
         self.tell().map_err(io_at(root))?;
-        tracing::info!(epoch = number, entries = tail.next, replayed, cut_bytes = tail.torn, "the log is open");
+        tracing::info!(directory = %root.display(), key = %self.key, epoch = number, entries = tail.next, replayed, cut_bytes = tail.torn, "the log is open");
         if !is_over && has_name {
             let version = env!("CARGO_PKG_VERSION").into();
             let restart = Restart { time: Some(now()), version, replayed, cut_bytes: tail.torn };

@@ -14,7 +14,8 @@ use rustix::fs::{FlockOperation, flock};
 use super::disk::{Disk, Mode};
 use super::growth::{Growth, Written};
 use super::place::{EpochPlace, Place, epoch_number};
-use super::wal::{self, SEGMENT_ENTRIES, Tail, WalError};
+use super::replay::{self, Tail, WalError};
+use super::wal::SEGMENT_ENTRIES;
 use crate::authz::hex;
 use crate::proto::entry::Kind;
 use crate::proto::{Entry, EpochStart};
@@ -22,6 +23,11 @@ use crate::tlog::checkpoint::{self, Checkpoint};
 use crate::tlog::merkle::{Hash, root};
 use crate::tlog::note::{Ed25519Signer, VerifierKey};
 use crate::tlog::tile::{self, Tile, WIDTH};
+
+/// More than a checkpoint with its signature has.
+const MAX_NOTE_BYTES: usize = 4_096;
+/// Those of the largest number.
+const MAX_DIGITS: usize = 20;
 
 /// Why a log cannot be opened. Nothing in it is changed then.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +55,12 @@ pub enum LogError {
          one, or move both away to begin a new log"
     )]
     RolledBack(PathBuf, u64, PathBuf, String, u64),
+    /// There is nothing of what is known elsewhere.
+    #[error(
+        "{0}: there is no log, and the anchor {1} knows of {3} entries in {2}: is the volume there? Restore the log, or move the \
+         anchor away to begin a new one"
+    )]
+    Gone(PathBuf, PathBuf, String, u64),
     /// The random numbers of the system, or whoever signs.
     #[error("{0}")]
     Sign(#[from] crate::tlog::note::SignError),
@@ -141,7 +153,7 @@ pub(super) fn find(place: EpochPlace, key: &VerifierKey, anchor: Option<&Path>) 
     let anchored = anchor.map(|path| anchored(path, key)).transpose()?.flatten();
     let anchored_size = anchored.as_ref().map_or(0, |anchored| anchored.size);
 
-    let oldest_segment = wal::segments(&place).ok().and_then(|firsts| firsts.first().copied()).unwrap_or(0);
+    let oldest_segment = replay::segments(&place).ok().and_then(|firsts| firsts.first().copied()).unwrap_or(0);
     if oldest_segment > signed {
         let why = format!("the last checkpoint is of {signed} entries, and {oldest_segment} were in one");
         return Err(damaged(&place.checkpoints(), why));
@@ -150,7 +162,7 @@ pub(super) fn find(place: EpochPlace, key: &VerifierKey, anchor: Option<&Path>) 
     let (mut full, mut lost, mut first_entry, mut last_entry) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut signed_root, mut anchored_root) = (growth.root(), growth.root());
     let mut mismatch = None;
-    let tail = wal::read(&place, |number, entry| {
+    let tail = replay::read(&place, |number, entry| {
         growth.push(entry, &mut full);
         if number + 1 == signed {
             signed_root = growth.root();
@@ -193,7 +205,42 @@ pub(super) fn find(place: EpochPlace, key: &VerifierKey, anchor: Option<&Path>) 
     Ok(Found { place, growth, checkpoint, checkpoints_bytes, tail, start, is_over, lost })
 }
 
-/// The last whole checkpoint of an epoch's list, and how long the list is up to it.
+/// Refuses to begin a log where another one is known of.
+pub(super) fn check_nothing_is_anchored(place: &Place, anchor: Option<&Path>) -> Result<(), LogError> {
+    let Some(anchor) = anchor else { return Ok(()) };
+    let note = match fs::read_to_string(anchor) {
+        Err(error) if is_absent(&error) => return Ok(()),
+        other => other.map_err(io_at(anchor))?,
+    };
+    // The key is gone as well: whose it is cannot be told.
+    let Checkpoint { origin, size, .. } = Checkpoint::parse(&note).map_err(|why| damaged(anchor, why))?;
+    Err(LogError::Gone(place.directory().to_path_buf(), anchor.to_path_buf(), origin, size))
+}
+
+/// Whether the epoch that is known of elsewhere, if it is one before `number`, has the checkpoint that is known.
+pub(super) fn check_sealed(
+    place: &Place,
+    key: &VerifierKey,
+    anchor: Option<&Path>,
+    number: u64,
+) -> Result<(), LogError> {
+    let Some(path) = anchor else { return Ok(()) };
+    let Some(known) = anchored(path, key)? else { return Ok(()) };
+    let epoch = known.origin.rsplit_once('/').and_then(|(_, epoch)| epoch.parse::<u64>().ok());
+    let Some(epoch) = epoch.filter(|epoch| *epoch < number) else { return Ok(()) };
+    let list = place.epoch(epoch).checkpoints();
+    let text = fs::read_to_string(&list).map_err(io_at(&list))?;
+    if checkpoint::split(&text).0.into_iter().any(|note| Checkpoint::open(note, key).is_ok_and(|note| note == known)) {
+        return Ok(());
+    }
+    Err(damaged(
+        &list,
+        format!("the checkpoint of {} entries in the anchor {} is not in it", known.size, path.display()),
+    ))
+}
+
+/// The last whole checkpoint of an epoch's list, and how long the list is up to it. Behind it there may be a part of another one,
+/// which a crash left; and the file of the last one is never ahead of the list.
 fn last_checkpoint(place: &EpochPlace, key: &VerifierKey) -> Result<(Option<Checkpoint>, u64), LogError> {
     let path = place.checkpoints();
     let bytes = match fs::read(&path) {
@@ -205,10 +252,33 @@ fn last_checkpoint(place: &EpochPlace, key: &VerifierKey) -> Result<(Option<Chec
         Ok(text) => text,
         Err(error) => bytes.get(..error.valid_up_to()).and_then(|valid| str::from_utf8(valid).ok()).unwrap_or_default(),
     };
-    let (notes, _torn) = checkpoint::split(text);
+    let (notes, _) = checkpoint::split(text);
     let opened = notes.last().map(|note| Checkpoint::open(note, key)).transpose();
     let last = opened.map_err(|why| damaged(&path, format!("the last checkpoint: {why}")))?;
-    Ok((last, notes.iter().map(|note| note.len() as u64).sum()))
+    let whole: usize = notes.iter().map(|note| note.len()).sum();
+    // The next one has more digits perhaps, and nothing else that is longer.
+    let torn = notes.last().map_or(MAX_NOTE_BYTES, |note| note.len() + MAX_DIGITS);
+    if bytes.len() - whole > torn {
+        let why = format!("behind its checkpoint {} is more than a crash leaves of another one", notes.len());
+        return Err(damaged(&path, why));
+    }
+    check_named(place, &notes)?;
+    Ok((last, whole as u64))
+}
+
+/// The file of the last checkpoint has one of the list, or a part of it, or zeros, as a crash may leave it.
+fn check_named(place: &EpochPlace, notes: &[&str]) -> Result<(), LogError> {
+    let path = place.checkpoint();
+    let bytes = match fs::read(&path) {
+        Err(error) if is_absent(&error) => return Ok(()),
+        other => other.map_err(io_at(&path))?,
+    };
+    let zeros = bytes.iter().rev().take_while(|byte| **byte == 0).count();
+    let written = bytes.get(..bytes.len() - zeros).unwrap_or_default();
+    if written.is_empty() || notes.iter().rev().any(|note| note.as_bytes().starts_with(written)) {
+        return Ok(());
+    }
+    Err(damaged(&path, "it is none of the list of checkpoints"))
 }
 
 /// The checkpoint that is kept elsewhere, if one is.

@@ -4,7 +4,7 @@
 //! is believed that was not on the disk before it: the segment is cut there, and the rest is written anew from memory.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::disk::Disk;
 use super::frame;
 use super::place::{EpochPlace, Place};
+use super::replay::{Tail, segments};
 use crate::tlog::tile::WIDTH;
 
 /// Entries of a segment: those of a full tile of the second level, so that where one begins no smaller tile is partly full.
@@ -293,90 +294,6 @@ impl Wal {
         synced.is_broken.store(false, Ordering::Release);
         Ok(())
     }
-}
-
-/// What is behind the last whole entry of the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tail {
-    /// The first entry of the last segment.
-    pub segment: u64,
-    /// Its length up to its last whole entry; 0 if not even its beginning is whole.
-    pub bytes: u64,
-    /// Bytes behind that, of an entry that was not wholly written.
-    pub torn: u64,
-    /// The number of the next entry.
-    pub next: u64,
-}
-
-/// Why a write-ahead file cannot be gone on with.
-#[derive(Debug, thiserror::Error)]
-pub enum WalError {
-    /// What the system says.
-    #[error("{0}: {1}")]
-    Io(PathBuf, io::Error),
-    /// It is not there.
-    #[error("{0}: there is no write-ahead file")]
-    Missing(PathBuf),
-    /// It is not as it was written.
-    #[error("{0}: entry {1} is not there as it was written, and it is not the last")]
-    Damaged(PathBuf, u64),
-}
-
-/// The first entries of the segments, in order.
-pub fn segments(place: &EpochPlace) -> io::Result<Vec<u64>> {
-    let mut firsts = Vec::new();
-    for entry in fs::read_dir(&place.wal)? {
-        let name = entry?.file_name();
-        firsts.extend(name.to_str().filter(|name| name.len() == 20).and_then(|name| name.parse::<u64>().ok()));
-    }
-    firsts.sort_unstable();
-    Ok(firsts)
-}
-
-/// Reads all segments, giving each entry to `each`; the first is the first entry of the first segment.
-///
-/// # Errors
-/// If they are not as they were written, but for an end that was not wholly written.
-pub fn read(place: &EpochPlace, mut each: impl FnMut(u64, &[u8])) -> Result<Tail, WalError> {
-    let io = |path: PathBuf| move |error| WalError::Io(path, error);
-    let firsts = match segments(place) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(WalError::Missing(place.wal.clone())),
-        other => other.map_err(io(place.wal.clone()))?,
-    };
-    let (Some(start), Some(last)) = (firsts.first(), firsts.last()) else {
-        return Err(WalError::Missing(place.wal.clone()));
-    };
-    let mut tail = Tail { next: *start, ..Tail::default() };
-    for first in &firsts {
-        let path = place.segment(*first);
-        if *first != tail.next || !first.is_multiple_of(SEGMENT_ENTRIES) {
-            return Err(WalError::Damaged(path, tail.next));
-        }
-        let file = fs::read(&path).map_err(io(path.clone()))?;
-        tail = Tail { segment: *first, bytes: 0, torn: 0, next: *first };
-        let Some(mut rest) = file.strip_prefix(frame::MAGIC.as_slice()) else {
-            // Nothing was ever written to one whose beginning is not whole.
-            let is_begun = frame::MAGIC.starts_with(&file) || file.iter().all(|byte| *byte == 0);
-            if is_begun && first == last && file.len() <= frame::MAGIC.len() {
-                continue;
-            }
-            return Err(WalError::Damaged(path, tail.next));
-        };
-        while let Some((number, entry, more)) = frame::first(rest) {
-            if number != tail.next || number - first == SEGMENT_ENTRIES {
-                return Err(WalError::Damaged(path, tail.next));
-            }
-            each(number, entry);
-            (rest, tail.next) = (more, tail.next + 1);
-        }
-        tail.torn = match frame::end(rest, tail.next) {
-            frame::End::Clean => 0,
-            frame::End::Torn(bytes) if first == last => bytes as u64,
-            _ => return Err(WalError::Damaged(path, tail.next)),
-        };
-        tail.bytes = file.len() as u64 - tail.torn;
-    }
-    Ok(tail)
 }
 
 /// Removes segments before `until`, an epoch and a segment of it, once all that was made of them is on the disk.

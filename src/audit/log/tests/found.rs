@@ -186,3 +186,92 @@ fn an_older_copy_is_refused_by_what_is_known_elsewhere() {
     fs::remove_file(&anchor).unwrap();
     finish(open(&log.config, log.directory.path()));
 }
+
+/// A volume that is not there, and another history behind what is known.
+#[test]
+fn what_is_known_elsewhere_is_asked_in_every_epoch() {
+    let mut log = Written::new();
+    let elsewhere = quick_directory();
+    let anchor = elsewhere.path().join("anchor");
+    log.config.anchor_file = Some(anchor.clone());
+    finish(open(&log.config, log.directory.path()));
+    let known = fs::read(&anchor).unwrap();
+    // As it goes on: the known checkpoint is of an epoch that is over.
+    log.config.cluster = "second".into();
+    finish(open(&log.config, log.directory.path()));
+    fs::write(&anchor, &known).unwrap();
+    finish(open(&log.config, log.directory.path()));
+    // Of that epoch, and signed, but never in it.
+    let seed = crate::authz::hex::decode(fs::read_to_string(log.path("private/key")).unwrap().trim()).unwrap();
+    let seed: [u8; 32] = seed;
+    let signer = crate::tlog::note::Ed25519Signer::from_seed(&seed).unwrap();
+    let mut other = Checkpoint::parse(str::from_utf8(&known).unwrap()).unwrap();
+    other.root = [9; 32];
+    fs::write(&anchor, other.sign(&signer).unwrap()).unwrap();
+    assert!(log.refused().contains("in the anchor"), "{}", log.refused());
+
+    let empty = quick_directory();
+    let nothing = || refused(&log.config, empty.path());
+    assert!(nothing().contains("there is no log, and the anchor"), "{}", nothing());
+    assert!(!empty.path().join("private/key").exists(), "no key is made for nothing");
+    fs::remove_file(&anchor).unwrap();
+    finish(open(&log.config, empty.path()));
+}
+
+/// What a crash leaves of a list, and of the file of the last checkpoint; and what it does not leave.
+#[test]
+fn checkpoints_that_were_changed_are_refused() {
+    let log = Written::new();
+    for _ in 0..3 {
+        finish(open(&log.config, log.directory.path()));
+    }
+    let (list, named) = (fs::read(log.path("1/checkpoints")).unwrap(), fs::read(log.path("1/checkpoint")).unwrap());
+    let note = named.len();
+    for at in 1..note {
+        fs::write(log.path("1/checkpoints"), &list[..list.len() - at]).unwrap();
+        assert!(log.refused().contains("1/checkpoint"), "{at}: {}", log.refused());
+    }
+    fs::write(log.path("1/checkpoints"), &list).unwrap();
+    // The dash of a signature in the middle.
+    let mut dashes = (0..list.len()).filter(|at| list[*at..].starts_with("\u{2014}".as_bytes()));
+    let dash = dashes.nth(1).unwrap();
+    log.change("1/checkpoints", |bytes| bytes[dash] = b'-');
+    assert!(log.refused().contains("more than a crash leaves"), "{}", log.refused());
+    fs::write(log.path("1/checkpoints"), &list).unwrap();
+    log.change("1/checkpoint", |bytes| bytes[named.len() - 3] ^= 1);
+    assert!(log.refused().contains("1/checkpoint"), "{}", log.refused());
+    // As a crash leaves them: a part of another one behind, and the last one named before, empty, of zeros, or not at all.
+    fs::write(log.path("1/checkpoints"), [list.as_slice(), &list[list.len() - note..list.len() - 1]].concat()).unwrap();
+    fs::write(log.path("1/checkpoint"), &named).unwrap();
+    finish(open(&log.config, log.directory.path()));
+    for left in [named.as_slice(), &[], &[0; 200]] {
+        fs::write(log.path("1/checkpoint"), left).unwrap();
+        finish(open(&log.config, log.directory.path()));
+    }
+    fs::remove_file(log.path("1/checkpoint")).unwrap();
+    finish(open(&log.config, log.directory.path()));
+}
+
+/// A segment is larger than what is read of it at once, and frames lie across.
+#[test]
+fn a_segment_is_read_in_blocks() {
+    let (directory, config) = (quick_directory(), config(Durability::Fsync));
+    let mut log = open(&config, directory.path());
+    let reason = |of: usize| "x".repeat(of * 977 % 60_000);
+    let kind = |of| Kind::Overruled(crate::proto::Overruled { reason: reason(of), ..Default::default() });
+    (0..200).for_each(|of| assert!(log.push(kind(of))));
+    log.write().unwrap();
+    finish(log);
+    finish(open(&config, directory.path()));
+    let found = entries(directory.path(), 1);
+    assert!(found[1..201].iter().enumerate().all(|(of, found)| *found == kind(of)));
+    // Many zeros behind it, of what the disk never got; and something else behind those.
+    let wal = directory.path().join("private/wal-1/00000000000000000000");
+    let mut file = fs::OpenOptions::new().append(true).open(&wal).unwrap();
+    file.write_all(&vec![0; 3_000_000]).unwrap();
+    finish(open(&config, directory.path()));
+    let mut file = fs::OpenOptions::new().append(true).open(&wal).unwrap();
+    file.write_all(&vec![0; 3_000_000]).unwrap();
+    file.write_all(b"x").unwrap();
+    assert!(refused(&config, directory.path()).contains("is not there as it was written"));
+}
