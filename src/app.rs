@@ -4,6 +4,7 @@
 mod accept;
 pub mod comparison;
 mod control;
+mod deciding;
 mod ends;
 mod http_port;
 mod in_force;
@@ -242,7 +243,7 @@ pub fn start_on(config: &Config, capture: Option<Capturer>, disk: &Disk) -> Resu
     background.block_on(keys.attempted());
     // Until the bundle is there every check is answered, with a denial, and the health service says so.
     background.block_on(pipeline.report_health());
-    let deciding = start_deciding(config.runtime.worker_threads, bound, serving, writer.recorder().rings())?;
+    let deciding = deciding::start(config.runtime.worker_threads, bound, serving, writer.recorder().rings())?;
     let watched = config.bundle.watch.then(|| reload::watch(&store, config.bundle.poll_seconds)).transpose();
     let loaded = watched.and_then(|watch| pipeline.load_first().map(|()| watch));
     let watch = match loaded {
@@ -345,39 +346,6 @@ fn warn_of_asserted_callers(config: &Config) {
     for address in config.listener.iter().filter_map(config::Listener::takes_callers_from_the_network) {
         tracing::warn!(%address, "a listener with identity \"xfcc\" is not on loopback: whoever reaches it can assert any caller");
     }
-}
-
-/// The threads that decide. One worker needs no scheduler between threads.
-fn start_deciding(
-    workers: usize,
-    bound: Vec<Bound>,
-    serving: Serving,
-    rings: impl Future<Output = ()> + Send + 'static,
-) -> Result<JoinHandle<()>, StartError> {
-    let mut builder = if workers == 1 {
-        tokio::runtime::Builder::new_current_thread()
-    } else {
-        tokio::runtime::Builder::new_multi_thread()
-    };
-    if workers > 1 {
-        builder.worker_threads(workers);
-    }
-    let runtime = builder.thread_name("decide").thread_stack_size(STACK_BYTES).enable_all().build()?;
-    let servers = {
-        let _on_the_runtime = runtime.enter();
-        tokio::spawn(rings);
-        let servers: Result<Vec<_>, StartError> = bound.into_iter().map(|bound| serving.serve(bound)).collect();
-        servers?
-    };
-    let thread = thread::Builder::new().name("decide".into()).stack_size(STACK_BYTES).spawn(move || {
-        runtime.block_on(async {
-            let handles: Vec<_> = servers.into_iter().map(|server| tokio::spawn(server)).collect();
-            for handle in handles {
-                let _ended = handle.await;
-            }
-        });
-    })?;
-    Ok(thread)
 }
 
 /// The ports beside those of checks.

@@ -74,8 +74,9 @@ impl Drop for Waiter {
 pub struct Kept(Arc<Mutex<Place>>);
 
 impl Kept {
-    /// Waits until its fate is known, or until `deadline`. Whoever is told anything but [`Fate::Kept`], or waits no more, finds
-    /// in the log that the decision was overruled.
+    /// Waits until its fate is known, or until `deadline`. Whoever is told anything but [`Fate::Kept`], or left before anything was
+    /// told, finds in the log that the decision was overruled. Who was told and goes without looking has a permit there that
+    /// nobody got.
     pub async fn by(mut self, deadline: tokio::time::Instant) -> Fate {
         match tokio::time::timeout_at(deadline, &mut self).await {
             Ok(fate) => fate,

@@ -121,6 +121,16 @@ impl Config {
         {
             return Err(mistake(&["audit"], "`[audit]` without `directory`: there is no log for it to be about"));
         }
+        if audit.directory.as_ref().is_some_and(|directory| directory.as_os_str().is_empty()) {
+            return Err(mistake(&["audit.directory"], "`audit.directory`: it is empty"));
+        }
+        if let (Some(directory), Some(anchor)) = (&audit.directory, &audit.anchor_file)
+            && anchor.starts_with(directory)
+        {
+            let why =
+                "`audit.anchor_file`: it is in the log's own directory: whoever puts an older copy there replaces both";
+            return Err(mistake(&["audit.anchor_file"], why));
+        }
         audit.check_names().map_err(|(key, why)| mistake(&[&format!("audit.{key}")], format!("`audit.{key}`: {why}")))
     }
 

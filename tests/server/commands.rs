@@ -89,8 +89,9 @@ fn mistakes_in_the_configuration_are_one_line_with_file_line_and_key() {
     let text = check(&format!("{good}[secret]\nfile = \"no.key\"\n"));
     assert!(text.contains(&format!("palisade.toml:{}: `secret.file`: there is no such file: `", lines + 2)), "{text}");
     for (key, file, missing) in [("key_file", "no.key", "file"), ("anchor_file", "no/anchor", "directory")] {
-        let text = check(&format!("{good}[audit]\n{key} = \"{file}\"\n"));
-        let expected = format!("palisade.toml:{}: `audit.{key}`: there is no such {missing}: `", lines + 2);
+        let good = good.replace("path = \"records.jsonl\"", "");
+        let text = check(&format!("{good}[audit]\ndirectory = \"log\"\n{key} = \"{file}\"\n"));
+        let expected = format!("palisade.toml:{}: `audit.{key}`: there is no such {missing}: `", lines + 3);
         assert!(text.contains(&expected), "{text}");
     }
     assert!(check("").contains("[[listener]]"));

@@ -132,7 +132,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes a file that nobody reads before all of it is there and known to be: a tile.
+    /// Writes a tile: of a new one nobody knows before all of it is there. One that is written again after a restart may be seen
+    /// in part for a moment.
     pub fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.before(Step::Open(path))?;
         let open = || OpenOptions::new().create(true).truncate(true).write(true).mode(0o640).open(path);
