@@ -164,8 +164,9 @@ impl<F: FnMut(&Record)> Worker<F> {
         let mut batch = VecDeque::new();
         let mut idle_since: Option<Instant> = None;
         loop {
-            let ready = self.sink.make_ready();
-            if !self.is_well(ready) {
+            // That it is ready says nothing of whether it can be written to.
+            if let Err(error) = self.sink.make_ready() {
+                self.fails(&error);
                 thread::park_timeout(RETRY);
                 continue;
             }
@@ -249,9 +250,15 @@ impl<F: FnMut(&Record)> Worker<F> {
             self.shared.reopen.store(true, Ordering::Release);
         }
         let tried = reopened.and_then(|()| self.sink.write());
-        let is_written = self.is_well(tried);
-        if is_written {
-            self.shared.unwritten.fetch_sub(std::mem::take(&mut self.written), Ordering::Relaxed);
+        let is_written = tried.is_ok();
+        match tried {
+            Err(error) => self.fails(&error),
+            Ok(()) => {
+                self.shared.unwritten.fetch_sub(std::mem::take(&mut self.written), Ordering::Relaxed);
+                if self.shared.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("records can be written again");
+                }
+            }
         }
         let mut woken = Vec::new();
         for taken in std::mem::take(&mut self.waiting) {
@@ -261,19 +268,12 @@ impl<F: FnMut(&Record)> Worker<F> {
         is_written
     }
 
-    /// Whether it could be done; what could not is told, once until something can be again.
-    fn is_well(&self, tried: io::Result<()>) -> bool {
-        let Err(error) = tried else {
-            if self.shared.failing.swap(false, Ordering::Relaxed) {
-                tracing::info!("records can be written again");
-            }
-            return true;
-        };
+    /// Counts an attempt that failed, and tells of the first.
+    fn fails(&self, error: &io::Error) {
         self.shared.write_errors.fetch_add(1, Ordering::Relaxed);
         if !self.shared.failing.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, "records cannot be written; trying again until they can");
         }
-        false
     }
 
     /// Tells who waits what became of the record.
