@@ -1,5 +1,6 @@
 //! `palisade audit`, over logs that Palisade wrote and somebody changed.
 
+mod attacked;
 mod commands;
 mod edited;
 mod hostile;

@@ -82,7 +82,7 @@ fn a_log_that_is_served_is_as_one_in_a_directory() {
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
         assert!(out.contains("900 permits, 100 denials"), "{out}");
         let (code, _, err) = audit(&["verify", &url]);
-        assert!(code == 1 && err.contains("--key"), "{err}");
+        assert!(code == 2 && err.contains("`palisade audit key DIR`") && err.contains("(--key)"), "{err}");
         let (_, out, _) = audit(&["show", &url, "--id", &id(700)]);
         assert!(out.trim_end().ends_with(&id(700)) && out.lines().count() == 1, "{out}");
         let (code, proof, _) = audit(&["prove", &url, &id(700), "--key", &key]);

@@ -45,7 +45,7 @@ pub fn decision(number: u64) -> DecisionRecord {
         decision_id: id(number),
         time: Some(Timestamp { seconds: BEGAN + i64::try_from(number).unwrap(), nanos: 5_000_000 }),
         verdict: if is_denial { Verdict::Denial.into() } else { Verdict::Permit.into() },
-        reason: if is_denial { "POLICY_FORBID".into() } else { String::new() },
+        reason: if is_denial { "policy_forbids".into() } else { String::new() },
         caller: Some(caller),
         target: "crm".into(),
         calls: vec![call],
@@ -135,7 +135,7 @@ impl Written {
     }
 
     pub fn verify_with(&self, known: Vec<Known>, from_epoch: Option<u64>) -> Report {
-        let options = Options { key: self.key(), known, from_epoch };
+        let options = Options { key: self.key(), names: Vec::new(), known, from_epoch };
         verify(&Directory::new(self.path()), &options, &Progress::default())
     }
 
