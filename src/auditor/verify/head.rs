@@ -41,18 +41,7 @@ pub(super) fn find(
 ) -> Result<Option<(Checkpoint, u64)>, SourceError> {
     let epoch = Some(files.number);
     let open = |note: &str| open(note, key, files.number);
-    let (mut told, mut listed) = both_files(files, &open)?;
-    // The first one is there as soon as the first tile, give or take a moment.
-    let until = Instant::now() + BEHIND;
-    let mut has_tile = false;
-    while told.is_none() && listed.is_none() && is_last && Instant::now() < until {
-        has_tile = files.has_tile()?;
-        if !has_tile {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-        (told, listed) = both_files(files, &open)?;
-    }
+    let (told, listed, has_tile) = all_files(files, &open, is_last)?;
     if told.is_none() && listed.is_none() {
         if is_last && !has_tile {
             report.note(format!("epoch {} is listed, and has no checkpoint yet: it is not looked at", files.number));
@@ -115,6 +104,23 @@ pub(super) fn find(
         report.find(epoch, Place::Checkpoint(0), Fault::NotOne, "an epoch has an entry at least");
     }
     Ok(head.filter(|head| head.size > 0).map(|head| (head, listed.count)))
+}
+
+/// The same as of [`both_files`]; and, if neither is there in the last epoch, whether a tile is.
+fn all_files(files: &Files<'_>, open: &Open<'_>, is_last: bool) -> Result<(Named, Option<End>, bool), SourceError> {
+    let until = Instant::now() + BEHIND;
+    loop {
+        let (told, listed) = both_files(files, open)?;
+        if told.is_some() || listed.is_some() || !is_last {
+            return Ok((told, listed, false));
+        }
+        // The first checkpoint is there as soon as the first tile, give or take a moment.
+        let has_tile = files.has_tile()?;
+        if !has_tile || Instant::now() >= until {
+            return Ok((None, None, has_tile));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// What `checkpoint` says, and how the list ends. Whoever writes appends to the list first, so that it is read last; that the first

@@ -120,10 +120,10 @@ fn show_follows_a_log_from_before_its_beginning() {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let written = Written::new(0, 120);
-    let log = palisade::audit::log::Log::open(&written.config, &place).unwrap();
+    let log = super::written::open(&written.config, &place);
     super::written::finish(log);
     for start in 0..3 {
-        let mut log = palisade::audit::log::Log::open(&written.config, &place).unwrap();
+        let mut log = super::written::open(&written.config, &place);
         for number in start * 100..start * 100 + 100 {
             assert!(log.push(Kind::Decision(decision(number))));
             if number % 10 == 9 {

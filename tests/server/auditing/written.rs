@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use palisade::audit::log::Log;
 use palisade::audit::log::config::{Config, Durability};
+use palisade::audit::log::{Log, LogError};
 use palisade::auditor::finding::Finding;
 use palisade::auditor::source::Directory;
 use palisade::auditor::verify::{Known, Options, Progress, Report, known, verify};
@@ -79,7 +79,7 @@ impl Written {
     }
 
     pub fn open(&self) -> Log {
-        Log::open(&self.config, self.path()).unwrap()
+        open(&self.config, self.path())
     }
 
     /// More of them, after a start of their own.
@@ -148,6 +148,14 @@ impl Written {
 pub fn first(report: &Report) -> String {
     assert_eq!(report.failure, None);
     report.findings.first().map(Finding::to_string).unwrap_or_default()
+}
+
+pub fn open(config: &Config, path: &Path) -> Log {
+    // A process that another test begins has the lock of this one's until it is a program of its own.
+    super::super::support::eventually("the lock", || match Log::open(config, path) {
+        Err(LogError::InUse(_)) => None,
+        other => Some(other.unwrap()),
+    })
 }
 
 pub fn finish(log: Log) {
