@@ -35,7 +35,7 @@ pub struct Found {
 pub fn find(source: &dyn Source, id: &str, key: Option<&VerifierKey>) -> Result<Option<Found>, ReadError> {
     let epochs = epochs(source)?;
     let needle = memchr::memmem::Finder::new(id.as_bytes());
-    let (mut scratch, mut overruled, mut after) = (Vec::new(), None, None);
+    let (mut scratch, mut overruled, mut after, mut unread) = (Vec::new(), None, None, None);
     for epoch in epochs.into_iter().rev() {
         let files = Files::new(source, epoch);
         let wrong = |why: String| ReadError::Damaged(epoch, why);
@@ -67,6 +67,7 @@ pub fn find(source: &dyn Source, id: &str, key: Option<&VerifierKey>) -> Result<
                         found = Some((at, record));
                     }
                     Ok(Kind::Overruled(it)) if it.decision_id == id => overruled = Some((at, it)),
+                    Err(why) => unread = Some((at, why)),
                     _ => {}
                 }
             }
@@ -75,7 +76,13 @@ pub fn find(source: &dyn Source, id: &str, key: Option<&VerifierKey>) -> Result<
             }
         }
     }
-    Ok(None)
+    match unread {
+        // It may be the one.
+        Some((at, why)) => {
+            Err(ReadError::Damaged(at.epoch, format!("entry {} has it, and cannot be read: {why}", at.index)))
+        }
+        None => Ok(None),
+    }
 }
 
 /// The checkpoint of an epoch; if there is a key, one that it signed.

@@ -90,7 +90,10 @@ impl<'s> Walk<'s> {
                 if self::size(&files)? > at.index {
                     continue;
                 }
-                let why = format!("it ends with entry {}, which does not end it, and epoch {next} is there", at.index);
+                let why = format!(
+                    "it has {} entries, the last of which does not end it, and epoch {next} is there",
+                    at.index
+                );
                 return Err(ReadError::Damaged(at.epoch, why).into());
             }
             follows(at.epoch, next)?;

@@ -301,7 +301,10 @@ fn one(
     if let Some(start) = &facts.start {
         chain::follow((options, kept), (number, start), &head, previous, report);
     }
-    if is_whole && !is_last && facts.end != Some(number + 1) {
+    if let Some(next) = facts.end.filter(|next| *next != number + 1) {
+        let why = format!("it says that epoch {next} is next");
+        report.find(Some(number), Place::Entry(head.size - 1), Fault::Chain, why);
+    } else if is_whole && !is_last && facts.end.is_none() {
         let why = format!("its last entry does not end it, and epoch {} is there", number + 1);
         report.find(Some(number), Place::Epoch, Fault::CutShort, why);
     }

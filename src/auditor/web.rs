@@ -202,17 +202,13 @@ impl<C: Connect> Read for Stream<'_, C> {
         while self.piece.is_empty() {
             let due = self.web.timeout + Duration::from_secs(self.bytes / MIN_STREAM_BYTES);
             let time = self.web.timeout.min(due.saturating_sub(self.waited));
-            if time.is_zero() {
-                return Err(io::Error::other(format!(
-                    "it comes too slowly: {} bytes in {:?}",
-                    self.bytes, self.waited
-                )));
-            }
             let (body, began) = (&mut self.body, Instant::now());
             let frame =
                 self.web.block_on(time, async { body.frame().await.transpose().map_err(|error| error.to_string()) });
             self.waited += began.elapsed();
-            match frame.map_err(io::Error::other)? {
+            // Of the time for all of it nothing is left.
+            let slow = || format!("it comes too slowly: {} bytes in {} ms", self.bytes, self.waited.as_millis());
+            match frame.map_err(|why| io::Error::other(if self.waited >= due { slow() } else { why }))? {
                 None => return Ok(0),
                 Some(frame) => self.piece = frame.into_data().unwrap_or_default(),
             }

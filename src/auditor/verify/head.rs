@@ -186,6 +186,7 @@ fn both(
 
 /// The name of a log may change from one epoch to the next, which says what it goes on from: it is looked at later.
 fn open(note: &str, key: &VerifierKey, number: u64) -> Result<Checkpoint, (Fault, String)> {
+    Checkpoint::parse(note).map_err(|why| (Fault::NotOne, why))?;
     let checkpoint = Checkpoint::open(note, key).map_err(|why| (Fault::Signature, why))?;
     match split(&checkpoint.origin) {
         Some((_, epoch)) if epoch == number => Ok(checkpoint),

@@ -140,5 +140,7 @@ fn an_entry_of_what_this_version_does_not_know_is_no_denial() {
             let (code, out, err) = audit(more);
             assert!(code == 1 && out.lines().count() == 10 && err.contains("epoch 1: entry 10: its "), "{out}{err}");
         }
+        let (code, _, err) = audit(&["trace", log, &id(9)]);
+        assert!(code == 1 && err.contains("epoch 1: entry 10 has it, and cannot be read: its "), "{err}");
     }
 }

@@ -159,7 +159,7 @@ fn a_log_that_was_renamed_is_still_the_one_of_its_key() {
         let (code, out, _) = audit(&["verify", log(&written), "--key", key, "--from-epoch", "2"]);
         assert_eq!(code, 0, "{out}");
         let note = "epoch 2 is called example.org/local/default/pod-2/2, and the key is one of";
-        assert_eq!(out.contains(note), key == &one, "{out}");
+        assert_eq!(out.contains(note), *key == one, "{out}");
     }
     let proof = written.path().join("private/decision.proof");
     let proof = proof.to_str().unwrap();

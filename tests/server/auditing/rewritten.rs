@@ -1,9 +1,12 @@
 //! Logs that were rewritten so that their files agree: by somebody without the key, and by somebody with it.
 
 use palisade::auditor::finding::{Fault, Place};
+use palisade::proto::entry::Kind;
+use palisade::proto::{Entry, EpochEnd, Timestamp};
 use palisade::tlog::note::Ed25519Signer;
+use prost::Message as _;
 
-use super::written::{Written, first};
+use super::written::{BEGAN, Written, first};
 
 #[test]
 fn a_consistent_rewrite_without_the_key_is_found_by_the_checkpoints() {
@@ -127,6 +130,14 @@ fn epochs_that_do_not_go_on_from_one_another_are_named() {
     epoch.sign(&checkpoint, &signer, true);
     let report = written.verify();
     assert_eq!((report.findings[0].epoch, report.findings[0].fault), (Some(2), Fault::CutShort), "{}", first(&report));
+    // An end that leads elsewhere.
+    let end = Kind::End(EpochEnd { time: Some(Timestamp { seconds: BEGAN, nanos: 0 }), next: 99 });
+    let mut all = right.clone();
+    *all.last_mut().unwrap() = Entry { kind: Some(end) }.encode_to_vec();
+    let checkpoint = epoch.rewrite(&all);
+    epoch.sign(&checkpoint, &signer, true);
+    let found = &written.verify().findings[0];
+    assert_eq!((&found.place, found.fault), (&Place::Entry(checkpoint.size - 1), Fault::Chain), "{found}");
     // A beginning and an end where none belong.
     let mut all = right.clone();
     all[5] = right[0].clone();
