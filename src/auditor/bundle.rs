@@ -21,6 +21,8 @@ pub(super) enum Flaw {
     Cut(bool),
     /// It is longer than a bundle can be.
     TooLong,
+    /// A directory or the like has its place.
+    NoFile,
 }
 
 /// What a bundle has in it.
@@ -86,8 +88,9 @@ pub(super) fn examine(
     let first = number.saturating_mul(WIDTH as u64);
     let tile = files.hashes(0, number, width)?;
     let found = match files.bundle(number, width) {
-        Err(SourceError::TooLong(..)) => {
-            let contents = Some(Contents { hashes: Vec::new(), flaw: Some(Flaw::TooLong) });
+        Err(error @ (SourceError::TooLong(..) | SourceError::NoFile(_))) => {
+            let flaw = if matches!(error, SourceError::NoFile(_)) { Flaw::NoFile } else { Flaw::TooLong };
+            let contents = Some(Contents { hashes: Vec::new(), flaw: Some(flaw) });
             return Ok(Examined { first, width, contents, tile, facts: Facts::default() });
         }
         other => other?,
@@ -198,6 +201,14 @@ pub(super) fn difference(
     (before, behind): (&[Hash], &[Hash]),
 ) -> Option<(usize, Fault, String)> {
     let found = &contents.hashes;
+    let is_one_of = |other: &[Hash]| !found.is_empty() && !other.is_empty() && same(found, other) == found.len();
+    if found.len() > 1 && contents.flaw.is_none() && !found.iter().any(|hash| right.contains(hash)) {
+        return Some(match (is_one_of(before), is_one_of(behind)) {
+            (true, _) => (0, Fault::OutOfOrder, "the whole bundle before its own has the place of it".into()),
+            (_, true) => (0, Fault::OutOfOrder, "the whole bundle behind its own has the place of it".into()),
+            _ => (0, Fault::Changed, "its bundle has no entry of those that were written there".into()),
+        });
+    }
     let at = same(found, right);
     let (Some(wanted), Some(there)) = (right.get(at), found.get(at)) else {
         return ended(contents, right, at);
@@ -243,6 +254,7 @@ fn ended(contents: &Contents, right: &[Hash], at: usize) -> Option<(usize, Fault
     }
     let told = match (&contents.flaw, at == right.len()) {
         (Some(Flaw::TooLong), _) => (Fault::Changed, "its bundle is longer than one can be".to_owned()),
+        (Some(Flaw::NoFile), _) => (Fault::Changed, "its bundle is no file".into()),
         (Some(Flaw::Cut(_)), true) => (Fault::PutIn, "something is left behind the last entry of its bundle".into()),
         (Some(Flaw::Cut(true)), false) => (Fault::Changed, "its length is not what was written".into()),
         (Some(Flaw::Cut(false)), false) => (Fault::CutShort, "its bundle ends within it".into()),

@@ -239,6 +239,11 @@ impl<'s> Collector<'s> {
             }
             // What follows from it is not told again.
             (_, false) if self.has_forked => {}
+            (_, false) if due.size == self.good => {
+                self.has_forked = true;
+                let why = "there are two with other roots, and both are signed: whoever rewrote the log has the key";
+                self.find(Place::Checkpoint(due.size), Fault::Forked, why.into());
+            }
             (_, false) => {
                 self.has_forked = true;
                 let said = format!(

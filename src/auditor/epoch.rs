@@ -18,6 +18,8 @@ use crate::tlog::tile::WIDTH;
 const AHEAD: u64 = 64;
 /// Checkpoints of sizes within one bundle, at most: of one size there may be several.
 const MAX_NOTES: usize = 2 * WIDTH;
+/// Bytes of those that wait to be verified with their bundle, at most.
+const MAX_NOTES_BYTES: usize = 1 << 20;
 
 /// How far a verification has come.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ pub(super) struct Given<'a> {
     pub files: Files<'a>,
     pub key: &'a VerifierKey,
     pub head: Checkpoint,
+    /// How many checkpoints the list had when it was looked for the last: what was added since is not looked at.
+    pub listed: u64,
     /// Checkpoints from elsewhere, none larger than the last.
     pub known: Vec<Due>,
     pub progress: &'a Progress,
@@ -46,12 +50,52 @@ struct Job {
     findings: Vec<Finding>,
 }
 
+impl Job {
+    fn take(&mut self, checked: Result<Due, Finding>) {
+        match checked {
+            Ok(due) => self.dues.push(due),
+            Err(finding) => self.findings.push(finding),
+        }
+    }
+}
+
+/// What checkpoints of the list have to be.
+#[derive(Clone, Copy)]
+struct Signed<'a> {
+    epoch: u64,
+    key: &'a VerifierKey,
+    origin: &'a str,
+}
+
+impl Signed<'_> {
+    /// What the tree has to come by, if it is one of this epoch and signed.
+    fn due(&self, note: &str, checkpoint: &Checkpoint) -> Result<Due, Finding> {
+        let wrong = |fault, why| Err(self.wrong(checkpoint, fault, why));
+        if checkpoint.size == 0 {
+            return wrong(Fault::NotOne, "an epoch has an entry at least".into());
+        }
+        if checkpoint.origin != self.origin {
+            return wrong(Fault::NotOne, format!("it is one of {}", checkpoint.origin.escape_debug()));
+        }
+        match Checkpoint::open(note, self.key) {
+            Ok(_) => Ok(Due { size: checkpoint.size, root: checkpoint.root, origin: Origin::Listed }),
+            Err(why) => wrong(Fault::Signature, why),
+        }
+    }
+
+    fn wrong(&self, checkpoint: &Checkpoint, fault: Fault, why: String) -> Finding {
+        Finding { epoch: Some(self.epoch), place: Place::Checkpoint(checkpoint.size), fault, why }
+    }
+}
+
 /// The bundles that nobody examines yet, and the checkpoints among them.
 struct Jobs<'a> {
-    epoch: u64,
+    signed: Signed<'a>,
     next: u64,
     size: u64,
     notes: Option<Notes<'a>>,
+    /// How many of them are to be read.
+    listed: u64,
     /// The checkpoint behind those that were given.
     ahead: Option<(String, Checkpoint)>,
     last: u64,
@@ -70,25 +114,31 @@ impl Jobs<'_> {
         let mut job = Job { number, notes: Vec::new(), dues: Vec::new(), findings: Vec::new() };
         let (dues, later) = std::mem::take(&mut self.known).into_iter().partition(|due| due.size <= end);
         (job.dues, self.known) = (dues, later);
+        let mut bytes = 0;
         while let Some((note, checkpoint)) = self.peek(&mut job.findings)? {
-            if checkpoint.size > end {
+            let wrong = |fault, why: &str| self.signed.wrong(&checkpoint, fault, why.into());
+            if checkpoint.size > self.size {
+                // Whose it is says what was done.
+                let why = format!("the list has it, and the last checkpoint is of {} entries", self.size);
+                let finding = self.signed.due(&note, &checkpoint).err();
+                job.findings.push(finding.unwrap_or_else(|| wrong(Fault::RolledBack, &why)));
+            } else if checkpoint.size > end {
                 self.ahead = Some((note, checkpoint));
                 break;
-            }
-            let wrong = |fault, why: &str| Finding {
-                epoch: Some(self.epoch),
-                place: Place::Checkpoint(checkpoint.size),
-                fault,
-                why: why.into(),
-            };
-            if checkpoint.size < self.last {
+            } else if checkpoint.size < self.last {
                 job.findings.push(wrong(Fault::OutOfOrder, "it stands behind one of more entries"));
             } else if job.notes.len() >= MAX_NOTES {
                 job.findings.push(wrong(Fault::Twice, "it stands behind too many of the same size"));
                 self.notes = None;
             } else {
                 self.last = checkpoint.size;
-                job.notes.push((note, checkpoint));
+                bytes += note.len();
+                if bytes <= MAX_NOTES_BYTES {
+                    job.notes.push((note, checkpoint));
+                } else {
+                    // Long ones are not kept.
+                    job.take(self.signed.due(&note, &checkpoint));
+                }
             }
             if job.findings.len() >= MAX_FINDINGS {
                 self.notes = None;
@@ -103,12 +153,14 @@ impl Jobs<'_> {
             return Ok(Some(ahead));
         }
         let Some(notes) = &mut self.notes else { return Ok(None) };
-        while let Next::Note(note) = notes.next()? {
+        while notes.count < self.listed
+            && let Next::Note(note) = notes.next()?
+        {
             match Checkpoint::parse(&note) {
                 Ok(checkpoint) => return Ok(Some((note, checkpoint))),
                 Err(why) => {
                     let place = Place::List(notes.count.saturating_sub(1));
-                    findings.push(Finding { epoch: Some(self.epoch), place, fault: Fault::NotOne, why });
+                    findings.push(Finding { epoch: Some(self.signed.epoch), place, fault: Fault::NotOne, why });
                 }
             }
             if findings.len() >= MAX_FINDINGS {
@@ -146,20 +198,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// If something of it cannot be had; what was found before is not told then.
 pub(super) fn verify<'a>(given: Given<'a>) -> Result<Collector<'a>, SourceError> {
-    let Given { files, key, head, known, progress } = given;
+    let Given { files, key, head, listed, known, progress } = given;
+    let origin = head.origin.clone();
+    let signed = Signed { epoch: files.number, key, origin: &origin };
     let notes = files.checkpoints()?.map(|reader| Notes::new(reader, format!("{}/checkpoints", files.number)));
     let size = head.size;
     let bundles = size.div_ceil(WIDTH as u64);
     let mut dues = known;
     dues.push(Due { size, root: head.root, origin: Origin::Head });
-    let jobs = Jobs { epoch: files.number, next: 0, size, notes, ahead: None, last: 0, known: dues };
+    let jobs = Jobs { signed, next: 0, size, notes, listed, ahead: None, last: 0, known: dues };
     let shared = Shared { jobs: Mutex::new(jobs), shelf: Mutex::default(), changed: Condvar::new() };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let origin = head.origin.clone();
     let mut collector = Collector::new(files, head);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| work(&shared, &files, key, (&origin, size)));
+            scope.spawn(|| work(&shared, &files, signed, size));
         }
         let taken = (0..bundles).try_for_each(|number| {
             let Some(done) = next(&shared, number) else { return Err(()) };
@@ -203,7 +256,7 @@ fn next(shared: &Shared<'_>, number: u64) -> Option<Done> {
 }
 
 /// Examines bundles until there are no more.
-fn work(shared: &Shared<'_>, files: &Files<'_>, key: &VerifierKey, (origin, size): (&str, u64)) {
+fn work(shared: &Shared<'_>, files: &Files<'_>, signed: Signed<'_>, size: u64) {
     let mut scratch = Vec::new();
     loop {
         let job = lock(&shared.jobs).take();
@@ -211,7 +264,7 @@ fn work(shared: &Shared<'_>, files: &Files<'_>, key: &VerifierKey, (origin, size
             Ok(None) => return,
             Ok(Some(job)) => {
                 let number = job.number;
-                run(job, files, key, (origin, size), &mut scratch).map(|done| (number, done))
+                run(job, files, signed, size, &mut scratch).map(|done| (number, done))
             }
             Err(error) => Err(error),
         };
@@ -235,29 +288,15 @@ fn work(shared: &Shared<'_>, files: &Files<'_>, key: &VerifierKey, (origin, size
 }
 
 fn run(
-    job: Job,
+    mut job: Job,
     files: &Files<'_>,
-    key: &VerifierKey,
-    (origin, size): (&str, u64),
+    signed: Signed<'_>,
+    size: u64,
     scratch: &mut Vec<u8>,
 ) -> Result<Done, SourceError> {
-    let Job { number, notes, mut dues, mut findings } = job;
-    let examined = examine(files, number, size, scratch)?;
-    for (note, checkpoint) in notes {
-        let wrong = |fault, why: String| {
-            let place = Place::Checkpoint(checkpoint.size);
-            Finding { epoch: Some(files.number), place, fault, why }
-        };
-        if checkpoint.size == 0 {
-            findings.push(wrong(Fault::NotOne, "an epoch has an entry at least".into()));
-        } else if checkpoint.origin != origin {
-            let why = format!("it is one of {}", checkpoint.origin.escape_debug());
-            findings.push(wrong(Fault::NotOne, why));
-        } else if let Err(why) = Checkpoint::open(&note, key) {
-            findings.push(wrong(Fault::Signature, why));
-        } else {
-            dues.push(Due { size: checkpoint.size, root: checkpoint.root, origin: Origin::Listed });
-        }
+    let examined = examine(files, job.number, size, scratch)?;
+    for (note, checkpoint) in std::mem::take(&mut job.notes) {
+        job.take(signed.due(&note, &checkpoint));
     }
-    Ok(Done { examined, dues, findings })
+    Ok(Done { examined, dues: job.dues, findings: job.findings })
 }

@@ -11,6 +11,8 @@ use crate::tlog::tile::{self, Kind, MAX_ENTRY_BYTES, Tile, WIDTH};
 pub const MAX_BUNDLE_BYTES: usize = WIDTH * (2 + MAX_ENTRY_BYTES);
 /// Largest list of epochs, in bytes: a million of them.
 const MAX_EPOCHS_BYTES: usize = 8 * 1024 * 1024;
+/// Largest number of an epoch; nobody has begun so many.
+pub const MAX_EPOCH: u64 = 1 << 40;
 /// What the list of epochs is called.
 pub const EPOCHS: &str = "epochs";
 
@@ -19,16 +21,24 @@ pub const EPOCHS: &str = "epochs";
 /// # Errors
 /// If the list cannot be had.
 pub fn epochs(source: &dyn Source) -> Result<Option<Result<Vec<u64>, String>>, SourceError> {
-    let Some(bytes) = source.read(EPOCHS, MAX_EPOCHS_BYTES)? else { return Ok(None) };
-    Ok(Some(read_epochs(&bytes)))
+    match source.read(EPOCHS, MAX_EPOCHS_BYTES) {
+        Ok(bytes) => Ok(bytes.map(|bytes| read_epochs(&bytes))),
+        Err(SourceError::NoFile(_)) => Ok(Some(Err("it is no file".into()))),
+        Err(error) => Err(error),
+    }
 }
 
 fn read_epochs(bytes: &[u8]) -> Result<Vec<u64>, String> {
     let text = str::from_utf8(bytes).map_err(|_| "it is no text".to_owned())?;
     let mut epochs: Vec<u64> = Vec::new();
-    for line in text.lines() {
-        let number = line.parse().ok().filter(|number: &u64| *number > 0 && number.to_string() == line);
-        let number = number.ok_or_else(|| format!("its line {} is no number", epochs.len() + 1))?;
+    if !text.is_empty() && !text.ends_with('\n') {
+        return Err("its last line has no end".into());
+    }
+    // Not `lines`: what comes before the end of a line belongs to it, whatever it is.
+    for line in text.split_terminator('\n') {
+        let is_one = |number: &u64| (1..=MAX_EPOCH).contains(number) && number.to_string() == line;
+        let number = line.parse().ok().filter(is_one);
+        let number = number.ok_or_else(|| format!("its line {} is no number of an epoch", epochs.len() + 1))?;
         if epochs.last().is_some_and(|last| *last >= number) {
             return Err(format!("its line {} is not in order", epochs.len() + 1));
         }
@@ -53,13 +63,39 @@ pub struct Files<'s> {
     source: &'s dyn Source,
     /// Its number.
     pub number: u64,
+    /// Nothing is written any more: no tile is wider than what is left for it.
+    is_over: bool,
 }
 
 impl<'s> Files<'s> {
     /// Those of this epoch.
     #[must_use]
     pub const fn new(source: &'s dyn Source, number: u64) -> Self {
-        Self { source, number }
+        Self { source, number, is_over: false }
+    }
+
+    /// The same, of an epoch to which nothing is added any more, or may be.
+    #[must_use]
+    pub const fn over(self, is_over: bool) -> Self {
+        Self { is_over, ..self }
+    }
+
+    /// Whether there is a first tile or bundle, of any width.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    pub fn has_tile(&self) -> Result<bool, SourceError> {
+        for kind in [Kind::Entries, Kind::Hashes(0)] {
+            for width in (1..=WIDTH).rev() {
+                let path = format!("{}/{}", self.number, Tile { kind, number: 0, width });
+                match self.source.read(&path, 0) {
+                    Ok(None) => {}
+                    Ok(Some(_)) | Err(SourceError::TooLong(..) | SourceError::NoFile(_)) => return Ok(true),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Its last checkpoint, as text.
@@ -71,7 +107,7 @@ impl<'s> Files<'s> {
         match self.source.read(&path, MAX_NOTE_BYTES) {
             Ok(None) => Ok(None),
             Ok(Some(bytes)) => Ok(Some(String::from_utf8(bytes).map_err(|_| "it is no text".into()))),
-            Err(error @ SourceError::TooLong(..)) => Ok(Some(Err(error.to_string()))),
+            Err(error @ (SourceError::TooLong(..) | SourceError::NoFile(_))) => Ok(Some(Err(error.to_string()))),
             Err(error) => Err(error),
         }
     }
@@ -102,6 +138,7 @@ impl<'s> Files<'s> {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(Hashes::Missing),
             Err(SourceError::TooLong(..)) => return Ok(Hashes::Wrong("it is longer than a tile can be".into())),
+            Err(SourceError::NoFile(_)) => return Ok(Hashes::Wrong("it is no file".into())),
             Err(error) => return Err(error),
         };
         Ok(match tile::hashes(&bytes, if is_exact { width } else { WIDTH }) {
@@ -118,7 +155,7 @@ impl<'s> Files<'s> {
         if let Some(bytes) = read(tile)? {
             return Ok(Some((bytes, true)));
         }
-        if tile.width == WIDTH {
+        if tile.width == WIDTH || self.is_over {
             return Ok(None);
         }
         Ok(read(tile.full())?.map(|bytes| (bytes, false)))
@@ -140,7 +177,9 @@ mod tests {
     #[test]
     fn a_list_of_epochs_is_numbers_in_order() {
         assert_eq!(read_epochs(b"1\n2\n30\n"), Ok(vec![1, 2, 30]));
-        for wrong in [&b""[..], b"0\n", b"01\n", b"2\n1\n", b"1\n1\n", b"1 \n", b"\xff", b"99999999999999999999\n"] {
+        let wrong = [&b""[..], b"0\n", b"01\n", b"2\n1\n", b"1\n1\n", b"1 \n", b"\xff", b"99999999999999999999\n"];
+        let more = [&b"18446744073709551615\n"[..], b"1", b"1\n2", b"1\r\n2\r\n", b"1\n\n", b"\n1\n", b"1\n\n2\n"];
+        for wrong in wrong.into_iter().chain(more) {
             assert!(read_epochs(wrong).is_err(), "{wrong:?}");
         }
     }

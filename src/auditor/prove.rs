@@ -1,8 +1,8 @@
 //! Where a decision is in a log, and the proof that it is there.
 
 use super::bundle::entries;
-use super::files::{self, Files, Hashes, width};
-use super::read::{ReadError, bundle};
+use super::files::{Files, Hashes, width};
+use super::read::{ReadError, bundle, epochs, follows, is_end};
 use super::source::Source;
 use crate::tlog::checkpoint::Checkpoint;
 use crate::tlog::merkle::{self, Hash, prove_inclusion};
@@ -12,8 +12,9 @@ use crate::tlog::tile::WIDTH;
 
 use super::entry;
 use super::read::Position;
-use crate::proto::DecisionRecord;
+use super::verify::split;
 use crate::proto::entry::Kind;
+use crate::proto::{DecisionRecord, Overruled};
 
 /// A decision that was found.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,39 +23,85 @@ pub struct Found {
     pub at: Position,
     /// What it is.
     pub record: DecisionRecord,
+    /// A later entry says that it was answered with a denial.
+    pub overruled: Option<(Position, Overruled)>,
 }
 
 /// Looks for a decision by its id; `None` if no entry that a checkpoint covers has it. The newest epochs are looked at first, each from
-/// its end.
+/// its end. With a key only as many entries are looked for as a checkpoint says that it signed.
 ///
 /// # Errors
-/// If entries cannot be read.
-pub fn find(source: &dyn Source, id: &str) -> Result<Option<Found>, ReadError> {
-    let epochs = files::epochs(source)?.ok_or(ReadError::Absent)?.map_err(|why| ReadError::Damaged(0, why))?;
+/// If entries cannot be read, or there are fewer than there have to be.
+pub fn find(source: &dyn Source, id: &str, key: Option<&VerifierKey>) -> Result<Option<Found>, ReadError> {
+    let epochs = epochs(source)?;
     let needle = memchr::memmem::Finder::new(id.as_bytes());
-    let mut scratch = Vec::new();
+    let (mut scratch, mut overruled, mut after, mut unread) = (Vec::new(), None, None, None);
     for epoch in epochs.into_iter().rev() {
         let files = Files::new(source, epoch);
-        let Some(text) = files.checkpoint()? else { continue };
-        let checkpoint = text.and_then(|text| Checkpoint::parse(&text));
-        let size = checkpoint.map_err(|why| ReadError::Damaged(epoch, format!("its checkpoint: {why}")))?.size;
+        let wrong = |why: String| ReadError::Damaged(epoch, why);
+        if let Some(after) = after {
+            follows(epoch, after)?;
+        }
+        let size = match (files.checkpoint()?, after) {
+            (Some(text), _) => opened(epoch, &text.map_err(wrong)?, key)?.size,
+            // It has just begun.
+            (None, None) => 0,
+            (None, Some(_)) => return Err(wrong("it has no checkpoint, and a later epoch is there".into())),
+        };
+        if after.is_some() && !ends(&files, size)? {
+            return Err(wrong("its last entry does not end it, and a later epoch is there".into()));
+        }
+        after = Some(epoch);
         for number in (0..size.div_ceil(WIDTH as u64)).rev() {
             let width = width(number, size);
             let file = bundle(&files, number, width)?;
             if needle.find(&file).is_none() {
                 continue;
             }
-            for (index, bytes) in (number * WIDTH as u64..).zip(entries(&file, width).0) {
-                if needle.find(bytes).is_some()
-                    && let Ok(Kind::Decision(record)) = entry::decode(bytes, &mut scratch)
-                    && record.decision_id == id
-                {
-                    return Ok(Some(Found { at: Position { epoch, index }, record }));
+            let mut found = None;
+            let first = number.saturating_mul(WIDTH as u64);
+            for (index, bytes) in (first..).zip(entries(&file, width).0).filter(|(_, it)| needle.find(it).is_some()) {
+                let at = Position { epoch, index };
+                match entry::decode(bytes, &mut scratch) {
+                    Ok(Kind::Decision(record)) if record.decision_id == id && found.is_none() => {
+                        found = Some((at, record));
+                    }
+                    Ok(Kind::Overruled(it)) if it.decision_id == id => overruled = Some((at, it)),
+                    Err(why) => unread = Some((at, why)),
+                    _ => {}
                 }
+            }
+            if let Some((at, record)) = found {
+                return Ok(Some(Found { at, record, overruled }));
             }
         }
     }
-    Ok(None)
+    match unread {
+        // It may be the one.
+        Some((at, why)) => {
+            Err(ReadError::Damaged(at.epoch, format!("entry {} has it, and cannot be read: {why}", at.index)))
+        }
+        None => Ok(None),
+    }
+}
+
+/// The checkpoint of an epoch; if there is a key, one that it signed.
+fn opened(epoch: u64, text: &str, key: Option<&VerifierKey>) -> Result<Checkpoint, ReadError> {
+    let wrong = |why: String| ReadError::Damaged(epoch, format!("its checkpoint: {why}"));
+    let opened = key.map_or_else(|| Checkpoint::parse(text), |key| Checkpoint::open(text, key)).map_err(wrong)?;
+    match split(&opened.origin) {
+        Some((_, number)) if number == epoch => Ok(opened),
+        _ => Err(wrong("it is one of another epoch".into())),
+    }
+}
+
+/// Whether the last of so many entries ends the epoch.
+fn ends(files: &Files<'_>, size: u64) -> Result<bool, ReadError> {
+    let Some(last) = size.checked_sub(1) else { return Ok(false) };
+    let number = last / WIDTH as u64;
+    let width = width(number, size);
+    let file = bundle(files, number, width)?;
+    Ok(entries(&file, width).0.get(width.saturating_sub(1)).is_some_and(|entry| is_end(entry)))
 }
 
 /// The hashes of a log's tiles.
@@ -91,7 +138,7 @@ pub fn prove(source: &dyn Source, at: Position, key: &VerifierKey) -> Result<(Pr
     let files = Files::new(source, at.epoch);
     let wrong = |why: String| ReadError::Damaged(at.epoch, why);
     let note = files.checkpoint()?.ok_or_else(|| wrong("it has no checkpoint".into()))?.map_err(wrong)?;
-    let checkpoint = Checkpoint::open(&note, key).map_err(|why| wrong(format!("its checkpoint: {why}")))?;
+    let checkpoint = opened(at.epoch, &note, Some(key))?;
     let number = at.index / WIDTH as u64;
     let width = width(number, checkpoint.size);
     let file = bundle(&files, number, width)?;

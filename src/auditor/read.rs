@@ -4,6 +4,7 @@ use super::bundle::entries;
 use super::entry;
 use super::files::{self, Files, width};
 use super::source::{Source, SourceError};
+use super::verify::split;
 use crate::proto::Entry;
 use crate::proto::entry::Kind;
 use crate::tlog::checkpoint::Checkpoint;
@@ -18,8 +19,8 @@ pub enum ReadError {
     #[error("{0}")]
     Source(#[from] SourceError),
     /// It is no log, or none yet.
-    #[error("there is no log: no list of epochs (`epochs`)")]
-    Absent,
+    #[error("there is no log at {0}: it has no list of epochs (`epochs`)")]
+    Absent(String),
     /// It is not what a log is.
     #[error("epoch {0}: {1}; `palisade audit verify` tells what is wrong")]
     Damaged(u64, String),
@@ -82,14 +83,21 @@ impl<'s> Walk<'s> {
             if !goes_on? {
                 return Ok(false);
             }
+            let epochs = epochs(self.source)?;
+            let Some(next) = epochs.into_iter().find(|number| *number > at.epoch) else { return Ok(true) };
             if !self.is_over {
-                return Ok(true);
+                // Whoever writes may have ended it between this and that.
+                if self::size(&files)? > at.index {
+                    continue;
+                }
+                let why = format!(
+                    "it has {} entries, the last of which does not end it, and epoch {next} is there",
+                    at.index
+                );
+                return Err(ReadError::Damaged(at.epoch, why).into());
             }
-            let epochs = files::epochs(self.source).map_err(ReadError::from)?;
-            if !epochs.is_some_and(|epochs| epochs.is_ok_and(|epochs| epochs.contains(&(at.epoch + 1)))) {
-                return Ok(true);
-            }
-            (at, self.is_over) = (Position { epoch: at.epoch + 1, index: 0 }, false);
+            follows(at.epoch, next)?;
+            (at, self.is_over) = (Position { epoch: next, index: 0 }, false);
         }
     }
 
@@ -102,9 +110,8 @@ impl<'s> Walk<'s> {
     }
 
     fn first(&self) -> Result<u64, ReadError> {
-        let epochs = files::epochs(self.source)?.ok_or(ReadError::Absent)?;
-        let epochs = epochs.map_err(|why| ReadError::Source(SourceError::Failed(files::EPOCHS.into(), why)))?;
-        epochs.first().copied().ok_or(ReadError::Absent)
+        let first = epochs(self.source)?.first().copied();
+        first.ok_or_else(|| ReadError::Absent(self.source.name()))
     }
 
     fn bundles<E: From<ReadError>>(
@@ -136,7 +143,19 @@ impl<'s> Walk<'s> {
     }
 }
 
-fn is_end(bytes: &[u8]) -> bool {
+/// The epochs that are listed.
+pub(super) fn epochs(source: &dyn Source) -> Result<Vec<u64>, ReadError> {
+    let epochs = files::epochs(source)?.ok_or_else(|| ReadError::Absent(source.name()))?;
+    epochs.map_err(|why| ReadError::Source(SourceError::Failed(format!("{}/{}", source.name(), files::EPOCHS), why)))
+}
+
+/// That an epoch is the next one.
+pub(super) fn follows(epoch: u64, next: u64) -> Result<(), ReadError> {
+    let why = || format!("it is not there, and epoch {next} is");
+    if next == epoch + 1 { Ok(()) } else { Err(ReadError::Damaged(epoch + 1, why())) }
+}
+
+pub(super) fn is_end(bytes: &[u8]) -> bool {
     matches!(Entry::decode(bytes), Ok(Entry { kind: Some(Kind::End(_)) }))
 }
 
@@ -162,7 +181,26 @@ pub fn decode(at: Position, bytes: &[u8], scratch: &mut Vec<u8>) -> Result<Kind,
     entry::decode(bytes, scratch).map_err(|why| ReadError::Damaged(at.epoch, format!("entry {}: {why}", at.index)))
 }
 
-/// The key that a log names itself, in the first entry of its first epoch. Nothing vouches for it.
+/// The names that the epochs of a log have, in order and each once, by checkpoints that `key` signed.
+///
+/// # Errors
+/// If one is not, or cannot be read.
+pub fn names(source: &dyn Source, key: &VerifierKey) -> Result<Vec<String>, ReadError> {
+    let mut names: Vec<String> = Vec::new();
+    for epoch in epochs(source)? {
+        let wrong = |why: String| ReadError::Damaged(epoch, format!("its checkpoint: {why}"));
+        // One that has just begun may have none.
+        let Some(text) = Files::new(source, epoch).checkpoint()? else { continue };
+        let checkpoint = text.and_then(|text| Checkpoint::open(&text, key)).map_err(wrong)?;
+        let name = split(&checkpoint.origin).ok_or_else(|| wrong("it is of no epoch".into()))?.0;
+        if !names.iter().any(|there| there == name) {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// The key that a log names itself, in the first entry of its first epoch, in the name of the log. Nothing vouches for it.
 ///
 /// # Errors
 /// If it cannot be read there.
@@ -180,5 +218,7 @@ pub fn own_key(source: &dyn Source) -> Result<VerifierKey, ReadError> {
     // Whatever else is wrong with it is for whoever verifies.
     let first = entries.first().and_then(|entry| Entry::decode(*entry).ok()).and_then(|entry| entry.kind);
     let Some(Kind::Start(start)) = first else { return Err(wrong("it does not begin an epoch")) };
-    VerifierKey::parse(&start.verifier_key).map_err(|why| wrong(&why))
+    let key = VerifierKey::parse(&start.verifier_key).map_err(|why| wrong(&why))?;
+    let name = split(&key.name).map_or(key.name.as_str(), |(name, _)| name).to_owned();
+    Ok(key.named(&name))
 }

@@ -1,8 +1,12 @@
 //! Where the files of a log come from: a directory, or whatever else serves them.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// Why a file cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,10 +17,16 @@ pub enum SourceError {
     /// It is larger than such a file can be, in bytes.
     #[error("{0}: it has more than {1} bytes")]
     TooLong(String, usize),
+    /// A directory, a link, a pipe or the like has its place.
+    #[error("{0}: it is no file")]
+    NoFile(String),
 }
 
 /// What has the files of a log.
 pub trait Source: Sync {
+    /// What it is called: the directory or URL.
+    fn name(&self) -> String;
+
     /// A file, by its path below the log, of at most `most` bytes; `None` if it is not there.
     ///
     /// # Errors
@@ -43,26 +53,37 @@ impl Directory {
 
     fn file(&self, path: &str) -> Result<Option<File>, SourceError> {
         let place = self.0.join(path);
-        let failed = |error: io::Error| SourceError::Failed(place.display().to_string(), error.to_string());
-        let is_absent =
-            |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-        // Of a pipe one would wait for the other end.
-        match std::fs::metadata(&place) {
-            Err(error) if is_absent(&error) => return Ok(None),
-            Err(error) => return Err(failed(error)),
-            Ok(metadata) if !metadata.is_file() => {
-                return Err(SourceError::Failed(place.display().to_string(), "it is no file".into()));
+        let told = || place.display().to_string();
+        // Neither another file by a link, nor a pipe, of which one would wait for the other end.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(&place);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
             }
-            Ok(_) => {}
-        }
-        match File::open(&place) {
-            Err(error) if is_absent(&error) => Ok(None),
-            other => other.map(Some).map_err(failed),
+            Err(error) if is_of(&error, Errno::LOOP) || is_of(&error, Errno::NXIO) => {
+                return Err(SourceError::NoFile(told()));
+            }
+            Err(error) => return Err(SourceError::Failed(told(), error.to_string())),
+        };
+        match file.metadata() {
+            Ok(metadata) if metadata.is_file() => Ok(Some(file)),
+            Ok(_) => Err(SourceError::NoFile(told())),
+            Err(error) => Err(SourceError::Failed(told(), error.to_string())),
         }
     }
 }
 
+fn is_of(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
 impl Source for Directory {
+    fn name(&self) -> String {
+        self.0.display().to_string()
+    }
+
     fn read(&self, path: &str, most: usize) -> Result<Option<Vec<u8>>, SourceError> {
         let Some(file) = self.file(path)? else { return Ok(None) };
         let place = || self.0.join(path).display().to_string();

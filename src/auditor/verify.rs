@@ -1,26 +1,32 @@
 //! A whole log: its epochs one after the other, and that they go on from one another.
 
+mod chain;
 mod head;
+mod kept;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::collect::{Due, Origin};
 use super::epoch::{self, Given};
-use super::files::{self, Files};
+use super::files::{self, Files, MAX_EPOCH};
 use super::finding::{Fault, Finding, MAX_FINDINGS, Place};
+use super::read::ReadError;
 use super::source::{Source, SourceError};
 use crate::authz::hex;
-use crate::proto::{EpochSeal, EpochStart};
 use crate::tlog::checkpoint::{self, Checkpoint};
+use crate::tlog::merkle::Hash;
 use crate::tlog::note::VerifierKey;
 
 pub use super::epoch::Progress;
+use kept::Kept;
 
 /// How long an epoch that has ended may be without the next one.
 const NEXT: Duration = Duration::from_secs(2);
+/// Most notes of a report: a log of many epochs may have as many as one wants.
+const MAX_NOTES: usize = 1_000;
 /// Most checkpoints from elsewhere.
 pub const MAX_KNOWN: usize = 100_000;
 
@@ -56,7 +62,8 @@ pub fn known(name: &str, text: &str, key: &VerifierKey) -> Result<Vec<Known>, St
 #[must_use]
 pub fn split(origin: &str) -> Option<(&str, u64)> {
     let (name, number) = origin.rsplit_once('/')?;
-    let epoch = number.parse().ok().filter(|epoch: &u64| *epoch > 0 && epoch.to_string() == number)?;
+    let epoch =
+        number.parse().ok().filter(|epoch: &u64| (1..=MAX_EPOCH).contains(epoch) && epoch.to_string() == number)?;
     Some((name, epoch))
 }
 
@@ -72,6 +79,8 @@ pub fn is_key_of(key: &VerifierKey, origin: &str) -> bool {
 pub struct Options {
     /// The key that is believed.
     pub key: VerifierKey,
+    /// What else it is called: a log that was renamed has a name for each.
+    pub names: Vec<String>,
     /// What has to be in the log as well.
     pub known: Vec<Known>,
     /// The first epoch that has to be there; that before it were deleted is nothing wrong then.
@@ -81,10 +90,24 @@ pub struct Options {
 /// An epoch that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Epoch {
-    /// Its last checkpoint.
-    pub head: Checkpoint,
+    /// Its number.
+    pub number: u64,
+    /// What the log is called in it.
+    pub name: Arc<str>,
+    /// How many entries its last checkpoint has.
+    pub size: u64,
+    /// And their root.
+    pub root: Hash,
     /// Its last entry ends it.
     pub is_sealed: bool,
+}
+
+impl Epoch {
+    /// The origin of its checkpoints.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        format!("{}/{}", self.name, self.number)
+    }
 }
 
 /// What a verification found.
@@ -94,8 +117,12 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// More may be wrong than is listed.
     pub is_cut: bool,
-    /// What somebody should know and is not wrong.
+    /// What somebody should know and is not wrong; and how much of that is not listed.
     pub notes: Vec<String>,
+    /// Notes that are not listed.
+    pub more_notes: u64,
+    /// Checkpoints from elsewhere that the log agrees with, and those that it could not be compared with.
+    pub known: (u64, u64),
     /// The epochs that were looked at.
     pub epochs: Vec<Epoch>,
     /// Decisions that permitted, and that denied.
@@ -122,21 +149,24 @@ impl Report {
     /// Entries that were looked at.
     #[must_use]
     pub fn entries(&self) -> u64 {
-        self.epochs.iter().fold(0, |sum, epoch| sum.saturating_add(epoch.head.size))
+        self.epochs.iter().fold(0, |sum, epoch| sum.saturating_add(epoch.size))
     }
 
     /// As an object.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let epoch = |epoch: &Epoch| {
-            let Checkpoint { origin, size, root } = &epoch.head;
-            json!({ "origin": origin, "size": size, "root": hex::encode(root), "sealed": epoch.is_sealed })
+            let Epoch { size, root, is_sealed, .. } = epoch;
+            json!({ "origin": epoch.origin(), "size": size, "root": hex::encode(root), "sealed": is_sealed })
         };
         json!({
             "verified": self.is_right(),
             "findings": self.findings.iter().map(Finding::to_json).collect::<Vec<_>>(),
             "more_findings": self.is_cut,
             "notes": self.notes,
+            "more_notes": self.more_notes,
+            "known_compared": self.known.0,
+            "known_not_compared": self.known.1,
             "epochs": self.epochs.iter().map(epoch).collect::<Vec<_>>(),
             "entries": self.entries(),
             "permits": self.decisions.0,
@@ -152,6 +182,10 @@ impl Report {
     pub(super) fn find(&mut self, epoch: Option<u64>, place: Place, fault: Fault, why: impl Into<String>) {
         self.findings.push(Finding { epoch, place, fault, why: why.into() });
     }
+
+    pub(super) fn note(&mut self, note: String) {
+        if self.notes.len() < MAX_NOTES { self.notes.push(note) } else { self.more_notes += 1 }
+    }
 }
 
 /// Verifies a log, as far as it goes now: what is written meanwhile is not looked at.
@@ -163,6 +197,7 @@ pub fn verify(source: &dyn Source, options: &Options, progress: &Progress) -> Re
             SourceError::TooLong(path, most) => {
                 report.find(None, Place::File(path), Fault::Changed, format!("it has more than {most} bytes"));
             }
+            SourceError::NoFile(path) => report.find(None, Place::File(path), Fault::Changed, "it is no file"),
             error @ SourceError::Failed(..) => report.failure = Some(error.to_string()),
         }
     }
@@ -176,32 +211,36 @@ pub fn verify(source: &dyn Source, options: &Options, progress: &Progress) -> Re
 fn all(source: &dyn Source, options: &Options, progress: &Progress, report: &mut Report) -> Result<(), SourceError> {
     let Some(numbers) = numbers(source, options, report)? else { return Ok(()) };
     let (Some(first), Some(last)) = (numbers.first().copied(), numbers.last().copied()) else { return Ok(()) };
-    for known in options.known.iter().filter(|known| known.epoch > last) {
-        let Checkpoint { origin, size, .. } = &known.checkpoint;
-        let why = format!("{} knows of {origin} with {size} entries: the log ends with epoch {last}", known.name);
-        report.find(None, Place::Log, Fault::RolledBack, why);
-    }
+    let kept = Kept::of(&options.known);
     if first > 1 {
-        report.notes.push(format!("epochs before {first} are not looked at"));
+        report.note(format!("epochs before {first} are not looked at"));
     }
+    kept.outside((first, last), report);
     let mut previous: Option<Checkpoint> = None;
     for number in numbers {
         let is_last = number == last;
-        let found = one(source, options, (number, is_last), previous.as_ref(), progress, report)?;
+        let found = one(source, (options, &kept), (number, is_last), previous.as_ref(), progress, report)?;
         if report.findings.len() >= MAX_FINDINGS {
             return Ok(());
         }
         previous = found;
     }
+    name(options, first, report);
     ends(source, last, report)
 }
 
 /// The epochs that are to be looked at.
 fn numbers(source: &dyn Source, options: &Options, report: &mut Report) -> Result<Option<Vec<u64>>, SourceError> {
     let place = || Place::File(files::EPOCHS.into());
+    let from = options.from_epoch.unwrap_or(1);
     let mut numbers = match files::epochs(source)? {
         None => {
-            report.find(None, place(), Fault::Missing, "there is no list of epochs: is it a log?");
+            // Of a wrong path nothing is known; of a log its epochs are left, or somebody has seen one.
+            if options.known.is_empty() && Files::new(source, from).checkpoint()?.is_none() {
+                report.failure = Some(ReadError::Absent(source.name()).to_string());
+            } else {
+                report.find(None, place(), Fault::Missing, "there is no list of epochs");
+            }
             return Ok(None);
         }
         Some(Err(why)) => {
@@ -210,7 +249,6 @@ fn numbers(source: &dyn Source, options: &Options, report: &mut Report) -> Resul
         }
         Some(Ok(numbers)) => numbers,
     };
-    let from = options.from_epoch.unwrap_or(1);
     numbers.retain(|number| *number >= from);
     match numbers.first() {
         None => report.find(None, place(), Fault::RolledBack, format!("it ends before epoch {from}")),
@@ -231,20 +269,25 @@ fn numbers(source: &dyn Source, options: &Options, report: &mut Report) -> Resul
 /// Verifies one epoch; gives its last checkpoint.
 fn one(
     source: &dyn Source,
-    options: &Options,
+    (options, kept): (&Options, &Kept<'_>),
     (number, is_last): (u64, bool),
     previous: Option<&Checkpoint>,
     progress: &Progress,
     report: &mut Report,
 ) -> Result<Option<Checkpoint>, SourceError> {
-    let files = Files::new(source, number);
-    let Some(head) = head::find(&files, (&options.key, previous.is_none()), is_last, report)? else { return Ok(None) };
+    let files = Files::new(source, number).over(!is_last);
+    let Some((head, listed)) = head::find(&files, &options.key, is_last, report)? else {
+        kept.gone(number, report);
+        return Ok(None);
+    };
     progress.of.fetch_add(head.size, Ordering::Relaxed);
-    let known = of_epoch(options, number, &head, report);
-    let given = Given { files, key: &options.key, head: head.clone(), known, progress };
+    let known = kept.dues(number, &head, report);
+    let compared = known.len() as u64;
+    let given = Given { files, key: &options.key, head: head.clone(), listed, known, progress };
     let collected = epoch::verify(given)?;
     let facts = collected.facts;
     let is_whole = collected.findings.is_empty();
+    report.known.0 += if is_whole { compared } else { 0 };
     report.findings.extend(collected.findings);
     report.decisions.0 += facts.permits;
     report.decisions.1 += facts.denials;
@@ -253,93 +296,51 @@ fn one(
     report.lost_records = report.lost_records.saturating_add(collected.lost_records);
     report.steps_back += facts.steps_back;
     for (index, lost) in collected.gaps {
-        report.notes.push(format!("epoch {number}, entry {index}: a gap: {lost} records were not kept"));
+        report.note(format!("epoch {number}, entry {index}: a gap: {lost} records were not kept"));
     }
     if let Some(start) = &facts.start {
-        chain(options, (number, start), &head, previous, report);
+        chain::follow((options, kept), (number, start), &head, previous, report);
     }
-    if is_whole && !is_last && facts.end != Some(number + 1) {
+    if let Some(next) = facts.end.filter(|next| *next != number + 1) {
+        let why = format!("it says that epoch {next} is next");
+        report.find(Some(number), Place::Entry(head.size - 1), Fault::Chain, why);
+    } else if is_whole && !is_last && facts.end.is_none() {
         let why = format!("its last entry does not end it, and epoch {} is there", number + 1);
         report.find(Some(number), Place::Epoch, Fault::CutShort, why);
     }
-    report.epochs.push(Epoch { head: head.clone(), is_sealed: facts.end.is_some() });
+    let name = split(&head.origin).map_or("", |(name, _)| name);
+    // Most have the name of the one before them.
+    let name = match report.epochs.last() {
+        Some(before) if *before.name == *name => Arc::clone(&before.name),
+        _ => name.into(),
+    };
+    let (size, root, is_sealed) = (head.size, head.root, facts.end.is_some());
+    report.epochs.push(Epoch { number, name, size, root, is_sealed });
     Ok(Some(head))
 }
 
-/// Of the checkpoints from elsewhere those that the epoch has to come by.
-fn of_epoch(options: &Options, number: u64, head: &Checkpoint, report: &mut Report) -> Vec<Due> {
-    let mut dues = Vec::new();
-    for Known { name, checkpoint, .. } in options.known.iter().filter(|known| known.epoch == number) {
-        if checkpoint.origin != head.origin {
-            let why = format!("{name} knows of {}, which has the same key: this is another log", checkpoint.origin);
-            report.find(Some(number), Place::Epoch, Fault::Forked, why);
-        } else if checkpoint.size > head.size {
-            let why = format!("{name} knows of {} entries: the last ones are gone", checkpoint.size);
-            report.find(Some(number), Place::Checkpoint(head.size), Fault::RolledBack, why);
-        } else if checkpoint.size > 0 {
-            dues.push(Due { size: checkpoint.size, root: checkpoint.root, origin: Origin::Known(name.clone()) });
-        }
+/// Whether the log is the one that the key is of: by one of the names that it had, for the chain leads from one to the other.
+fn name(options: &Options, first: u64, report: &mut Report) {
+    let Some(epoch) = report.epochs.first() else { return };
+    let origin = epoch.origin();
+    let names = || options.names.iter().map(|name| options.key.named(name)).chain([options.key.clone()]);
+    if report.epochs.iter().any(|epoch| names().any(|key| is_key_of(&key, &epoch.origin()))) {
+        return;
     }
-    dues
-}
-
-/// Whether an epoch begins as it should, behind the one before it.
-fn chain(
-    options: &Options,
-    (number, start): (u64, &EpochStart),
-    head: &Checkpoint,
-    previous: Option<&Checkpoint>,
-    report: &mut Report,
-) {
-    let mut wrong = |why: &str| report.find(Some(number), Place::Entry(0), Fault::Chain, why);
-    if start.origin != head.origin || start.number != number {
-        wrong("it begins another epoch than its checkpoints are of");
-    }
-    if !VerifierKey::parse(&start.verifier_key).is_ok_and(|key| key.key == options.key.key) {
-        wrong("the key that it names is not the one that is believed");
-    }
-    let seal = |checkpoint: &Checkpoint| EpochSeal {
-        origin: checkpoint.origin.clone(),
-        size: checkpoint.size,
-        root: hex::encode(&checkpoint.root),
-    };
-    match (&start.previous, previous) {
-        (None, None) if number == 1 => {}
-        (Some(_), None) if number == 1 => wrong("it is the first, and says that another was before it"),
-        (None, _) => wrong("it does not say what was before it"),
-        (Some(said), Some(there)) if *said != seal(there) => {
-            let why = format!(
-                "it goes on from {} entries with the root {}; the epoch before it is not that",
-                said.size, said.root
-            );
-            wrong(&why);
-        }
-        (Some(_), Some(there)) => {
-            let names = (split(&there.origin), split(&head.origin));
-            if names.0.map(|(name, _)| name) != names.1.map(|(name, _)| name) {
-                report.notes.push(format!("epoch {number}: the log is called {} from here on", head.origin));
-            }
-        }
-        (Some(said), None) => {
-            let before: Vec<_> = options.known.iter().filter(|known| known.epoch + 1 == number).collect();
-            for known in before.iter().filter(|known| known.checkpoint.size >= said.size) {
-                if seal(&known.checkpoint) != *said {
-                    let why = format!("it does not go on from the checkpoint in {}", known.name);
-                    report.find(Some(number), Place::Entry(0), Fault::Forked, why);
-                }
-            }
-            report.notes.push(format!(
-                "epoch {number} goes on from {} with {} entries and the root {}: compare that with what was kept",
-                said.origin, said.size, said.root
-            ));
-        }
+    let of = &options.key.name;
+    if first == 1 {
+        let why = format!("it is one of {origin}, and the key is one of {of}: the same key, and another log");
+        report.find(Some(epoch.number), Place::File("checkpoint".into()), Fault::NotOne, why);
+    } else {
+        let why = "whether the one became the other is in the epochs before it";
+        report.note(format!("epoch {} is called {origin}, and the key is one of {of}: {why}", epoch.number));
     }
 }
 
 /// Whether there is more behind the last epoch. The next one begins right when one ends: it is waited for.
 fn ends(source: &dyn Source, last: u64, report: &mut Report) -> Result<(), SourceError> {
     let next = Some(last + 1);
-    let is_sealed = report.epochs.last().is_some_and(|epoch| epoch.is_sealed);
+    let is_sealed = report.epochs.last().is_some_and(|epoch| epoch.number == last && epoch.is_sealed);
     let is_there = || Ok::<_, SourceError>(Files::new(source, last + 1).checkpoint()?.is_some());
     let is_listed = || {
         let numbers = files::epochs(source)?;
@@ -361,6 +362,6 @@ fn ends(source: &dyn Source, last: u64, report: &mut Report) -> Result<(), Sourc
             return Ok(());
         }
     }
-    report.notes.push(format!("epoch {} has begun meanwhile, and is not looked at", last + 1));
+    report.note(format!("epoch {} has begun meanwhile, and is not looked at", last + 1));
     Ok(())
 }

@@ -21,8 +21,8 @@ use super::source::{Source, SourceError};
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Longest file that is read piece by piece, in bytes: millions of checkpoints.
 const MAX_STREAM_BYTES: u64 = 4 * 1024 * 1024 * 1024;
-/// How long such a file may take in all.
-const MAX_STREAM_TIME: Duration = Duration::from_secs(3_600);
+/// How much of such a file has to come in a second that is waited for it, behind the first answer's time.
+const MIN_STREAM_BYTES: u64 = 64 * 1024;
 /// Connections that are kept to be used again.
 const MAX_IDLE: usize = 16;
 
@@ -41,6 +41,8 @@ type Sender = SendRequest<Empty<Bytes>>;
 pub struct Web<C> {
     connect: C,
     url: Uri,
+    /// The same as text, without an end of its path.
+    name: String,
     timeout: Duration,
     runtime: Option<Runtime>,
     idle: Mutex<Vec<Sender>>,
@@ -52,17 +54,18 @@ impl<C: Connect> Web<C> {
     /// # Errors
     /// What is wrong with the URL, or that threads cannot be had.
     pub fn new(connect: C, url: &str, timeout: Duration) -> Result<Self, String> {
-        let url: Uri = url.trim_end_matches('/').parse().map_err(|_| "it is no URL".to_owned())?;
+        let name = url.trim_end_matches('/').to_owned();
+        let url: Uri = name.parse().map_err(|_| "it is no URL".to_owned())?;
         if url.authority().is_none_or(|authority| authority.as_str().contains('@')) || url.query().is_some() {
             return Err("a URL of a log has a host and a path, and neither user, query nor fragment".into());
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = Some(runtime.map_err(|error| error.to_string())?);
-        Ok(Self { connect, url, timeout, runtime, idle: Mutex::default() })
+        Ok(Self { connect, url, name, timeout, runtime, idle: Mutex::default() })
     }
 
     fn failed(&self, path: &str, why: impl Into<String>) -> SourceError {
-        SourceError::Failed(format!("{}/{path}", self.url), why.into())
+        SourceError::Failed(format!("{}/{path}", self.name), why.into())
     }
 
     /// Runs to its end what may take so long.
@@ -138,6 +141,10 @@ fn answered(response: Response<Incoming>, sender: Sender) -> Result<Option<(Resp
 }
 
 impl<C: Connect> Source for Web<C> {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
     fn read(&self, path: &str, most: usize) -> Result<Option<Vec<u8>>, SourceError> {
         let work = async {
             let Some((response, sender)) = self.ask(path).await? else { return Ok(None) };
@@ -155,16 +162,16 @@ impl<C: Connect> Source for Web<C> {
         match self.block_on(self.timeout, work).map_err(|why| self.failed(path, why))? {
             None => Ok(None),
             Some(Ok(bytes)) => Ok(Some(bytes)),
-            Some(Err(())) => Err(SourceError::TooLong(format!("{}/{path}", self.url), most)),
+            Some(Err(())) => Err(SourceError::TooLong(format!("{}/{path}", self.name), most)),
         }
     }
 
     fn open(&self, path: &str) -> Result<Option<Box<dyn Read + Send + '_>>, SourceError> {
         let asked = self.block_on(self.timeout, self.ask(path)).map_err(|why| self.failed(path, why))?;
-        let until = Instant::now() + MAX_STREAM_TIME;
         Ok(asked.map(|(response, sender)| {
             let body = response.into_body();
-            let stream = Stream { web: self, body, piece: Bytes::new(), bytes: 0, until, _sender: sender };
+            let stream =
+                Stream { web: self, body, piece: Bytes::new(), bytes: 0, waited: Duration::ZERO, _sender: sender };
             Box::new(stream) as Box<dyn Read + Send>
         }))
     }
@@ -185,18 +192,23 @@ struct Stream<'w, C> {
     body: Incoming,
     piece: Bytes,
     bytes: u64,
-    until: Instant,
+    /// How long it was waited for; not how long whoever reads took.
+    waited: Duration,
     _sender: Sender,
 }
 
 impl<C: Connect> Read for Stream<'_, C> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() {
-            let time = self.web.timeout.min(self.until.saturating_duration_since(Instant::now()));
-            let body = &mut self.body;
+            let due = self.web.timeout + Duration::from_secs(self.bytes / MIN_STREAM_BYTES);
+            let time = self.web.timeout.min(due.saturating_sub(self.waited));
+            let (body, began) = (&mut self.body, Instant::now());
             let frame =
                 self.web.block_on(time, async { body.frame().await.transpose().map_err(|error| error.to_string()) });
-            match frame.map_err(io::Error::other)? {
+            self.waited += began.elapsed();
+            // Of the time for all of it nothing is left.
+            let slow = || format!("it comes too slowly: {} bytes in {} ms", self.bytes, self.waited.as_millis());
+            match frame.map_err(|why| io::Error::other(if self.waited >= due { slow() } else { why }))? {
                 None => return Ok(0),
                 Some(frame) => self.piece = frame.into_data().unwrap_or_default(),
             }

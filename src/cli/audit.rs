@@ -16,9 +16,12 @@ use super::control::show::plain;
 use super::{complain, exit};
 use crate::auditor::read::ReadError;
 
+/// Wrong command line, as clap ends with it.
+const USAGE: u8 = 2;
+
 /// Read, verify and prove what is in a log of records
 ///
-/// A log is a directory (`[record.log]` of the configuration), or a URL below which all of it but
+/// A log is a directory (`[audit]` of the configuration), or a URL below which all of it but
 /// `private` is served. Whoever serves it need not be trusted: `verify` finds what was changed.
 ///
 ///   palisade audit verify /var/lib/palisade/log
@@ -52,22 +55,32 @@ pub(super) fn run(arguments: &Arguments) -> u8 {
         Command::Key(arguments) => key::run(arguments),
     };
     done.unwrap_or_else(|failure| {
-        complain(&plain(&failure.0));
-        exit::FAILURE
+        complain(&plain(&failure.message));
+        failure.code
     })
 }
 
 /// Why a command ends without what it was asked for.
-struct Failure(String);
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// The command line asks for what cannot be.
+    fn usage(message: &str) -> Self {
+        Self { message: message.to_owned(), code: USAGE }
+    }
+}
 
 impl From<String> for Failure {
     fn from(message: String) -> Self {
-        Self(message)
+        Self { message, code: exit::FAILURE }
     }
 }
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
-        Self(error.to_string())
+        error.to_string().into()
     }
 }

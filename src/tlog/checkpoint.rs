@@ -6,6 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 use super::merkle::Hash;
 use super::note::{self, SignError, Signer, VerifierKey};
 
+/// Most entries of a log: paths of proofs are made for no more.
+pub const MAX_SIZE: u64 = 1 << 63;
+
 /// What a log says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -43,7 +46,8 @@ impl Checkpoint {
     /// What is wrong.
     pub fn parse(note: &str) -> Result<Self, String> {
         let (text, _) = note::parts(note)?;
-        let mut lines = text.lines();
+        // Not `lines`: what comes before the end of a line belongs to it, whatever it is.
+        let mut lines = text.split_terminator('\n');
         let (Some(origin), Some(size), Some(root), None) = (lines.next(), lines.next(), lines.next(), lines.next())
         else {
             return Err("it has not three lines: origin, size and root hash".into());
@@ -52,6 +56,9 @@ impl Checkpoint {
         let number: u64 = size.parse().map_err(|_| "its size is no number".to_owned())?;
         if number.to_string() != size {
             return Err("its size is not written as a size is".into());
+        }
+        if number > MAX_SIZE {
+            return Err(format!("its size is more than the {MAX_SIZE} entries that a log can have"));
         }
         let root: Vec<u8> = STANDARD.decode(root).map_err(|_| "its root hash is no base64".to_owned())?;
         let root = root.try_into().map_err(|_| "its root hash has not 32 bytes".to_owned())?;
@@ -101,9 +108,15 @@ mod tests {
         let (note, key) = signed(42);
         let read = Checkpoint::open(&note, &key).unwrap();
         assert_eq!((read.origin.as_str(), read.size, read.root), ("example.org/log/1", 42, [9; 32]));
-        for (from, to) in
-            [("42", "43"), ("42", "042"), ("42", "+42"), ("42", "-1"), ("example", "exampIe"), ("CQkJ", "AQkJ")]
-        {
+        for (from, to) in [
+            ("42", "43"),
+            ("42", "042"),
+            ("42", "+42"),
+            ("42", "-1"),
+            ("example", "exampIe"),
+            ("CQkJ", "AQkJ"),
+            ("42", "42\r"),
+        ] {
             assert!(Checkpoint::open(&note.replacen(from, to, 1), &key).is_err(), "{to}");
         }
         assert!(Checkpoint::parse(&note.replacen("\n\n", "\nextension\n\n", 1)).is_err());

@@ -12,6 +12,8 @@ use crate::authz::hex;
 
 /// Largest note, in bytes; 16 signatures of any kind fit in.
 pub const MAX_NOTE_BYTES: usize = 128 * 1024;
+/// Longest name of a key, in bytes. Those of a log are kept in memory while it is read.
+pub const MAX_NAME_BYTES: usize = 1_024;
 /// The type of an Ed25519 signature.
 const ED25519_TYPE: u8 = 1;
 /// What a line of a signature begins with.
@@ -144,6 +146,9 @@ pub fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.contains(is_wrong) {
         return Err(format!("`{}` is no name of a key: it is empty, or has a space or `+` in it", name.escape_debug()));
     }
+    if name.len() > MAX_NAME_BYTES {
+        return Err(format!("a name of a key has at most {MAX_NAME_BYTES} bytes"));
+    }
     Ok(())
 }
 
@@ -157,26 +162,27 @@ pub fn sign(text: &str, name: &str, signer: &dyn Signer) -> Result<String, SignE
     Ok(format!("{text}\n{SIGNATURE}{name} {}\n", STANDARD.encode(signature)))
 }
 
-/// The text of a note that `key` signed; signatures of others are not looked at.
+/// The text of a note that `key` signed; whether signatures of others are right is not looked at. Each of its own has to be.
 ///
 /// # Errors
 /// What is wrong: it is no note, is not signed by that key, or its signature is not right.
 pub fn open<'n>(note: &'n str, key: &VerifierKey) -> Result<&'n str, String> {
     let (text, signatures) = parts(note)?;
-    for line in signatures.lines() {
-        let (name, signature) = signature(line)?;
-        let Some((id, signature)) = signature.split_first_chunk::<4>() else {
-            return Err("a signature is too short".into());
-        };
-        if name == key.name && *id == key.id() {
-            let verified = key.verifies(text, signature);
-            return if verified { Ok(text) } else { Err("its signature is not right".into()) };
+    let own = key.id();
+    let mut is_signed = false;
+    for line in signatures.split_terminator('\n') {
+        let (name, id, signature) = signature(line)?;
+        if name == key.name && id == own {
+            if !key.verifies(text, &signature) {
+                return Err("its signature is not right".into());
+            }
+            is_signed = true;
         }
     }
-    Err(format!("it is not signed by the key {} of {}", hex::encode(&key.id()), key.name))
+    if is_signed { Ok(text) } else { Err(format!("it is not signed by the key {} of {}", hex::encode(&own), key.name)) }
 }
 
-/// Text and signatures of a note, unverified.
+/// Text and signatures of a note, unverified; each line of its signatures is one.
 ///
 /// # Errors
 /// If it is none.
@@ -184,7 +190,7 @@ pub fn parts(note: &str) -> Result<(&str, &str), String> {
     if note.len() > MAX_NOTE_BYTES {
         return Err(format!("it has more than {MAX_NOTE_BYTES} bytes"));
     }
-    if note.chars().any(|c| c < ' ' && c != '\n') {
+    if note.chars().any(|c| c.is_control() && c != '\n') {
         return Err("it has a control character in it".into());
     }
     let at = note.rfind("\n\n").ok_or("it is no signed note: it has no empty line before its signatures")?;
@@ -193,14 +199,22 @@ pub fn parts(note: &str) -> Result<(&str, &str), String> {
     if signatures.is_empty() || !signatures.ends_with('\n') {
         return Err("it is no signed note: it does not end with a line of a signature".into());
     }
+    for line in signatures.split_terminator('\n') {
+        signature(line)?;
+    }
     Ok((text, signatures))
 }
 
-fn signature(line: &str) -> Result<(&str, Vec<u8>), String> {
+/// The name, the key's id and the signature in a line.
+fn signature(line: &str) -> Result<(&str, [u8; 4], Vec<u8>), String> {
     let wrong = || "a line of its signatures is none".to_owned();
     let (name, text) = line.strip_prefix(SIGNATURE).and_then(|rest| rest.split_once(' ')).ok_or_else(wrong)?;
     check_name(name).map_err(|_| wrong())?;
-    Ok((name, STANDARD.decode(text).map_err(|_| wrong())?))
+    let bytes = STANDARD.decode(text).map_err(|_| wrong())?;
+    match bytes.split_first_chunk::<4>() {
+        Some((id, signature)) if !signature.is_empty() => Ok((name, *id, signature.to_vec())),
+        _ => Err("a signature is too short".into()),
+    }
 }
 
 #[cfg(test)]
@@ -237,13 +251,45 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_right_signature_nothing_else_is_taken() {
+        let signer = Ed25519Signer::from_seed(&[7; 32]).unwrap();
+        let key = VerifierKey { name: "example.org/log".into(), key: signer.public_key() };
+        let note = sign("a\n", "example.org/log", &signer).unwrap();
+        let id = key.id();
+        let own = |signature: &[u8]| {
+            let bytes = STANDARD.encode([&id[..], signature].concat());
+            format!("\u{2014} example.org/log {bytes}\n")
+        };
+        for more in [
+            "junk\n",
+            "\n",
+            "\u{2014} \n",
+            "\u{2014} witness\n",
+            "\u{2014} witness AAAA\n",
+            "\u{2014} witness AAAAAAAA \n",
+            "\u{2014} wit+ness AAAAAAAA\n",
+            "\u{2014} witness AAAAAAA\u{85}\n",
+            "\u{2014} wit\u{9b}ness AAAAAAAA\n",
+            "\u{2014} witness AAAAAAAA\r\n",
+            &own(&[0; 64]),
+            &own(&[0]),
+        ] {
+            assert!(open(&format!("{note}{more}"), &key).is_err(), "{more:?}");
+        }
+        let (text, line) = note.split_once("\n\n").unwrap();
+        assert_eq!(open(&format!("{note}{line}"), &key), Ok("a\n"), "the same again says the same");
+        assert!(open(&format!("{text}\n\n{}{line}", own(&[0; 64])), &key).is_err(), "before it as well");
+    }
+
+    #[test]
     fn what_is_no_key_is_refused() {
         for wrong in
             ["", "a", "a+b", "a+530d903a+AA==", &KEY.replace("530d903a", "530d903b"), &KEY.replace("com/foo", "com/fo")]
         {
             assert!(VerifierKey::parse(wrong).is_err(), "{wrong}");
         }
-        for wrong in ["", "a b", "a+b", "a\n", "\u{a0}"] {
+        assert_eq!(check_name(&"a".repeat(MAX_NAME_BYTES)), Ok(()));
+        for wrong in ["", "a b", "a+b", "a\n", "\u{a0}", "a\u{9b}", &"a".repeat(MAX_NAME_BYTES + 1)] {
             assert!(check_name(wrong).is_err(), "{wrong}");
         }
     }

@@ -43,7 +43,8 @@ impl Proof {
             return Err(format!("it has more than {MAX_PROOF_BYTES} bytes"));
         }
         let (head, checkpoint) = text.split_once("\n\n").ok_or("it is no proof: there is no empty line in it")?;
-        let mut lines = head.lines();
+        // Not `lines`: what comes before the end of a line belongs to it, whatever it is.
+        let mut lines = head.split('\n');
         if lines.next() != Some(HEAD) {
             return Err(format!("it is no proof: its first line is not `{HEAD}`"));
         }
@@ -76,5 +77,25 @@ impl Proof {
             return Err("its hashes do not lead from the entry to the root of the checkpoint".into());
         }
         Ok(checkpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_is_read_as_it_is_written_and_not_otherwise() {
+        let proof = Proof { entry: vec![1, 2], index: 5, path: vec![[1; 32], [2; 32]], checkpoint: "a\n".into() };
+        let text = proof.to_text();
+        assert_eq!(Proof::parse(&text), Ok(proof));
+        for (at, _) in text.match_indices('\n').take(5) {
+            let mut wrong = text.clone();
+            wrong.insert(at, '\r');
+            assert!(Proof::parse(&wrong).is_err(), "{wrong:?}");
+        }
+        for (from, to) in [("index 5", "index 05"), ("index 5", "index 5 "), ("extra ", "extra  "), ("@v1", "@v2")] {
+            assert!(Proof::parse(&text.replacen(from, to, 1)).is_err(), "{to}");
+        }
     }
 }

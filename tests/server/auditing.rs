@@ -1,5 +1,7 @@
 //! `palisade audit`, over logs that Palisade wrote and somebody changed.
 
+mod asked;
+mod attacked;
 mod commands;
 mod edited;
 mod hostile;

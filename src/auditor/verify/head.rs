@@ -2,17 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::files::{Files, Hashes};
+use super::super::files::Files;
 use super::super::finding::{Fault, Place};
 use super::super::list::{Next, Notes};
 use super::super::source::SourceError;
-use super::{Report, is_key_of, split};
+use super::{Report, split};
 use crate::tlog::checkpoint::Checkpoint;
 use crate::tlog::note::VerifierKey;
-use crate::tlog::tile::WIDTH;
 
 /// How long the last checkpoint may be behind the list: one is written right behind the other.
 const BEHIND: Duration = Duration::from_secs(1);
+/// So many more checkpoints than twice as many as there are entries may be in a list: of some sizes there are two.
+const MORE: u64 = 1_000;
 
 /// Reads a checkpoint that is signed, and is one of the epoch.
 type Open<'a> = dyn Fn(&str) -> Result<Checkpoint, (Fault, String)> + 'a;
@@ -31,20 +32,19 @@ struct End {
     wrong: Option<String>,
 }
 
-/// The last checkpoint of an epoch that is signed; `None` if there is none.
+/// The last checkpoint of an epoch that is signed, and how many its list has; `None` if there is none.
 pub(super) fn find(
     files: &Files<'_>,
-    (key, is_first): (&VerifierKey, bool),
+    key: &VerifierKey,
     is_last: bool,
     report: &mut Report,
-) -> Result<Option<Checkpoint>, SourceError> {
-    let (told, listed) = both_files(files)?;
+) -> Result<Option<(Checkpoint, u64)>, SourceError> {
     let epoch = Some(files.number);
-    let open = |note: &str| open(note, key, (files.number, is_first));
+    let open = |note: &str| open(note, key, files.number);
+    let (told, listed, has_tile) = all_files(files, &open, is_last)?;
     if told.is_none() && listed.is_none() {
-        let has_tile = matches!(files.hashes(0, 0, WIDTH)?, Hashes::There(_));
         if is_last && !has_tile {
-            report.notes.push(format!("epoch {} has no checkpoint yet: it is not looked at", files.number));
+            report.note(format!("epoch {} is listed, and has no checkpoint yet: it is not looked at", files.number));
         } else {
             report.find(epoch, Place::Epoch, Fault::Missing, "there is no checkpoint of it");
         }
@@ -74,13 +74,13 @@ pub(super) fn find(
             Fault::Missing,
             "it is not there, and the last checkpoint is",
         );
-        return Ok(named);
+        return Ok(named.map(|named| (named, 0)));
     };
     if let Some(why) = &listed.wrong {
         report.find(epoch, Place::List(listed.count), Fault::NotOne, why.clone());
     } else if listed.rest > 0 && is_last {
         let why = format!("{} bytes of a checkpoint that was not wholly written", listed.rest);
-        report.notes.push(format!("epoch {}: at the end of the list of checkpoints are {why}", files.number));
+        report.note(format!("epoch {}: at the end of the list of checkpoints are {why}", files.number));
     } else if listed.rest > 0 {
         report.find(
             epoch,
@@ -103,16 +103,36 @@ pub(super) fn find(
     if is_empty {
         report.find(epoch, Place::Checkpoint(0), Fault::NotOne, "an epoch has an entry at least");
     }
-    Ok(head.filter(|head| head.size > 0))
+    Ok(head.filter(|head| head.size > 0).map(|head| (head, listed.count)))
+}
+
+/// The same as of [`both_files`]; and, if neither is there in the last epoch, whether a tile is.
+fn all_files(files: &Files<'_>, open: &Open<'_>, is_last: bool) -> Result<(Named, Option<End>, bool), SourceError> {
+    let until = Instant::now() + BEHIND;
+    loop {
+        let (told, listed) = both_files(files, open)?;
+        if told.is_some() || listed.is_some() || !is_last {
+            return Ok((told, listed, false));
+        }
+        // The first checkpoint is there as soon as the first tile, give or take a moment.
+        let has_tile = files.has_tile()?;
+        if !has_tile || Instant::now() >= until {
+            return Ok((None, None, has_tile));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// What `checkpoint` says, and how the list ends. Whoever writes appends to the list first, so that it is read last; that the first
 /// checkpoint of an epoch has its name as well is waited for.
-fn both_files(files: &Files<'_>) -> Result<(Named, Option<End>), SourceError> {
+fn both_files(files: &Files<'_>, open: &Open<'_>) -> Result<(Named, Option<End>), SourceError> {
     let until = Instant::now() + BEHIND;
     loop {
         let told = files.checkpoint()?;
-        let listed = end(files)?;
+        let named = told.as_ref().and_then(|text| open(text.as_ref().ok()?).ok());
+        // Who serves a list without an end is not read for ever.
+        let most = named.map_or(u64::MAX, |named| named.size.saturating_mul(2).saturating_add(MORE));
+        let listed = end(files, most)?;
         if told.is_some() || listed.is_none() || Instant::now() >= until {
             return Ok((told, listed));
         }
@@ -153,7 +173,7 @@ fn both(
     let before = listed.notes.0.as_ref().and_then(|note| Checkpoint::parse(note).ok());
     if before.is_some_and(|before| before == named) {
         let why = "as when Palisade ends between writing the one and the other";
-        report.notes.push(format!(
+        report.note(format!(
             "epoch {}: `checkpoint` is the last but one of the list, {why}; verified is the last one",
             files.number
         ));
@@ -164,16 +184,17 @@ fn both(
     Ok(Some(last))
 }
 
-/// The name of a log may change from one epoch to the next, which says what it goes on from: the first has that of the key.
-fn open(note: &str, key: &VerifierKey, (number, is_first): (u64, bool)) -> Result<Checkpoint, (Fault, String)> {
+/// The name of a log may change from one epoch to the next, which says what it goes on from: it is looked at later.
+fn open(note: &str, key: &VerifierKey, number: u64) -> Result<Checkpoint, (Fault, String)> {
+    Checkpoint::parse(note).map_err(|why| (Fault::NotOne, why))?;
     let checkpoint = Checkpoint::open(note, key).map_err(|why| (Fault::Signature, why))?;
     match split(&checkpoint.origin) {
-        Some((_, epoch)) if epoch == number && (!is_first || is_key_of(key, &checkpoint.origin)) => Ok(checkpoint),
+        Some((_, epoch)) if epoch == number => Ok(checkpoint),
         _ => Err((Fault::NotOne, format!("it is one of {}, and not of epoch {number}", checkpoint.origin))),
     }
 }
 
-fn end(files: &Files<'_>) -> Result<Option<End>, SourceError> {
+fn end(files: &Files<'_>, most: u64) -> Result<Option<End>, SourceError> {
     let Some(reader) = files.checkpoints()? else { return Ok(None) };
     let mut notes = Notes::new(reader, format!("{}/checkpoints", files.number));
     let mut end = End::default();
@@ -182,6 +203,9 @@ fn end(files: &Files<'_>) -> Result<Option<End>, SourceError> {
             Next::Note(note) => end.notes = (end.notes.1.take(), Some(note)),
             Next::End(rest) => end.rest = rest,
             Next::Wrong(why) => end.wrong = Some(why),
+        }
+        if notes.count > most {
+            end.wrong = Some("there are more than there can be for its entries".into());
         }
         if end.rest > 0 || end.wrong.is_some() || notes.count == end.count {
             end.count = notes.count;

@@ -21,21 +21,46 @@ pub(super) fn text(kind: &Kind) -> String {
         Kind::Gap(gap) => format!("GAP      {} records were not kept", gap.lost_records),
         Kind::Overruled(overruled) => {
             let (reason, id) = (&overruled.reason, &overruled.decision_id);
-            format!("OVERRULED  {}  the decision was not answered, but a denial  {}", plain(reason), plain(id))
+            format!("OVERRULED  {}  the decision was not answered, but a denial  {}", column(reason), column(id))
         }
-        Kind::Start(start) => format!("START    epoch {}: {} (Palisade {})", start.number, start.origin, start.version),
+        Kind::Start(start) => {
+            let (origin, version) = (column(&start.origin), column(&start.version));
+            format!("START    epoch {}: {origin} (Palisade {version})", start.number)
+        }
         Kind::End(end) => format!("END      epoch {} is next", end.next),
         Kind::Restart(restart) => format!(
             "RESTART  Palisade {}: {} entries were in no checkpoint, {} bytes of one were cut",
-            restart.version, restart.replayed, restart.cut_bytes
+            column(&restart.version),
+            restart.replayed,
+            restart.cut_bytes
         ),
     };
-    format!("{at}  {}{NEWLINE}", plain(&told))
+    format!("{at}  {told}{NEWLINE}")
 }
 
 /// A moment in UTC, in milliseconds; `-` for one that is none.
 fn moment(time: &proto::Timestamp) -> String {
     Timestamp::new(time.seconds, time.nanos).map_or_else(|_| "-".into(), |time| format!("{time:.3}"))
+}
+
+/// A text as one column: two spaces begin the next one, so that in it there are none, nor any at its ends.
+fn column(text: &str) -> String {
+    if text.is_empty() {
+        return "-".into();
+    }
+    let mut column = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    let mut is_behind_space = true;
+    while let Some(c) = characters.next() {
+        let is_odd_space = c == ' ' && (is_behind_space || characters.peek().is_none());
+        if is_odd_space {
+            column.push_str("\\u{20}")
+        } else {
+            column.push_str(&plain(c.encode_utf8(&mut [0; 4])))
+        }
+        is_behind_space = c == ' ';
+    }
+    column
 }
 
 /// A decision: verdict, reason, caller, action, resource, user and id.
@@ -57,7 +82,7 @@ fn decision(record: &DecisionRecord) -> String {
         caller.map_or("", |caller| &caller.user),
         &record.decision_id,
     ];
-    columns.map(|column| if column.is_empty() { "-".to_owned() } else { plain(column) }).join("  ")
+    columns.map(column).join("  ")
 }
 
 /// What a line of JSON is of what is neither a decision nor a gap: a member says which.
@@ -94,8 +119,8 @@ pub(super) fn harmless(json: String) -> String {
     let mut text = String::with_capacity(json.len() + 16);
     for c in json.chars() {
         if is_odd(c) {
-            // All of them are below U+10000.
-            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+            // Those behind U+FFFF are two units in JSON.
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
         } else {
             text.push(c);
         }
@@ -110,7 +135,7 @@ mod tests {
     fn hostile() -> Kind {
         let caller = proto::Caller {
             spiffe_id: "spiffe://x/\u{1b}[2J".into(),
-            user: "\u{9b}31m\u{202e}".into(),
+            user: "\u{9b}31m\u{202e}\u{e0041}".into(),
             ..Default::default()
         };
         let call = proto::CallRecord { action: "a\nb".into(), ..Default::default() };
@@ -125,12 +150,31 @@ mod tests {
         let line = text(&hostile());
         assert_eq!(
             line,
-            "2026-03-04T10:15:00.005Z  PERMIT  -  spiffe://x/\\u{1b}[2J  a\\nb (and 1 more)  -  \\u{9b}31m\\u{202e}  -\n"
+            "2026-03-04T10:15:00.005Z  PERMIT  -  spiffe://x/\\u{1b}[2J  a\\nb (and 1 more)  -  \\u{9b}31m\\u{202e}\\u{e0041}  -\n"
         );
         let line = json(&hostile()).unwrap();
         assert!(!line.trim_end().contains(is_odd), "{line}");
         let read: DecisionRecord = serde_json::from_str(&line).unwrap();
         assert_eq!(Kind::Decision(read), hostile());
+    }
+
+    #[test]
+    fn a_column_is_one_column_whatever_is_in_it() {
+        let told = |target: &str| {
+            let call = proto::CallRecord { resource: target.into(), ..Default::default() };
+            let record =
+                DecisionRecord { calls: vec![call], verdict: 2, decision_id: "id".into(), ..Default::default() };
+            text(&Kind::Decision(record))
+        };
+        for (resource, there) in [
+            ("a b", "a b"),
+            ("x  alice", "x \\u{20}alice"),
+            (" x ", "\\u{20}x\\u{20}"),
+            ("   ", "\\u{20}\\u{20}\\u{20}"),
+            ("", "-"),
+        ] {
+            assert_eq!(told(resource), format!("-  DENIAL  -  -  -  {there}  -  id\n"));
+        }
     }
 
     #[test]

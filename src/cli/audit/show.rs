@@ -1,21 +1,29 @@
 //! `palisade audit show`: what is in a log.
 
+use std::collections::{HashSet, VecDeque};
+
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::control::span;
-use super::super::exit;
-use super::access::Access;
+use super::super::control::{show::plain, span};
+use super::super::{complain, exit};
+use super::access::{self, Access};
 use super::follow::{Ended, Lines, walk};
 use super::{Failure, line};
 use crate::auditor::read::decode;
-use crate::auditor::select::Filter;
+use crate::auditor::select::{Filter, is_permit};
+use crate::authz::reason::Reason;
 use crate::proto::Verdict;
+use crate::proto::entry::Kind;
+
+/// Most permits that are remembered: what overrules one is written soon behind it.
+const MAX_PERMITS: usize = 100_000;
 
 /// Print what is in a log, in order
 ///
 /// One line for each decision: time, verdict, reason, caller, action, resource, user, id; `-` for
 /// what there is not. With --json a line is the record as JSON, as in a file of records; what
 /// overruled a decision, and where epochs begin and end, are objects with one member that says so.
+/// A permit that was overruled is followed by an OVERRULED that names it, whatever is asked for.
 /// Entries are printed as they are served: whether they are what was signed `palisade audit verify` says.
 ///
 ///   palisade audit show /var/lib/palisade/log --decision denial --since 1h
@@ -73,7 +81,7 @@ struct Wanted {
     #[arg(long, value_name = "TRACE_ID")]
     trace: Option<String>,
     /// The decision
-    #[arg(long, value_name = "DECISION_ID")]
+    #[arg(long, value_name = "DECISION_ID", value_parser = access::id)]
     id: Option<String>,
     /// The user's session, or SHA-256 of the MCP session's id
     #[arg(long, value_name = "SESSION")]
@@ -119,17 +127,51 @@ impl Wanted {
     }
 }
 
+/// Permits that were shown of late: what overrules one is shown as well.
+#[derive(Default)]
+struct Permits {
+    ids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Permits {
+    fn shown(&mut self, kind: &Kind) {
+        let Kind::Decision(record) = kind else { return };
+        if is_permit(record) && self.ids.insert(record.decision_id.clone()) {
+            self.order.push_back(record.decision_id.clone());
+            if self.order.len() > MAX_PERMITS
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.ids.remove(&oldest);
+            }
+        }
+    }
+
+    fn overrules(&self, kind: &Kind) -> bool {
+        matches!(kind, Kind::Overruled(overruled) if self.ids.contains(&overruled.decision_id))
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let source = arguments.access.open()?;
     let filter = arguments.wanted.filter();
+    if let Some(reason) = &filter.reason
+        && !Reason::ALL.iter().any(|known| known.code() == reason)
+    {
+        complain(&plain(&format!(
+            "--reason: no reason that this version knows is called {reason} (docs/why-denied.md)"
+        )));
+    }
+    let mut permits = Permits::default();
     let (mut lines, mut scratch) = (Lines::new(arguments.follow), Vec::new());
     let mut left = arguments.limit.unwrap_or(u64::MAX);
     let walked = match left {
         0 => Ok(()),
         _ => walk(&*source, arguments.follow, &mut |at, bytes| {
             let kind = decode(at, bytes, &mut scratch)?;
-            if filter.takes(&kind) {
+            if filter.takes(&kind) || permits.overrules(&kind) {
+                permits.shown(&kind);
                 lines.push(&if arguments.json { line::json(&kind)? } else { line::text(&kind) })?;
                 left -= 1;
             }

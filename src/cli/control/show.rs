@@ -10,8 +10,10 @@ use crate::proto;
 
 /// Whether a terminal may take a character for more than text.
 pub(in crate::cli) fn is_odd(c: char) -> bool {
-    // Marks that turn the direction of what follows are no control characters, and mislead no less.
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    // Marks that turn the direction of what follows, and those that nobody sees, are no control characters, and mislead no less.
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2064}')
+        || matches!(c, '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Text of somebody else on one line.

@@ -1,6 +1,7 @@
 //! Logs that are anything but logs: never a panic, never right, never without a bound. And logs that are written meanwhile.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use palisade::auditor::finding::MAX_FINDINGS;
@@ -69,8 +70,16 @@ fn every_file_counts_and_none_is_more_than_a_finding() {
         std::fs::remove_file(path).unwrap();
         assert!(!written.verify().findings.is_empty(), "{}", path.display());
         std::fs::create_dir(path).unwrap();
-        assert!(!written.verify().is_right(), "{}", path.display());
+        assert!(!written.verify().findings.is_empty(), "{}", path.display());
         std::fs::remove_dir(path).unwrap();
+        // Nor is a link followed, though what it leads to is right.
+        std::fs::write(written.path().join("private/elsewhere"), &right).unwrap();
+        std::os::unix::fs::symlink(written.path().join("private/elsewhere"), path).unwrap();
+        assert!(!written.verify().findings.is_empty(), "{}", path.display());
+        std::fs::remove_file(path).unwrap();
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        assert!(!written.verify().findings.is_empty(), "{}", path.display());
+        std::fs::remove_file(path).unwrap();
         std::fs::write(path, right).unwrap();
     }
     assert!(written.verify().is_right(), "{}", written.first());

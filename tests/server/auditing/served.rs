@@ -18,6 +18,10 @@ enum How {
     Endless,
     Encoded,
     Silent,
+    /// The list of checkpoints comes a byte at a time.
+    Drip,
+    /// And has the same one without an end.
+    Repeated,
 }
 
 /// Serves all of a directory but `private`.
@@ -56,6 +60,20 @@ fn answer(mut stream: TcpStream, directory: &Path, how: How) -> Option<()> {
                     stream.write_all(&[b'1'; 65_536]).ok()?;
                 }
             }
+            (How::Drip, Some(_)) if path.ends_with("/checkpoints") => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
+                loop {
+                    stream.write_all(b"e").ok()?;
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                }
+            }
+            (How::Repeated, Some(file)) if path.ends_with("/checkpoints") => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
+                let list = String::from_utf8(file).unwrap();
+                loop {
+                    stream.write_all(palisade::tlog::checkpoint::split(&list).0[0].as_bytes()).ok()?;
+                }
+            }
             (_, None) => stream.write_all(&head("404 Not Found", 0, "")).ok()?,
             (how, Some(file)) => {
                 let more = match how {
@@ -82,7 +100,7 @@ fn a_log_that_is_served_is_as_one_in_a_directory() {
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
         assert!(out.contains("900 permits, 100 denials"), "{out}");
         let (code, _, err) = audit(&["verify", &url]);
-        assert!(code == 1 && err.contains("--key"), "{err}");
+        assert!(code == 2 && err.contains("`palisade audit key DIR`") && err.contains("(--key)"), "{err}");
         let (_, out, _) = audit(&["show", &url, "--id", &id(700)]);
         assert!(out.trim_end().ends_with(&id(700)) && out.lines().count() == 1, "{out}");
         let (code, proof, _) = audit(&["prove", &url, &id(700), "--key", &key]);
@@ -108,6 +126,20 @@ fn a_server_that_misbehaves_is_a_named_error() {
         let (code, out, err) = audit(&["verify", &url, "--key", &key, "--timeout", "1s"]);
         assert!(code == 1 && err.contains(why), "{why}: {out}{err}");
     }
+    let url = format!("http://{}/log", serve(written.path(), How::Drip));
+    let began = std::time::Instant::now();
+    let (code, out, err) = audit(&["verify", &url, "--key", &key, "--timeout", "1s"]);
+    assert!(code == 1 && err.contains("it comes too slowly: "), "{out}{err}");
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+    let url = format!("http://{}/log", serve(written.path(), How::Repeated));
+    let (code, out, _) = audit(&["verify", &url, "--key", &key]);
+    assert!(code == 15 && out.contains("there are more than there can be for its entries"), "{out}");
+    let address = serve(written.path(), How::Error);
+    let (_, _, err) = audit(&["verify", &format!("http://{address}/"), "--key", &key]);
+    assert!(err.contains(&format!("http://{address}/epochs: ")), "{err}");
+    let address = serve(&written.path().join("nowhere"), How::Files);
+    let (code, _, err) = audit(&["verify", &format!("http://{address}/log"), "--key", &key]);
+    assert!(code == 1 && err.contains(&format!("there is no log at http://{address}/log: ")), "{err}");
     let url = format!("http://{}/log", serve(written.path(), How::Endless));
     let (code, out, _) = audit(&["verify", &url, "--key", &key]);
     assert!(code == 15 && out.contains("it has more than 8388608 bytes"), "{out}");

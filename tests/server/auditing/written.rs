@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use palisade::audit::log::Log;
 use palisade::audit::log::config::{Config, Durability};
+use palisade::audit::log::{Log, LogError};
 use palisade::auditor::finding::Finding;
 use palisade::auditor::source::Directory;
 use palisade::auditor::verify::{Known, Options, Progress, Report, known, verify};
@@ -45,7 +45,7 @@ pub fn decision(number: u64) -> DecisionRecord {
         decision_id: id(number),
         time: Some(Timestamp { seconds: BEGAN + i64::try_from(number).unwrap(), nanos: 5_000_000 }),
         verdict: if is_denial { Verdict::Denial.into() } else { Verdict::Permit.into() },
-        reason: if is_denial { "POLICY_FORBID".into() } else { String::new() },
+        reason: if is_denial { "policy_forbids".into() } else { String::new() },
         caller: Some(caller),
         target: "crm".into(),
         calls: vec![call],
@@ -79,7 +79,7 @@ impl Written {
     }
 
     pub fn open(&self) -> Log {
-        Log::open(&self.config, self.path()).unwrap()
+        open(&self.config, self.path())
     }
 
     /// More of them, after a start of their own.
@@ -137,7 +137,7 @@ impl Written {
     }
 
     pub fn verify_with(&self, known: Vec<Known>, from_epoch: Option<u64>) -> Report {
-        let options = Options { key: self.key(), known, from_epoch };
+        let options = Options { key: self.key(), names: Vec::new(), known, from_epoch };
         verify(&Directory::new(self.path()), &options, &Progress::default())
     }
 
@@ -150,6 +150,14 @@ impl Written {
 pub fn first(report: &Report) -> String {
     assert_eq!(report.failure, None);
     report.findings.first().map(Finding::to_string).unwrap_or_default()
+}
+
+pub fn open(config: &Config, path: &Path) -> Log {
+    // A process that another test begins has the lock of this one's until it is a program of its own.
+    super::super::support::eventually("the lock", || match Log::open(config, path) {
+        Err(LogError::InUse(_)) => None,
+        other => Some(other.unwrap()),
+    })
 }
 
 pub fn finish(log: Log) {
