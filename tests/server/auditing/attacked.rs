@@ -74,6 +74,17 @@ fn every_checkpoint_of_the_list_is_looked_at() {
     both.sort_by_key(|(_, _, fault)| fault.code());
     assert_eq!(both, [rolled_back, (Some(1), Place::Checkpoint(size), Fault::Signature)]);
     assert_eq!(found(&[]), []);
+    // Nor do long ones, which do not wait for their bundle.
+    let witness = format!("\u{2014} witness {}\n", "AAAA".repeat(25_000));
+    let long: Vec<String> = notes.iter().map(|note| format!("{note}{witness}")).collect();
+    assert!(long.len() > 12 && long.concat().len() > 1 << 20);
+    std::fs::write(&path, long.concat()).unwrap();
+    assert!(written.verify().is_right(), "{}", written.first());
+    let right = std::fs::read_to_string(written.epoch(1).prefix.join("checkpoint")).unwrap();
+    let last = Checkpoint { size: size - 1, ..written.epoch(1).checkpoint() };
+    let forged = format!("{}{witness}", last.sign(&other).unwrap());
+    std::fs::write(&path, [&*long[..long.len() - 1].concat(), &*forged, &*right].concat()).unwrap();
+    assert_eq!(places(&written.verify()), [(Some(1), Place::Checkpoint(size - 1), Fault::Signature)]);
 }
 
 #[test]
