@@ -121,9 +121,6 @@ impl Config {
         {
             return Err(mistake(&["audit"], "`[audit]` without `directory`: there is no log for it to be about"));
         }
-        if audit.directory.as_ref().is_some_and(|directory| directory.as_os_str().is_empty()) {
-            return Err(mistake(&["audit.directory"], "`audit.directory`: it is empty"));
-        }
         if let (Some(directory), Some(anchor)) = (&audit.directory, &audit.anchor_file)
             && anchor.starts_with(directory)
         {

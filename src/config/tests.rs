@@ -237,7 +237,6 @@ fn there_is_one_place_for_records_and_its_name_can_be_signed() {
         ("[audit]\ndirectory = \"log\"\ncluster = \"a+b\"\n", "7: `audit.cluster`: `a+b` cannot be"),
         ("[audit]\ndirectory = \"log\"\nnamespace = \"a/b\"\n", "7: `audit.namespace`: `a/b` cannot be"),
         ("[audit]\ndirectory = \"log\"\nnamespace = \"\"\n", "7: `audit.namespace`: `` cannot be"),
-        ("[audit]\ndirectory = \"\"\n", "6: `audit.directory`: it is empty"),
         ("[audit]\ndirectory = \"log\"\nanchor_file = \"log/a\"\n", "7: `audit.anchor_file`: it is in the log's own"),
         ("[audit]\ndirectory = \"log\"\ndurability = \"never\"\n", "7: `audit.durability`: unknown variant"),
     ] {

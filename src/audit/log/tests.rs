@@ -177,8 +177,12 @@ fn epochs_are_sealed_and_refer_to_one_another() {
         let names = std::fs::read_dir(directory.path().join("private")).unwrap();
         names.filter(|it| it.as_ref().unwrap().file_name().to_str().unwrap().starts_with("wal")).count()
     };
-    // Once all of it is on the disk, which nobody waits for, a sealed epoch needs no write-ahead file.
-    until(|| wals() == 1);
+    // Once all of it is on the disk, which nobody waits for, a sealed epoch needs no write-ahead file; it is looked at with each
+    // checkpoint.
+    until(|| {
+        finish(open(&config, directory.path()));
+        wals() == 1
+    });
 }
 
 /// Segments end where tiles of the second level do; what is in full tiles on the disk is removed from the write-ahead file.
