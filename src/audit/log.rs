@@ -98,13 +98,14 @@ impl Log {
         let place = Place::new(directory);
         disk.make(directory, false).map_err(root())?;
         let lock = open::lock(&disk, &place)?;
-        if open::last_epoch(&place)?.is_none() {
+        let last = open::last_epoch(&place)?;
+        if last.is_none() {
             open::check_nothing_is_anchored(&place, config.anchor_file.as_deref())?;
         }
         let signer = open::signer(&disk, &place, config.key_file.as_deref())?;
         let key = VerifierKey { name: config.origin(), key: signer.public_key() };
         let beginning = Beginning { config: config.clone(), disk, place, key };
-        let (mut publisher, mut open) = match open::last_epoch(&beginning.place)? {
+        let (mut publisher, mut open) = match last {
             None => {
                 let (open, epoch) = beginning.begin(1, None).map_err(root())?;
                 beginning.tell().map_err(root())?;
@@ -184,7 +185,8 @@ impl Log {
         Ok(())
     }
 
-    /// The next step, which leaves all as it was if it fails.
+    /// The next step. One that fails is tried again, but for the last: what it has not handed over is handed over with the next
+    /// entries.
     fn turn_on(&mut self) -> io::Result<()> {
         let next = match &self.turn {
             Turn::Idle => Turn::Idle,

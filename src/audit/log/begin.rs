@@ -72,10 +72,11 @@ impl Beginning {
         let root = self.place.directory();
         open::check_sealed(&self.place, &self.key, self.config.anchor_file.as_deref(), number)?;
         let found = open::find(self.place.epoch(number), &self.key, self.config.anchor_file.as_deref())?;
-        let commitments = self.commitments(&found.place).map_err(io_at(&found.place.commitments))?;
         for sealed in self.place.written().map_err(io_at(root))?.into_iter().filter(|sealed| *sealed < number) {
             self.mend(sealed)?;
         }
+        // Before anything is cut: what is no key ends the start.
+        let commitments = self.commitments(&found.place).map_err(io_at(&found.place.commitments))?;
         let Found { place, growth, checkpoint, checkpoints_bytes, tail, start, is_over, lost } = found;
         let mut wal = Wal::go_on(self.disk.clone(), place.clone(), &tail).map_err(io_at(&place.wal))?;
         let published = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);

@@ -149,8 +149,12 @@ impl Publisher {
             let due = if is_full { Instant::now() } else { self.checkpointed + self.pace.time };
             // What failed was due, and is when it may be tried again.
             let due = retry_at.unwrap_or(due);
-            let waits = self.unpublished() > 0 || retry_at.is_some() || sealing.is_some();
-            let wait = if waits { due.saturating_duration_since(Instant::now()) } else { Duration::from_secs(3_600) };
+            let waits = |me: &Self, is_sealing| me.unpublished() > 0 || retry_at.is_some() || is_sealing;
+            let wait = if waits(&self, sealing.is_some()) {
+                due.saturating_duration_since(Instant::now())
+            } else {
+                Duration::from_secs(3_600)
+            };
             let ended = match work.recv_timeout(wait) {
                 Ok(Work::Written(written)) => {
                     self.take(written);
@@ -169,7 +173,8 @@ impl Publisher {
             };
             let is_full = sealing.is_some() || self.is_full();
             let is_due = Instant::now() >= due || (is_full && retry_at.is_none());
-            if ended || (waits && is_due) {
+            // What has just come counts: the first entry of an epoch is published before another one is taken.
+            if ended || (waits(&self, sealing.is_some()) && is_due) {
                 let published = if sealing.is_some() { self.seal() } else { self.publish() };
                 retry_at = published.is_err().then(|| Instant::now() + RETRY);
                 self.told(&published);
