@@ -80,15 +80,22 @@ impl Redaction {
     /// The commitment to a body, by its digest.
     #[must_use]
     pub fn body(&self, digest: &[u8; 32]) -> [u8; 32] {
-        self.commit(&[BODY, digest].concat())
+        let mut bytes = [0; BODY.len() + 32];
+        let (name, rest) = bytes.split_at_mut(BODY.len());
+        name.copy_from_slice(BODY);
+        rest.copy_from_slice(digest);
+        self.commit(&bytes)
     }
 
     /// The commitment to what a call would do. Two that differ in anything come to two different texts.
     #[must_use]
     pub fn intent(&self, said: &Said<'_>) -> [u8; 32] {
         let Said { target, action, resource, method, tool, named, arguments, body } = said;
-        let mut bytes = INTENT.to_vec();
-        for text in [target, action, resource, method, tool] {
+        let texts = [target, action, resource, method, tool];
+        let room = texts.iter().map(|text| 8 + text.len()).sum::<usize>() + 3 * 33;
+        let mut bytes = Vec::with_capacity(INTENT.len() + room);
+        bytes.extend_from_slice(INTENT);
+        for text in texts {
             bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
             bytes.extend_from_slice(text.as_bytes());
         }

@@ -132,8 +132,9 @@ impl Writing<'_> {
     }
 
     fn call(&self, to: &mut Message<'_>, evaluation: &Evaluation) {
+        let resource = evaluation.whole_resource();
         to.text(1, &evaluation.action);
-        to.text(2, &evaluation.resource_text());
+        to.text(2, &evaluation.shown(&resource));
         to.text(3, evaluation.method.as_deref().unwrap_or_default());
         to.text(4, evaluation.tool.as_deref().unwrap_or_default());
         self.policies(to, 5, &evaluation.policies);
@@ -165,7 +166,7 @@ impl Writing<'_> {
                 to.number(2, *units);
             });
         }
-        if let Some(intent) = self.intent(evaluation) {
+        if let Some(intent) = self.intent(evaluation, &resource) {
             to.hex(13, &intent);
         }
         for argument in evaluation.intent.iter().flat_map(|intent| intent.arguments()) {
@@ -180,14 +181,14 @@ impl Writing<'_> {
     }
 
     /// A commitment to what a call would do; none for a call of control, of which all is on record.
-    fn intent(&self, evaluation: &Evaluation) -> Option<[u8; 32]> {
+    fn intent(&self, evaluation: &Evaluation, resource: &str) -> Option<[u8; 32]> {
         let target = self.record.decision.target.as_deref()?;
         let has_body = matches!(target.protocol, Protocol::Http | Protocol::Grpc | Protocol::A2a);
         let intent = evaluation.intent.as_deref();
         let said = Said {
             target: &target.name,
             action: &evaluation.action,
-            resource: &evaluation.whole_resource(),
+            resource,
             method: evaluation.method.as_deref().unwrap_or_default(),
             tool: evaluation.tool.as_deref().unwrap_or_default(),
             named: intent.and_then(Intent::named_digest),

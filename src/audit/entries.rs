@@ -27,8 +27,6 @@ pub struct Entries {
     redaction: Redaction,
     /// The epoch whose key that is.
     epoch: u64,
-    /// The entry that is being made.
-    bytes: Vec<u8>,
 }
 
 impl Entries {
@@ -36,7 +34,7 @@ impl Entries {
     #[must_use]
     pub fn into(log: Log, permits: Form) -> Self {
         let (redaction, epoch) = (Redaction::new(log.commitments(), permits), log.epoch());
-        Self { log, permits, redaction, epoch, bytes: Vec::new() }
+        Self { log, permits, redaction, epoch }
     }
 
     fn push(&mut self, kind: Kind) -> bool {
@@ -53,9 +51,8 @@ impl Sink for Entries {
         if self.epoch != self.log.epoch() {
             (self.redaction, self.epoch) = (Redaction::new(self.log.commitments(), self.permits), self.log.epoch());
         }
-        self.bytes.clear();
-        Message::on(&mut self.bytes).encoded(DECISION, |bytes| encode(record, &self.redaction, bytes));
-        self.log.push_bytes(&self.bytes)
+        let redaction = &self.redaction;
+        self.log.push_encoded(|bytes| Message::on(bytes).encoded(DECISION, |bytes| encode(record, redaction, bytes)))
     }
 
     fn gap(&mut self, lost: u64) {

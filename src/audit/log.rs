@@ -46,7 +46,6 @@ use crate::proto::entry::Kind;
 use crate::proto::{Entry, EpochEnd, Timestamp};
 use crate::tlog::checkpoint::Checkpoint;
 use crate::tlog::note::{Signer as _, VerifierKey};
-use crate::tlog::tile::MAX_ENTRY_BYTES;
 
 /// Most bytes that are written and in no checkpoint: more is no longer taken, as if the disk took nothing.
 const MAX_BEHIND_BYTES: u64 = 128 * 1024 * 1024;
@@ -153,17 +152,13 @@ impl Log {
     /// next epoch.
     #[must_use]
     pub fn push(&mut self, kind: Kind) -> bool {
-        self.push_bytes(&entry(kind))
+        self.push_encoded(entry(kind))
     }
 
-    /// Takes an entry that is encoded.
+    /// Takes the entry that `append` appends to bytes, encoded.
     #[must_use]
-    pub fn push_bytes(&mut self, entry: &[u8]) -> bool {
-        let fits = entry.len() <= MAX_ENTRY_BYTES && matches!(self.turn, Turn::Idle);
-        if fits {
-            self.open.wal.push(entry);
-        }
-        fits
+    pub fn push_encoded(&mut self, append: impl FnOnce(&mut Vec<u8>)) -> bool {
+        matches!(self.turn, Turn::Idle) && self.open.wal.push(append)
     }
 
     /// Turns to the next epoch when it is time. Nothing may be taken before this has succeeded: what is taken behind the last
@@ -176,7 +171,7 @@ impl Log {
         let is_old = || now().seconds.saturating_sub(self.open.began) >= self.beginning.config.epoch_seconds();
         if matches!(self.turn, Turn::Idle) && (is_long || is_old()) {
             let end = EpochEnd { time: Some(now()), next: self.open.number + 1 };
-            self.open.wal.push(&entry(Kind::End(end)));
+            let _is_small = self.open.wal.push(entry(Kind::End(end)));
             self.turn = Turn::Ending;
         }
         while !matches!(self.turn, Turn::Idle) {
@@ -275,6 +270,7 @@ pub(super) fn now() -> Timestamp {
     jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default().into()
 }
 
-fn entry(kind: Kind) -> Vec<u8> {
-    Entry { kind: Some(kind) }.encode_to_vec()
+fn entry(kind: Kind) -> impl FnOnce(&mut Vec<u8>) {
+    // Bytes in memory have room for everything.
+    |bytes| Entry { kind: Some(kind) }.encode(bytes).unwrap_or_default()
 }

@@ -47,8 +47,13 @@ impl<'b> Message<'b> {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         self.key(field, DELIMITED);
         varint(self.bytes, value.len() as u64 * 2);
+        let start = self.bytes.len();
+        self.bytes.resize(start + value.len() * 2, 0);
         let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
-        self.bytes.extend(value.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+        let (pairs, _) = self.bytes.get_mut(start..).unwrap_or_default().as_chunks_mut::<2>();
+        for (pair, byte) in pairs.iter_mut().zip(value) {
+            *pair = [digit(byte >> 4), digit(byte & 15)];
+        }
     }
 
     /// A message, which is there though it be empty.
@@ -60,13 +65,22 @@ impl<'b> Message<'b> {
     pub fn encoded(&mut self, field: u32, append: impl FnOnce(&mut Vec<u8>)) {
         self.key(field, DELIMITED);
         let start = self.bytes.len();
-        // Nearly every length has two bytes.
+        // Nearly every length has one byte or two.
         self.bytes.extend_from_slice(&[0, 0]);
         append(self.bytes);
-        let length = (self.bytes.len() - start - 2) as u64;
-        let (digits, count) = digits(length);
-        let digits = digits.get(..count).unwrap_or_default();
-        self.bytes.splice(start..start + 2, digits.iter().copied());
+        let length = self.bytes.len() - start - 2;
+        match (u8::try_from(length), self.bytes.get_mut(start..)) {
+            (Ok(byte), Some([first, rest @ ..])) if byte < 0x80 => {
+                *first = byte;
+                rest.copy_within(1.., 0);
+                self.bytes.pop();
+            }
+            _ => {
+                let (digits, count) = digits(length as u64);
+                let digits = digits.get(..count).unwrap_or_default();
+                self.bytes.splice(start..start + 2, digits.iter().copied());
+            }
+        }
     }
 
     /// A moment (`google.protobuf.Timestamp`).

@@ -1,6 +1,7 @@
 //! What was decided. A [`Permit`] can only be made from the evidence of satisfied policies, and the wire
 //! answer "OK" only from a [`Permit`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::call::json_rpc::Reply;
@@ -8,7 +9,7 @@ use super::identity::spiffe::SpiffeId;
 use super::intent::Intent;
 use super::metering::Take;
 use super::plain::{MAX_NAME_BYTES, bounded, parameters};
-use super::policy::cedar::{EntityUID, id_of, uid};
+use super::policy::cedar::{EntityUID, id_of, text_of, uid};
 use super::policy::demands::Demands;
 use super::policy::{Evaluated, Failure, PolicyInfo, Satisfied};
 use super::reason::Reason;
@@ -188,17 +189,23 @@ impl Evaluation {
     /// The resource as `Type::"id"`, whole; empty where there is none.
     #[must_use]
     pub fn whole_resource(&self) -> String {
-        self.resource.as_ref().map(ToString::to_string).unwrap_or_default()
+        self.resource.as_ref().map(text_of).unwrap_or_default()
     }
 
-    /// The resource as `Type::"id"`, an endpoint without what may be parameters of its path; empty where there is none.
+    /// The same as it may be shown: bounded, an endpoint without what may be parameters of its path.
     #[must_use]
     pub fn resource_text(&self) -> String {
-        let Some(resource) = &self.resource else { return String::new() };
+        self.shown(&self.whole_resource()).into_owned()
+    }
+
+    /// What of the whole resource may be shown.
+    #[must_use]
+    pub fn shown<'w>(&self, whole: &'w str) -> Cow<'w, str> {
+        let Some(resource) = &self.resource else { return Cow::default() };
         let id = id_of(resource);
         let plain = parameters(id).and_then(|sign| id.get(..sign.start));
-        let whole = plain.map_or_else(|| resource.to_string(), |plain| uid(resource.entity_type(), plain).to_string());
-        if whole.len() <= MAX_NAME_BYTES { whole } else { bounded(&whole, MAX_NAME_BYTES) }
+        let shown = plain.map_or(Cow::Borrowed(whole), |plain| text_of(&uid(resource.entity_type(), plain)).into());
+        if shown.len() <= MAX_NAME_BYTES { shown } else { bounded(&shown, MAX_NAME_BYTES).into() }
     }
 }
 

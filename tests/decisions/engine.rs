@@ -50,7 +50,7 @@ fn decide(active: &Active, request: &Request) -> Decision {
 
 /// The candidates of the first call: id, and what led to it.
 fn evaluated(decision: &Decision) -> Vec<(String, String)> {
-    decision.evaluations[0].evaluated.iter().map(|(policy, why)| (policy.id.clone(), why)).collect()
+    decision.evaluations[0].evaluated.iter().map(|(policy, why)| (policy.id.clone(), why.into_owned())).collect()
 }
 
 #[test]

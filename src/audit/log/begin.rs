@@ -51,7 +51,7 @@ impl Beginning {
             size: checkpoint.size,
             root: hex::encode(&checkpoint.root),
         };
-        wal.push(&entry(Kind::Start(EpochStart {
+        let _is_small = wal.push(entry(Kind::Start(EpochStart {
             time: Some(time),
             origin: origin.clone(),
             number,
@@ -90,12 +90,12 @@ impl Beginning {
         if !is_over && has_name {
             let version = env!("CARGO_PKG_VERSION").into();
             let restart = Restart { time: Some(now()), version, replayed, cut_bytes: tail.torn };
-            wal.push(&entry(Kind::Restart(restart)));
+            let _is_small = wal.push(entry(Kind::Restart(restart)));
             let began = start.time.map_or(0, |time| time.seconds);
             return Ok((publisher, Open { number, began, wal, commitments }));
         }
         if !is_over {
-            wal.push(&entry(Kind::End(EpochEnd { time: Some(now()), next: number + 1 })));
+            let _is_small = wal.push(entry(Kind::End(EpochEnd { time: Some(now()), next: number + 1 })));
         }
         for written in wal.write(true).map_err(io_at(root))? {
             publisher.take_first(written);

@@ -12,30 +12,58 @@ pub const HEAD_BYTES: usize = 16;
 /// How far behind the number that is expected another one may be, for its frame to be taken for one.
 const MAX_AHEAD: u64 = 1 << 20;
 
-/// Appends a frame.
-pub fn push(frames: &mut Vec<u8>, number: u64, entry: &[u8]) {
-    // An entry is no larger than MAX_ENTRY_BYTES.
-    let length = u32::try_from(entry.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let number = number.to_le_bytes();
-    frames.extend_from_slice(&length);
-    frames.extend_from_slice(&number);
-    frames.extend_from_slice(&check(length, number, entry).to_le_bytes());
-    frames.extend_from_slice(entry);
+/// Appends a frame with the entry that `append` appends. `false`, and nothing is appended, if that is none or too large.
+#[must_use]
+pub fn push(frames: &mut Vec<u8>, number: u64, append: impl FnOnce(&mut Vec<u8>)) -> bool {
+    let start = frames.len();
+    frames.extend_from_slice(&[0; HEAD_BYTES]);
+    append(frames);
+    let frame = frames.get_mut(start..).and_then(|frame| frame.split_first_chunk_mut());
+    let Some((before, entry)) = frame.filter(|(_, entry)| (1..=MAX_ENTRY_BYTES).contains(&entry.len())) else {
+        frames.truncate(start);
+        return false;
+    };
+    *before = head(number, entry);
+    true
 }
 
-fn check(length: [u8; 4], number: [u8; 8], entry: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&length), &number), entry)
+/// What is before an entry.
+fn head(number: u64, entry: &[u8]) -> [u8; HEAD_BYTES] {
+    // An entry is no larger than MAX_ENTRY_BYTES.
+    let length = u32::try_from(entry.len()).unwrap_or(u32::MAX);
+    let start = u128::from(length) | u128::from(number) << 32;
+    let [checked @ .., _, _, _, _] = start.to_le_bytes();
+    let check = crc32c::crc32c_append(crc32c::crc32c(&checked), entry);
+    (start | u128::from(check) << 96).to_le_bytes()
 }
 
 /// The frame at the start of these bytes: its number, its entry, and what is behind it. `None` if there is no whole one.
 #[must_use]
 pub fn first(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let (number, rest) = rest.split_first_chunk::<8>()?;
-    let (told, rest) = rest.split_first_chunk::<4>()?;
-    let size = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|size| (1..=MAX_ENTRY_BYTES).contains(size))?;
+    let Split { before, number, entry, rest } = split(bytes)?;
+    (head(number, entry) == *before).then_some((number, entry, rest))
+}
+
+/// The entry at the start of frames that this process has made, and what is behind it: it is not checked.
+#[must_use]
+pub fn first_made(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    split(bytes).map(|frame| (frame.entry, frame.rest))
+}
+
+struct Split<'b> {
+    before: &'b [u8; HEAD_BYTES],
+    number: u64,
+    entry: &'b [u8],
+    rest: &'b [u8],
+}
+
+fn split(bytes: &[u8]) -> Option<Split<'_>> {
+    let (before, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
+    let [l0, l1, l2, l3, number @ .., _, _, _, _] = before;
+    let length = u32::from_le_bytes([*l0, *l1, *l2, *l3]);
+    let size = usize::try_from(length).ok().filter(|size| (1..=MAX_ENTRY_BYTES).contains(size))?;
     let (entry, rest) = rest.split_at_checked(size)?;
-    (check(*length, *number, entry) == u32::from_le_bytes(*told)).then_some((u64::from_le_bytes(*number), entry, rest))
+    Some(Split { before, number: u64::from_le_bytes(*number), entry, rest })
 }
 
 /// What is left of a segment where no whole frame begins.
@@ -81,7 +109,7 @@ mod tests {
         let (mut bytes, mut starts) = (Vec::new(), Vec::new());
         for number in 0..count {
             starts.push(bytes.len());
-            push(&mut bytes, number, format!("entry {number}").as_bytes());
+            assert!(push(&mut bytes, number, |to| to.extend(format!("entry {number}").bytes())));
         }
         (bytes, starts)
     }

@@ -1,6 +1,6 @@
 //! A tree that grows by entries, and the files that it becomes (C2SP tlog-tiles). It keeps of them what is not full.
 
-use crate::tlog::merkle::{Frontier, Hash, leaf_hash, root};
+use crate::tlog::merkle::{Hash, leaf_hash, root};
 use crate::tlog::tile::{Kind, LEVELS, Tile, WIDTH, push_entry};
 
 /// A file, and what is in it.
@@ -9,7 +9,7 @@ pub type Written = (Tile, Vec<u8>);
 /// The right edge of a tree.
 #[derive(Default)]
 pub struct Growth {
-    frontier: Frontier,
+    size: u64,
     /// Of each level the hashes that do not fill a tile.
     levels: Vec<Vec<Hash>>,
     /// The entries that do not fill a bundle.
@@ -23,33 +23,33 @@ impl Growth {
     /// tile.
     #[must_use]
     pub fn at(levels: Vec<Vec<Hash>>) -> Self {
-        let mut frontier = Frontier::default();
-        for (level, hashes) in levels.iter().enumerate().rev() {
-            let height = u32::try_from(level * 8).unwrap_or(u32::MAX);
-            hashes.iter().for_each(|hash| frontier.push_complete(height, *hash));
-        }
-        Self { frontier, levels, ..Self::default() }
+        let size = levels.iter().rev().fold(0, |size, hashes| size * WIDTH as u64 + hashes.len() as u64);
+        Self { size, levels, ..Self::default() }
     }
 
     /// How many entries it has.
     #[must_use]
     pub const fn size(&self) -> u64 {
-        self.frontier.size()
+        self.size
     }
 
-    /// The root hash.
+    /// The root hash: what does not fill a tile is the last and smaller part of the level above.
     #[must_use]
     pub fn root(&self) -> Hash {
-        self.frontier.root()
+        let up = |last: Option<Hash>, hashes: &Vec<Hash>| {
+            let parts: Vec<Hash> = hashes.iter().copied().chain(last).collect();
+            (!parts.is_empty()).then(|| root(&parts))
+        };
+        self.levels.iter().fold(None, up).unwrap_or_else(|| root(&[]))
     }
 
     /// Appends an entry, which is no larger than an entry may be; `full` takes the files that it fills.
     pub fn push(&mut self, entry: &[u8], full: &mut Vec<Written>) {
         let leaf = leaf_hash(entry);
-        self.frontier.push(leaf);
+        self.size += 1;
         // Whoever appends has looked at its size.
         let _taken = push_entry(&mut self.bundle, entry);
-        let mut number = self.frontier.size() / WIDTH as u64;
+        let mut number = self.size / WIDTH as u64;
         let mut up = leaf;
         for level in 0..LEVELS {
             let at = usize::from(level);
@@ -76,7 +76,7 @@ impl Growth {
     #[must_use]
     pub fn partial(&self) -> Vec<(Tile, Option<Vec<u8>>)> {
         let mut files = Vec::new();
-        let mut number = self.frontier.size() / WIDTH as u64;
+        let mut number = self.size / WIDTH as u64;
         for (level, hashes) in (0..LEVELS).zip(&self.levels) {
             let width = hashes.len();
             let mut file = |kind: Kind, bytes: &dyn Fn() -> Vec<u8>| {

@@ -63,7 +63,7 @@ impl Chunk {
     pub fn entries(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.frames.as_slice();
         std::iter::from_fn(move || {
-            let (_, entry, more) = frame::first(rest)?;
+            let (entry, more) = frame::first_made(rest)?;
             rest = more;
             Some(entry)
         })
@@ -175,22 +175,27 @@ impl Wal {
         self.next
     }
 
-    /// Takes an entry, which [`Wal::write`] writes.
-    pub fn push(&mut self, entry: &[u8]) {
+    /// Takes the entry that `append` appends, which [`Wal::write`] writes. `false`, and nothing is taken, if that is none or larger
+    /// than an entry may be.
+    #[must_use]
+    pub fn push(&mut self, append: impl FnOnce(&mut Vec<u8>)) -> bool {
         let number = self.next;
-        self.next += 1;
-        match self.taken.back_mut() {
-            Some(chunk) if !number.is_multiple_of(SEGMENT_ENTRIES) && chunk.frames.len() < CHUNK_BYTES => {
-                frame::push(&mut chunk.frames, number, entry);
-                chunk.next = self.next;
+        let has_room = |chunk: &&mut Chunk| !number.is_multiple_of(SEGMENT_ENTRIES) && chunk.frames.len() < CHUNK_BYTES;
+        let is_first = self.taken.is_empty();
+        let fits = if let Some(chunk) = self.taken.back_mut().filter(has_room) {
+            let fits = frame::push(&mut chunk.frames, number, append);
+            chunk.next += u64::from(fits);
+            fits
+        } else {
+            let mut frames = Vec::with_capacity(if is_first { FIRST_BYTES } else { CHUNK_BYTES + CHUNK_BYTES / 4 });
+            let fits = frame::push(&mut frames, number, append);
+            if fits {
+                self.taken.push_back(Chunk { first: number, next: number + 1, frames });
             }
-            _ => {
-                let mut frames =
-                    Vec::with_capacity(if self.taken.is_empty() { FIRST_BYTES } else { CHUNK_BYTES + CHUNK_BYTES / 4 });
-                frame::push(&mut frames, number, entry);
-                self.taken.push_back(Chunk { first: number, next: self.next, frames });
-            }
-        }
+            fits
+        };
+        self.next += u64::from(fits);
+        fits
     }
 
     /// Writes what was taken; also to the disk, if `sync`. Gives what is written now and was not given before.

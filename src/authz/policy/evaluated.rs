@@ -1,5 +1,6 @@
 //! The policies that were evaluated for one call, for its record.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::candidates::Query;
@@ -39,11 +40,12 @@ impl Evaluated {
     }
 
     /// Each with what of the call led to it, in the order of the bundle; grants behind.
-    pub fn iter(&self) -> impl Iterator<Item = (Arc<PolicyInfo>, String)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Arc<PolicyInfo>, Cow<'static, str>)> {
         self.0.iter().flat_map(|(engine, candidates, granted)| {
             let policies = candidates.iter().filter_map(|candidate| engine.explain_candidate(*candidate));
             let policies = policies.map(|(policy, why)| (policy.clone(), why));
-            policies.chain(granted.iter().filter_map(|granted| engine.explain_granted(granted)))
+            let granted = granted.iter().filter_map(|granted| engine.explain_granted(granted));
+            policies.chain(granted.map(|(policy, why)| (policy, why.into())))
         })
     }
 }

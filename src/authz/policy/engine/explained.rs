@@ -1,5 +1,6 @@
 //! Why policies took part in a query, and what they cost: for people, not for decisions.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -21,15 +22,15 @@ impl Engine {
     pub(in crate::authz::policy) fn explain_candidate(
         &self,
         candidate: Candidate,
-    ) -> Option<(&Arc<PolicyInfo>, String)> {
+    ) -> Option<(&Arc<PolicyInfo>, Cow<'static, str>)> {
         let policy = self.policies.get(candidate.at as usize)?;
         let (side, scope, named) = match candidate.found {
-            Found::Unindexed => return Some((&policy.info, UNINDEXED.to_owned())),
+            Found::Unindexed => return Some((&policy.info, UNINDEXED.into())),
             Found::Principal(named) => ("principal", policy.principal, named),
             Found::Resource(named) => ("resource", policy.resource, named),
         };
         let operator = if scope.named() == Some(named) { scope.operator() } else { "in" };
-        Some((&policy.info, format!("{side} {operator} {}", self.names.text(named)?)))
+        Some((&policy.info, [side, " ", operator, " ", self.names.text(named)?].concat().into()))
     }
 
     /// The policies that name neither a principal nor a resource, each with how many actions there are whose every call
@@ -83,7 +84,7 @@ impl Engine {
         let mut candidates = query.candidates().iter().copied().zip(outcomes).peekable();
         let parts = (0..).zip(&self.policies).map(|(at, policy)| {
             let part = if let Some((candidate, outcome)) = candidates.next_if(|(candidate, _)| candidate.at == at) {
-                let why = self.explain_candidate(candidate).map(|(_, why)| why).unwrap_or_default();
+                let why = self.explain_candidate(candidate).map(|(_, why)| why.into_owned()).unwrap_or_default();
                 Part::Candidate(why, outcome)
             } else if !in_action(policy) {
                 Part::OutOfScope("another action")
