@@ -201,7 +201,7 @@ pub(super) fn verify<'a>(given: Given<'a>) -> Result<Collector<'a>, SourceError>
     let Given { files, key, head, listed, known, progress } = given;
     let origin = head.origin.clone();
     let signed = Signed { epoch: files.number, key, origin: &origin };
-    let notes = files.checkpoints()?.map(|reader| Notes::new(reader, format!("{}/checkpoints", files.number)));
+    let notes = files.checkpoints()?;
     let size = head.size;
     let bundles = size.div_ceil(WIDTH as u64);
     let mut dues = known;

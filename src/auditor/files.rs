@@ -1,7 +1,6 @@
 //! The files of a log: which epochs there are, and what is in one of them.
 
-use std::io::Read;
-
+use super::list::Notes;
 use super::source::{Source, SourceError};
 use crate::tlog::merkle::Hash;
 use crate::tlog::note::MAX_NOTE_BYTES;
@@ -80,24 +79,6 @@ impl<'s> Files<'s> {
         Self { is_over, ..self }
     }
 
-    /// Whether there is a first tile or bundle, of any width.
-    ///
-    /// # Errors
-    /// If that cannot be told.
-    pub fn has_tile(&self) -> Result<bool, SourceError> {
-        for kind in [Kind::Entries, Kind::Hashes(0)] {
-            for width in (1..=WIDTH).rev() {
-                let path = format!("{}/{}", self.number, Tile { kind, number: 0, width });
-                match self.source.read(&path, 0) {
-                    Ok(None) => {}
-                    Ok(Some(_)) | Err(SourceError::TooLong(..) | SourceError::NoFile(_)) => return Ok(true),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(false)
-    }
-
     /// Its last checkpoint, as text.
     ///
     /// # Errors
@@ -116,8 +97,10 @@ impl<'s> Files<'s> {
     ///
     /// # Errors
     /// If they cannot be had.
-    pub fn checkpoints(&self) -> Result<Option<Box<dyn Read + Send + 's>>, SourceError> {
-        self.source.open(&format!("{}/checkpoints", self.number))
+    pub(super) fn checkpoints(&self) -> Result<Option<Notes<'s>>, SourceError> {
+        let path = format!("{}/checkpoints", self.number);
+        let reader = self.source.open(&path)?;
+        Ok(reader.map(|reader| Notes::new(reader, format!("{}/{path}", self.source.name()))))
     }
 
     /// A bundle; and whether it is the one of that width, or the full one that took its place since.

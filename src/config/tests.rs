@@ -234,6 +234,7 @@ fn there_is_one_place_for_records_and_its_name_can_be_signed() {
         ("[record]\ndangerous_none = true\npath = \"r\"\n", "6: `record.dangerous_none`: there is a place"),
         ("[audit]\ndirectory = \"log\"\ndangerous_none = true\n", "7: unknown field `dangerous_none`"),
         ("[audit]\ndirectory = \"log\"\npod = \"a b\"\n", "7: `audit.pod`: `a b` cannot be"),
+        ("[audit]\ndirectory = \"\"\n", "6: `audit.directory`: invalid value: string \"\", expected a path"),
         ("[audit]\ndirectory = \"log\"\ncluster = \"a+b\"\n", "7: `audit.cluster`: `a+b` cannot be"),
         ("[audit]\ndirectory = \"log\"\nnamespace = \"a/b\"\n", "7: `audit.namespace`: `a/b` cannot be"),
         ("[audit]\ndirectory = \"log\"\nnamespace = \"\"\n", "7: `audit.namespace`: `` cannot be"),

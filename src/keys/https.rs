@@ -75,10 +75,9 @@ impl Trust {
             return Ok(self.system.clone());
         };
         let mut roots = RootCertStore::clone(&self.system);
-        for certificate in certificates(path).map_err(|error| format!("`ca_file`: {error}"))? {
-            roots
-                .add(certificate)
-                .map_err(|error| format!("`ca_file` holds no certificate of an authority: {error}"))?;
+        let wrong = |why: String| format!("`ca_file` {}: {why}", path.display());
+        for certificate in certificates(path).map_err(wrong)? {
+            roots.add(certificate).map_err(|error| wrong(format!("holds no certificate of an authority: {error}")))?;
         }
         Ok(Arc::new(roots))
     }

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use palisade::app::{self, Drained, Running, StartError};
 use palisade::audit::log::disk::Disk;
 use palisade::config::Config;
@@ -39,6 +40,13 @@ pub static CLIENTS: LazyLock<Runtime> = LazyLock::new(|| {
 /// Runs a client's future to its end; one that hangs fails the test.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
     CLIENTS.block_on(async { tokio::time::timeout(PATIENCE, future).await.expect("an answer in time") })
+}
+
+/// What is DER as PEM.
+pub fn pem(label: &str, der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 /// Waits until `look` finds what it is for.

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer};
 
 use crate::tlog::note::check_name;
 
@@ -11,6 +12,7 @@ use crate::tlog::note::check_name;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Its directory; without one there is no log.
+    #[serde(deserialize_with = "path")]
     pub directory: Option<PathBuf>,
     /// When a permit is answered.
     pub durability: Durability,
@@ -23,8 +25,10 @@ pub struct Config {
     /// The pod; empty for the name of this machine.
     pub pod: String,
     /// The seed of another key than the log's own.
+    #[serde(deserialize_with = "path")]
     pub key_file: Option<PathBuf>,
     /// Where a copy of each checkpoint is kept, on another disk than the log's: an older copy of the log is refused then.
+    #[serde(deserialize_with = "path")]
     pub anchor_file: Option<PathBuf>,
     /// After how many milliseconds there is a checkpoint of what was written.
     pub checkpoint_ms: u64,
@@ -53,6 +57,15 @@ impl Default for Config {
             epoch_hours: 24,
         }
     }
+}
+
+/// An empty one would be the directory of the configuration.
+fn path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(from)?;
+    if path.as_os_str().is_empty() {
+        return Err(D::Error::invalid_value(Unexpected::Str(""), &"a path"));
+    }
+    Ok(Some(path))
 }
 
 /// When a permit is answered.

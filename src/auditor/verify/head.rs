@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::files::Files;
 use super::super::finding::{Fault, Place};
-use super::super::list::{Next, Notes};
+use super::super::list::Next;
 use super::super::source::SourceError;
 use super::{Report, split};
 use crate::tlog::checkpoint::Checkpoint;
@@ -41,13 +41,14 @@ pub(super) fn find(
 ) -> Result<Option<(Checkpoint, u64)>, SourceError> {
     let epoch = Some(files.number);
     let open = |note: &str| open(note, key, files.number);
-    let (told, listed, has_tile) = all_files(files, &open, is_last)?;
+    let (told, listed) = all_files(files, &open, is_last)?;
     if told.is_none() && listed.is_none() {
-        if is_last && !has_tile {
-            report.note(format!("epoch {} is listed, and has no checkpoint yet: it is not looked at", files.number));
+        let why = if is_last {
+            "it is listed, and there is no checkpoint of it; only if Palisade ended right when it began, or cannot write, there never was"
         } else {
-            report.find(epoch, Place::Epoch, Fault::Missing, "there is no checkpoint of it");
-        }
+            "there is no checkpoint of it"
+        };
+        report.find(epoch, Place::Epoch, Fault::Missing, why);
         return Ok(None);
     }
     let named = match told {
@@ -106,18 +107,13 @@ pub(super) fn find(
     Ok(head.filter(|head| head.size > 0).map(|head| (head, listed.count)))
 }
 
-/// The same as of [`both_files`]; and, if neither is there in the last epoch, whether a tile is.
-fn all_files(files: &Files<'_>, open: &Open<'_>, is_last: bool) -> Result<(Named, Option<End>, bool), SourceError> {
+/// The same as of [`both_files`]. The first checkpoint of the last epoch may be on its way: it is waited for.
+fn all_files(files: &Files<'_>, open: &Open<'_>, is_last: bool) -> Result<(Named, Option<End>), SourceError> {
     let until = Instant::now() + BEHIND;
     loop {
         let (told, listed) = both_files(files, open)?;
-        if told.is_some() || listed.is_some() || !is_last {
-            return Ok((told, listed, false));
-        }
-        // The first checkpoint is there as soon as the first tile, give or take a moment.
-        let has_tile = files.has_tile()?;
-        if !has_tile || Instant::now() >= until {
-            return Ok((None, None, has_tile));
+        if told.is_some() || listed.is_some() || !is_last || Instant::now() >= until {
+            return Ok((told, listed));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -195,8 +191,7 @@ fn open(note: &str, key: &VerifierKey, number: u64) -> Result<Checkpoint, (Fault
 }
 
 fn end(files: &Files<'_>, most: u64) -> Result<Option<End>, SourceError> {
-    let Some(reader) = files.checkpoints()? else { return Ok(None) };
-    let mut notes = Notes::new(reader, format!("{}/checkpoints", files.number));
+    let Some(mut notes) = files.checkpoints()? else { return Ok(None) };
     let mut end = End::default();
     loop {
         match notes.next()? {

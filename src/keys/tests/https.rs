@@ -390,7 +390,8 @@ async fn keys_come_from_a_server_whose_authority_is_in_a_file() {
             .unwrap_err()
             .to_string()
     };
-    assert!(refused().contains("`ca_file`: there is no such file"));
+    let error = refused();
+    assert!(error.contains("`ca_file` ") && error.contains(": there is no such file"), "{error}");
     for text in ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         std::fs::write(&path, text).unwrap();
         assert!(refused().contains("`ca_file`"));

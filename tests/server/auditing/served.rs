@@ -3,9 +3,16 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
 use super::commands::audit;
 use super::written::{Written, id};
+use crate::support::{CLIENTS, pem};
 
 /// How it answers.
 #[derive(Clone, Copy, PartialEq)]
@@ -129,7 +136,7 @@ fn a_server_that_misbehaves_is_a_named_error() {
     let url = format!("http://{}/log", serve(written.path(), How::Drip));
     let began = std::time::Instant::now();
     let (code, out, err) = audit(&["verify", &url, "--key", &key, "--timeout", "1s"]);
-    assert!(code == 1 && err.contains("it comes too slowly: "), "{out}{err}");
+    assert!(code == 1 && err.contains(&format!("{url}/1/checkpoints: it comes too slowly: ")), "{out}{err}");
     assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
     let url = format!("http://{}/log", serve(written.path(), How::Repeated));
     let (code, out, _) = audit(&["verify", &url, "--key", &key]);
@@ -146,4 +153,76 @@ fn a_server_that_misbehaves_is_a_named_error() {
     for wrong in ["http://", "http://user@127.0.0.1/log", "http://127.0.0.1/log?x"] {
         assert_eq!(audit(&["verify", wrong, "--key", &key]).0, 1, "{wrong}");
     }
+}
+
+/// An authority, and its certificate as PEM.
+fn authority() -> (CertifiedIssuer<'static, KeyPair>, String) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let pem = pem("CERTIFICATE", authority.der());
+    (authority, pem)
+}
+
+/// Puts TLS before a server, as `localhost`.
+fn secure(server: SocketAddr, authority: &CertifiedIssuer<'_, KeyPair>) -> SocketAddr {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, authority).unwrap();
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let config =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    CLIENTS.spawn(async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        while let Ok((stream, _)) = listener.accept().await {
+            let accepted = acceptor.accept(stream);
+            tokio::spawn(async move {
+                // Who does not believe the certificate goes.
+                let Ok(mut stream) = accepted.await else { return };
+                let mut behind = tokio::net::TcpStream::connect(server).await.unwrap();
+                let _whoever_closes_first = tokio::io::copy_bidirectional(&mut stream, &mut behind).await;
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_log_that_is_served_over_tls_needs_an_authority_that_is_believed() {
+    let written = Written::new(300, 1 << 24);
+    let key = written.key().to_string();
+    let ((right, right_pem), (_, other_pem)) = (authority(), authority());
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, pem: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (right_pem, other_pem) = (file("right.pem", &right_pem), file("other.pem", &other_pem));
+    let port = secure(serve(written.path(), How::Files), &right).port();
+    let url = format!("https://localhost:{port}/log");
+    let (code, out, err) = audit(&["verify", &url, "--key", &key, "--ca-file", &right_pem]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("270 permits, 30 denials"), "{out}");
+    let (code, out, _) = audit(&["show", &url, "--id", &id(100), "--ca-file", &right_pem]);
+    assert!(code == 0 && out.trim_end().ends_with(&id(100)), "{out}");
+    for wrong in [&["--ca-file", &other_pem][..], &[]] {
+        let (code, _, err) = audit(&[&["verify", &url, "--key", &key], wrong].concat());
+        assert!(code == 1 && err.contains(&url), "{err}");
+        assert!(err.contains("certificate"), "{err}");
+    }
+    // A name that the certificate does not have.
+    let other_name = format!("https://127.0.0.1:{port}/log");
+    let (code, _, err) = audit(&["verify", &other_name, "--key", &key, "--ca-file", &right_pem]);
+    assert!(code == 1 && err.contains("certificate"), "{err}");
+    let plain = format!("https://{}/log", serve(written.path(), How::Files));
+    assert_eq!(audit(&["verify", &plain, "--key", &key, "--ca-file", &right_pem]).0, 1);
+    let (code, _, err) = audit(&["verify", &url, "--key", &key, "--ca-file", &file("empty.pem", "")]);
+    assert!(code == 1 && err.contains("empty.pem"), "{err}");
+    let missing = folder.path().join("missing.pem");
+    let (code, _, err) = audit(&["verify", &url, "--key", &key, "--ca-file", missing.to_str().unwrap()]);
+    assert!(code == 1 && err.contains("--ca-file: ") && err.contains("missing.pem"), "{err}");
 }

@@ -2,22 +2,18 @@
 
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use palisade::control::Files;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     SanType,
 };
 
+use crate::support::pem;
+
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 pub fn uri(text: &str) -> SanType {
     SanType::URI(text.try_into().unwrap())
-}
-
-fn pem(label: &str, der: &[u8]) -> String {
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
 impl Authority {

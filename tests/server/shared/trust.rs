@@ -1,13 +1,12 @@
 //! Who may use the store, and which store may be used.
 
-use base64::Engine as _;
 use palisade::authz::metering::{Concurrent, Measure, Quota, Rate};
 use palisade::shared::{ACL, Config, Entry, Lost, Shared, StoreState, Taken, Tombstone, Want};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::sidecar::{Memory, Sidecar, entry};
 use super::store::{FREE, Store};
-use crate::support::{CLIENTS, eventually, run};
+use crate::support::{CLIENTS, eventually, pem, run};
 
 pub fn user(store: &Store, rules: &str) {
     let words = format!("ACL SETUSER sidecar reset on >hunter2 {rules}");
@@ -138,12 +137,6 @@ pub fn authority(name: &str) -> Authority {
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-fn pem(what: &str, der: &[u8]) -> String {
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    format!("-----BEGIN {what}-----\n{}\n-----END {what}-----\n", lines.join("\n"))
 }
 
 /// A certificate of a name and its key, as files.
