@@ -19,10 +19,12 @@ use crate::authz::record::Record;
 const LINGER: Duration = Duration::from_millis(5);
 /// The time between two looks: so many records are written at once.
 const PAUSE: Duration = Duration::from_millis(2);
-/// The same where somebody waits for what is written.
+/// The same where somebody waits for what is written: the longer, the more came since the last look, up to when many are there.
 const SHORT_PAUSE: Duration = Duration::from_micros(100);
+const PAUSE_FOR_EACH: Duration = Duration::from_micros(25);
+const LONGEST_PAUSE: Duration = Duration::from_micros(400);
 /// So many for which somebody waits are many enough.
-const MANY: usize = 16;
+const MANY: usize = 24;
 /// How long the writer waits before it tries to write again what could not be written.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -176,6 +178,7 @@ impl<F: FnMut(&Record)> Worker<F> {
                 (self.shared.lost.load(Ordering::Relaxed), self.shared.closed.load(Ordering::Relaxed))
             };
             let idle = batch.is_empty() && lost == self.gap_told;
+            let came = batch.len();
             for taken in batch.drain(..) {
                 self.take(taken);
             }
@@ -190,12 +193,12 @@ impl<F: FnMut(&Record)> Worker<F> {
             }
             if !idle {
                 idle_since = None;
-                self.pause();
+                self.pause(came);
             } else if closed {
                 let deadline = *self.deadline.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 return self.sink.finish(deadline.unwrap_or_else(Instant::now));
             } else if idle_since.get_or_insert_with(Instant::now).elapsed() < LINGER {
-                self.pause();
+                self.pause(came);
             } else {
                 self.sleep();
                 idle_since = None;
@@ -203,11 +206,12 @@ impl<F: FnMut(&Record)> Worker<F> {
         }
     }
 
-    fn pause(&self) {
+    fn pause(&self, came: usize) {
         if !self.shared.permits_wait {
             thread::park_timeout(PAUSE);
         } else if self.shared.queue().len() < MANY {
-            thread::park_timeout(SHORT_PAUSE);
+            let pause = PAUSE_FOR_EACH.saturating_mul(u32::try_from(came).unwrap_or(u32::MAX));
+            thread::park_timeout(pause.clamp(SHORT_PAUSE, LONGEST_PAUSE));
         }
     }
 
