@@ -46,6 +46,8 @@ pub mod proto;
 #[cfg(feature = "server")]
 pub mod replay;
 #[cfg(feature = "server")]
+mod secret_file;
+#[cfg(feature = "server")]
 pub mod sessions;
 #[cfg(feature = "server")]
 pub mod shared;

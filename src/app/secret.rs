@@ -1,17 +1,12 @@
 //! The secret of this instance: a file's, which others may share, or one of this start alone.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use aws_lc_rs::rand;
 
 use super::StartError;
 use crate::authz::secret::Secret;
-
-/// Permissions that a secret has not: the group may read it, and nobody else may do anything.
-const OF_OTHERS: u32 = 0o027;
+use crate::secret_file;
 
 /// The secret of a file; without one, of this start.
 ///
@@ -31,28 +26,17 @@ fn random() -> Result<[u8; Secret::BYTES], StartError> {
     Ok(bytes)
 }
 
-/// Strictly: what is too short is no secret, and of what is too long somebody else may read another part.
+/// What is too short is no secret.
 fn read(path: &Path) -> Result<[u8; Secret::BYTES], String> {
-    let unread = |error| format!("cannot be read: {error}");
-    // Before it is opened: to open a pipe is to wait for whoever writes to it.
-    if !std::fs::metadata(path).map_err(unread)?.is_file() {
-        return Err("is no file".into());
-    }
-    let file = File::open(path).map_err(unread)?;
-    let metadata = file.metadata().map_err(unread)?;
-    let mode = metadata.permissions().mode();
-    if mode & OF_OTHERS != 0 {
-        return Err(format!("others may use it: its mode is {:04o}, and has to be 0640 at most", mode & 0o7777));
-    }
-    let mut bytes = Vec::with_capacity(Secret::BYTES);
-    let most = Secret::BYTES as u64 + 1;
-    file.take(most).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
-    bytes.try_into().map_err(|_| format!("has to have exactly {} bytes", Secret::BYTES))
+    let exactly = || format!("has to have exactly {} bytes", Secret::BYTES);
+    // One more, to tell whoever has too much of it the same.
+    secret_file::read(path, Secret::BYTES + 1)?.try_into().map_err(|_| exactly())
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -87,7 +71,7 @@ mod tests {
             (31, 0o600, "exactly 32 bytes"),
             (33, 0o600, "exactly 32 bytes"),
             (0, 0o600, "exactly 32 bytes"),
-            (1 << 20, 0o600, "exactly 32 bytes"),
+            (1 << 20, 0o600, "more than 33 bytes"),
         ] {
             std::fs::write(&path, vec![b'k'; bytes]).unwrap();
             std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();

@@ -110,6 +110,7 @@ impl Writer {
             gap_told: 0,
             written: 0,
             waiting: Vec::new(),
+            told: Vec::new(),
             deadline: deadline.clone(),
         };
         let thread = thread::Builder::new().name("record-writer".into()).spawn(move || worker.run())?;
@@ -158,6 +159,9 @@ struct Worker<F> {
     written: usize,
     /// Those of them for which somebody waits.
     waiting: Vec<Taken>,
+    /// Those of whose fate somebody was told. They are kept until the next look, so that whoever waited lets go of them first and
+    /// it is here that they are freed: where calls wait, that would take as long as much of a decision.
+    told: Vec<Arc<Record>>,
     deadline: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -179,6 +183,7 @@ impl<F: FnMut(&Record)> Worker<F> {
             };
             let idle = batch.is_empty() && lost == self.gap_told;
             let came = batch.len();
+            self.told.clear();
             for taken in batch.drain(..) {
                 self.take(taken);
             }
@@ -295,5 +300,6 @@ impl<F: FnMut(&Record)> Worker<F> {
             let reason = if is_told { Reason::RecordUnavailable } else { Reason::DeadlineMissed };
             self.sink.overruled(&record.decision_id, reason);
         }
+        self.told.push(record);
     }
 }

@@ -28,6 +28,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "logout",
             "proto",
             "replay",
+            "secret_file",
             "sessions",
             "shared",
             "state",
@@ -37,7 +38,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "tools",
         ],
     ),
-    ("audit", &["authz", "proto", "tlog"]),
+    ("audit", &["authz", "proto", "secret_file", "tlog"]),
     // Reads what `audit` wrote, and knows nothing of how.
     ("auditor", &["authz", "proto", "tlog"]),
     ("authz", &[]),
@@ -58,6 +59,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("logout", &[]),
     ("proto", &["authz"]),
     ("replay", &[]),
+    // Files of secrets, for more than one shell.
+    ("secret_file", &[]),
     ("sessions", &["authz"]),
     ("shared", &["authz"]),
     ("state", &["authz"]),

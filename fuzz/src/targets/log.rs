@@ -46,7 +46,7 @@ pub fn bytes(input: &[u8]) {
     let mut rest = input;
     while let Some((number, entry, more)) = frame::first(rest) {
         let mut frames = Vec::new();
-        frame::push(&mut frames, number, entry);
+        assert!(frame::push(&mut frames, number, |frames| frames.extend_from_slice(entry)));
         assert_eq!(frames, rest[..rest.len() - more.len()]);
         rest = more;
     }
@@ -81,7 +81,7 @@ pub fn byte_seeds() -> Vec<Vec<u8>> {
     let record = Entry { kind: Some(Kind::Decision(record)) }.encode_to_vec();
     let (mut frames, mut bundle) = (Vec::new(), Vec::new());
     for (number, entry) in [(0, &gap), (1, &record)] {
-        frame::push(&mut frames, number, entry);
+        assert!(frame::push(&mut frames, number, |frames| frames.extend_from_slice(entry)));
         assert!(tile::push_entry(&mut bundle, entry));
     }
     vec![gap, record, frames, bundle]

@@ -19,6 +19,7 @@ use super::wal::SEGMENT_ENTRIES;
 use crate::authz::hex;
 use crate::proto::entry::Kind;
 use crate::proto::{Entry, EpochStart};
+use crate::secret_file;
 use crate::tlog::checkpoint::{self, Checkpoint};
 use crate::tlog::merkle::{Hash, root};
 use crate::tlog::note::{Ed25519Signer, VerifierKey};
@@ -26,6 +27,8 @@ use crate::tlog::tile::{self, Tile, WIDTH};
 
 /// More than a checkpoint with its signature has.
 const MAX_NOTE_BYTES: usize = 4_096;
+/// More than the seed of a key has, and what may be around it.
+const MAX_KEY_BYTES: usize = 1_024;
 /// Those of the largest number.
 const MAX_DIGITS: usize = 20;
 
@@ -94,9 +97,14 @@ pub(super) fn signer(disk: &Disk, place: &Place, configured: Option<&Path>) -> R
         let seed = Ed25519Signer::new_seed()?;
         disk.replace(path, (hex::encode(&seed) + "\n").as_bytes(), Mode::Private, true).map_err(io_at(path))?;
     }
-    let text = fs::read_to_string(path).map_err(io_at(path))?;
-    let wrong = || LogError::Key(path.to_path_buf(), "it is no seed of an Ed25519 key: 64 hexadecimal digits".into());
-    let seed: [u8; 32] = hex::decode(text.trim()).ok_or_else(wrong)?;
+    let wrong = |why| LogError::Key(path.to_path_buf(), why);
+    let text = match configured {
+        Some(path) => secret_file::read(path, MAX_KEY_BYTES).map_err(wrong)?,
+        // Its directory is this user's alone.
+        None => fs::read(path).map_err(io_at(path))?,
+    };
+    let seed = str::from_utf8(&text).ok().and_then(|text| hex::decode(text.trim()));
+    let seed: [u8; 32] = seed.ok_or_else(|| wrong("is no seed of an Ed25519 key: 64 hexadecimal digits".into()))?;
     Ok(Ed25519Signer::from_seed(&seed)?)
 }
 

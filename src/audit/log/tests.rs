@@ -3,7 +3,8 @@
 mod faults;
 mod found;
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
@@ -11,11 +12,12 @@ use prost::Message as _;
 use super::config::{Config, Durability};
 use super::disk::Disk;
 use super::{Log, LogError};
+use crate::authz::hex;
 use crate::proto::entry::Kind;
 use crate::proto::{Entry, Gap};
 use crate::tlog::checkpoint::{self, Checkpoint};
 use crate::tlog::merkle::{Frontier, leaf_hash};
-use crate::tlog::note::VerifierKey;
+use crate::tlog::note::{Ed25519Signer, Signer as _, VerifierKey};
 use crate::tlog::tile::{self, Tile, WIDTH};
 
 fn config(durability: Durability) -> Config {
@@ -233,4 +235,44 @@ fn an_entry_larger_than_one_may_be_is_not_taken() {
     log.write().unwrap();
     finish(log);
     assert_eq!(entries(directory.path(), 1).len(), 2);
+}
+
+/// The seed is the operator's then: whoever may not know it is told by its mode, and what is none begins nothing.
+#[test]
+fn a_key_of_the_operator_signs_the_log() {
+    let (directory, keys) = (quick_directory(), quick_directory());
+    let file = |name: &str, text: &str, mode: u32| {
+        let path = keys.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    let with = |key_file: PathBuf| Config { key_file: Some(key_file), ..config(Durability::Fsync) };
+    let seed = "0123456789abcdef".repeat(4);
+    for (text, mode, why) in [
+        (seed.as_str(), 0o644, "others may use it: its mode is 0644"),
+        (seed.trim_end_matches("ef"), 0o600, "is no seed of an Ed25519 key"),
+        ("", 0o600, "is no seed of an Ed25519 key"),
+        (&"ü".repeat(32), 0o600, "is no seed of an Ed25519 key"),
+        (&"0".repeat(10_000), 0o600, "has more than 1024 bytes"),
+    ] {
+        let error = refused(&with(file("wrong", text, mode)), directory.path());
+        assert!(error.contains("wrong: ") && error.contains(why), "{error}");
+    }
+    let error = refused(&with(keys.path().join("none")), directory.path());
+    assert!(error.contains("none: cannot be read: "), "{error}");
+
+    let config = with(file("key", &format!("{seed}\n"), 0o640));
+    let mut log = open(&config, directory.path());
+    append(&mut log, 0..10);
+    finish(log);
+    assert!(!directory.path().join("private/key").exists());
+    let signer = Ed25519Signer::from_seed(&hex::decode::<32>(&seed).unwrap()).unwrap();
+    let Some(Kind::Start(start)) = entries(directory.path(), 1).into_iter().next() else { panic!("no start") };
+    assert_eq!(VerifierKey::parse(&start.verifier_key).unwrap().key, signer.public_key());
+    finish(open(&config, directory.path()));
+    // Another key is another log.
+    let other = with(file("other", &"7".repeat(64), 0o600));
+    let error = refused(&other, directory.path());
+    assert!(error.contains("it is not signed by the key "), "{error}");
 }
