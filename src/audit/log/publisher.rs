@@ -13,11 +13,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::disk::{Disk, Mode};
+use super::frame;
 use super::growth::{self, Growth};
 use super::place::{EpochPlace, Place};
 use super::wal::{self, SEGMENT_ENTRIES, Written};
 use crate::tlog::checkpoint::Checkpoint;
 use crate::tlog::note::Signer;
+use crate::tlog::tile::WIDTH;
 
 /// How long it waits before it tries again what failed.
 const RETRY: Duration = Duration::from_millis(100);
@@ -226,12 +228,19 @@ impl Publisher {
         self.take(written);
     }
 
-    /// Takes entries. What they fill is written when it can be.
+    /// Takes entries. What they fill is written when it can be. Where another tile would be too many for a checkpoint, one is made
+    /// of those that are full: later there would be a part of one as well, to be written now and removed soon.
     fn take(&mut self, written: Written) {
+        self.last = Some(written.clone());
         for entry in written.chunk.entries() {
             self.epoch.growth.push(entry, &mut self.full);
+            self.bytes += (frame::HEAD_BYTES + entry.len()) as u64;
+            let is_at_the_end = self.epoch.growth.size().is_multiple_of(WIDTH as u64);
+            if is_at_the_end && self.unpublished() + WIDTH as u64 > self.pace.entries {
+                let published = self.publish();
+                self.told(&published);
+            }
         }
-        self.bytes += written.chunk.frames.len() as u64;
         self.last = Some(written);
         // A failure is told by the next checkpoint, which comes to it again.
         let _again = self.write_full();
