@@ -8,7 +8,7 @@ use std::path::Path;
 /// Permissions that such a file has not: the group may read it, and nobody else may do anything.
 const OF_OTHERS: u32 = 0o027;
 
-/// What is in it, `most` bytes at most, strictly: of what is longer somebody else may read another part.
+/// What is in it, up to `most` bytes: who gets so many does not know that it is all.
 ///
 /// # Errors
 /// Why it is not read, behind the file's name.
@@ -24,6 +24,6 @@ pub fn read(path: &Path, most: usize) -> Result<Vec<u8>, String> {
         return Err(format!("others may use it: its mode is {:04o}, and has to be 0640 at most", mode & 0o7777));
     }
     let mut bytes = Vec::with_capacity(most);
-    file.take(most as u64 + 1).read_to_end(&mut bytes).map_err(unread)?;
-    if bytes.len() > most { Err(format!("has more than {most} bytes")) } else { Ok(bytes) }
+    file.take(most as u64).read_to_end(&mut bytes).map_err(unread)?;
+    Ok(bytes)
 }

@@ -80,22 +80,17 @@ impl Redaction {
     /// The commitment to a body, by its digest.
     #[must_use]
     pub fn body(&self, digest: &[u8; 32]) -> [u8; 32] {
-        let mut bytes = [0; BODY.len() + 32];
-        let (name, rest) = bytes.split_at_mut(BODY.len());
-        name.copy_from_slice(BODY);
-        rest.copy_from_slice(digest);
-        self.commit(&bytes)
+        self.commit(&[BODY, digest].concat())
     }
 
     /// The commitment to what a call would do. Two that differ in anything come to two different texts.
     #[must_use]
     pub fn intent(&self, said: &Said<'_>) -> [u8; 32] {
         let Said { target, action, resource, method, tool, named, arguments, body } = said;
-        let texts = [target, action, resource, method, tool];
-        let room = texts.iter().map(|text| 8 + text.len()).sum::<usize>() + 3 * 33;
-        let mut bytes = Vec::with_capacity(INTENT.len() + room);
+        // Room for nearly all.
+        let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(INTENT);
-        for text in texts {
+        for text in [target, action, resource, method, tool] {
             bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
             bytes.extend_from_slice(text.as_bytes());
         }

@@ -171,7 +171,7 @@ impl Log {
         let is_old = || now().seconds.saturating_sub(self.open.began) >= self.beginning.config.epoch_seconds();
         if matches!(self.turn, Turn::Idle) && (is_long || is_old()) {
             let end = EpochEnd { time: Some(now()), next: self.open.number + 1 };
-            let _is_small = self.open.wal.push(entry(Kind::End(end)));
+            push_own(&mut self.open.wal, Kind::End(end))?;
             self.turn = Turn::Ending;
         }
         while !matches!(self.turn, Turn::Idle) {
@@ -268,6 +268,12 @@ fn has_ended() -> io::Error {
 #[expect(clippy::disallowed_methods, reason = "what the log says of itself has no decision whose moment it could bear")]
 pub(super) fn now() -> Timestamp {
     jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or_default().into()
+}
+
+/// An entry of the log's own, which is small.
+fn push_own(wal: &mut wal::Wal, kind: Kind) -> io::Result<()> {
+    let fits = wal.push(entry(kind));
+    fits.then_some(()).ok_or_else(|| io::Error::other("an entry of the log's own is larger than one may be"))
 }
 
 fn entry(kind: Kind) -> impl FnOnce(&mut Vec<u8>) {

@@ -160,7 +160,7 @@ struct Worker<F> {
     /// Those of them for which somebody waits.
     waiting: Vec<Taken>,
     /// Those of whose fate somebody was told. They are kept until the next look, so that whoever waited lets go of them first and
-    /// it is here that they are freed: where calls wait, that would take as long as much of a decision.
+    /// it is here that they are freed, and not where calls are decided.
     told: Vec<Arc<Record>>,
     deadline: Arc<Mutex<Option<Instant>>>,
 }

@@ -11,7 +11,7 @@ use super::open::{self, Found, LogError, io_at};
 use super::place::{EpochPlace, Place, epoch_number};
 use super::publisher::{Epoch, Pace, Publisher};
 use super::wal::Wal;
-use super::{entry, now};
+use super::{now, push_own};
 use crate::authz::hex;
 use crate::proto::entry::Kind;
 use crate::proto::{EpochEnd, EpochSeal, EpochStart, Restart};
@@ -51,14 +51,15 @@ impl Beginning {
             size: checkpoint.size,
             root: hex::encode(&checkpoint.root),
         };
-        let _is_small = wal.push(entry(Kind::Start(EpochStart {
+        let start = EpochStart {
             time: Some(time),
             origin: origin.clone(),
             number,
             verifier_key: self.key.named(&origin).to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             previous: previous.map(seal),
-        })));
+        };
+        push_own(&mut wal, Kind::Start(start))?;
         wal.keep()?;
         // From here on the epoch is there.
         self.disk.make(&place.prefix, false)?;
@@ -90,12 +91,13 @@ impl Beginning {
         if !is_over && has_name {
             let version = env!("CARGO_PKG_VERSION").into();
             let restart = Restart { time: Some(now()), version, replayed, cut_bytes: tail.torn };
-            let _is_small = wal.push(entry(Kind::Restart(restart)));
+            push_own(&mut wal, Kind::Restart(restart)).map_err(io_at(root))?;
             let began = start.time.map_or(0, |time| time.seconds);
             return Ok((publisher, Open { number, began, wal, commitments }));
         }
         if !is_over {
-            let _is_small = wal.push(entry(Kind::End(EpochEnd { time: Some(now()), next: number + 1 })));
+            let end = EpochEnd { time: Some(now()), next: number + 1 };
+            push_own(&mut wal, Kind::End(end)).map_err(io_at(root))?;
         }
         for written in wal.write(true).map_err(io_at(root))? {
             publisher.take_first(written);

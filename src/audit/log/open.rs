@@ -103,7 +103,8 @@ pub(super) fn signer(disk: &Disk, place: &Place, configured: Option<&Path>) -> R
         // Its directory is this user's alone.
         None => fs::read(path).map_err(io_at(path))?,
     };
-    let seed = str::from_utf8(&text).ok().and_then(|text| hex::decode(text.trim()));
+    let text = str::from_utf8(&text).ok().filter(|text| text.len() < MAX_KEY_BYTES);
+    let seed = text.and_then(|text| hex::decode(text.trim()));
     let seed: [u8; 32] = seed.ok_or_else(|| wrong("is no seed of an Ed25519 key: 64 hexadecimal digits".into()))?;
     Ok(Ed25519Signer::from_seed(&seed)?)
 }

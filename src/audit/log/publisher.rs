@@ -96,6 +96,8 @@ pub struct Publisher {
     /// Bytes that were taken since the last checkpoint.
     bytes: u64,
     checkpointed: Instant,
+    /// When what failed may be tried again.
+    retry_at: Option<Instant>,
 }
 
 impl Publisher {
@@ -127,6 +129,7 @@ impl Publisher {
             last,
             bytes,
             checkpointed,
+            retry_at: None,
         };
         me.tell();
         me
@@ -145,13 +148,12 @@ impl Publisher {
     /// Publishes what it is told of, until nobody can tell it any more; then the rest.
     pub fn run(mut self, work: &Receiver<Work>) {
         let mut sealing: Option<SyncSender<Checkpoint>> = None;
-        let mut retry_at: Option<Instant> = None;
         loop {
             let is_full = sealing.is_some() || self.is_full();
             let due = if is_full { Instant::now() } else { self.checkpointed + self.pace.time };
             // What failed was due, and is when it may be tried again.
-            let due = retry_at.unwrap_or(due);
-            let waits = |me: &Self, is_sealing| me.unpublished() > 0 || retry_at.is_some() || is_sealing;
+            let due = self.retry_at.unwrap_or(due);
+            let waits = |me: &Self, is_sealing| me.unpublished() > 0 || me.retry_at.is_some() || is_sealing;
             let wait = if waits(&self, sealing.is_some()) {
                 due.saturating_duration_since(Instant::now())
             } else {
@@ -174,13 +176,11 @@ impl Publisher {
                 Err(RecvTimeoutError::Disconnected) => true,
             };
             let is_full = sealing.is_some() || self.is_full();
-            let is_due = Instant::now() >= due || (is_full && retry_at.is_none());
+            let is_due = Instant::now() >= due || (is_full && self.retry_at.is_none());
             // What has just come counts: the first entry of an epoch is published before another one is taken.
             if ended || (waits(&self, sealing.is_some()) && is_due) {
-                let published = if sealing.is_some() { self.seal() } else { self.publish() };
-                retry_at = published.is_err().then(|| Instant::now() + RETRY);
-                self.told(&published);
-                if let Ok(checkpoint) = published
+                let published = self.attempt(sealing.is_some());
+                if let Some(checkpoint) = published
                     && let Some(reply) = sealing.take()
                 {
                     let _nobody_waits_any_more = reply.send(checkpoint);
@@ -192,8 +192,11 @@ impl Publisher {
         }
     }
 
-    fn told(&self, published: &io::Result<Checkpoint>) {
-        match published {
+    /// Makes a checkpoint, if it can; else says when to try again.
+    fn attempt(&mut self, is_last: bool) -> Option<Checkpoint> {
+        let published = self.publish_as(is_last);
+        self.retry_at = published.is_err().then(|| Instant::now() + RETRY);
+        match &published {
             Err(error) => {
                 if !self.progress.is_failing.swap(true, Ordering::Relaxed) {
                     tracing::error!(%error, "the log cannot be published; trying again until it can");
@@ -205,6 +208,7 @@ impl Publisher {
                 }
             }
         }
+        published.ok()
     }
 
     /// Whether a checkpoint is due, whatever the time: also the first of an epoch, without which nobody knows what its tiles are.
@@ -236,9 +240,10 @@ impl Publisher {
             self.epoch.growth.push(entry, &mut self.full);
             self.bytes += (frame::HEAD_BYTES + entry.len()) as u64;
             let is_at_the_end = self.epoch.growth.size().is_multiple_of(WIDTH as u64);
-            if is_at_the_end && self.unpublished() + WIDTH as u64 > self.pace.entries {
-                let published = self.publish();
-                self.told(&published);
+            // What failed is tried again at its time.
+            let is_due = self.unpublished() + WIDTH as u64 > self.pace.entries && self.retry_at.is_none();
+            if is_at_the_end && is_due {
+                self.attempt(false);
             }
         }
         self.last = Some(written);
