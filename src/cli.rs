@@ -1,9 +1,13 @@
 //! The command line: one file per command, and exit codes that tell outcomes apart.
 
 mod audit;
+pub mod bundle;
 pub mod check;
 pub mod config;
 mod control;
+mod dial;
+pub mod health;
+pub mod mesh;
 mod offline;
 pub mod serve;
 pub mod summary;
@@ -34,6 +38,8 @@ pub mod exit {
     pub const TAMPERED: u8 = 15;
     /// `audit trace`, `audit prove`: no entry that a checkpoint covers is that decision.
     pub const NOT_FOUND: u8 = 16;
+    /// `mesh lint`, `mesh probe`: a call could pass, or did, that was not checked.
+    pub const UNSAFE: u8 = 17;
 }
 
 /// Envoy external authorization for AI agents: Cedar policies on every agent-to-agent and agent-to-tool call.
@@ -55,6 +61,9 @@ enum Command {
     Config(config::Arguments),
     Tools(tools::Arguments),
     Audit(audit::Arguments),
+    Bundle(bundle::Arguments),
+    Mesh(mesh::Arguments),
+    Health(health::Arguments),
     #[command(flatten)]
     Control(control::Command),
 }
@@ -68,6 +77,9 @@ pub fn run() -> ExitCode {
         Command::Config(arguments) => config::run(&arguments),
         Command::Tools(arguments) => tools::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
+        Command::Bundle(arguments) => bundle::run(&arguments),
+        Command::Mesh(arguments) => mesh::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
         Command::Control(command) => control::run(&command),
     };
     ExitCode::from(code)

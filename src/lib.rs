@@ -42,6 +42,8 @@ pub mod keys;
 #[cfg(feature = "server")]
 pub mod logout;
 #[cfg(feature = "server")]
+pub mod mesh;
+#[cfg(feature = "server")]
 pub mod proto;
 #[cfg(feature = "server")]
 pub mod replay;

@@ -1,5 +1,6 @@
 //! Holds the bundle in force: read from a directory, built aside, swapped whole, last good kept.
 
+pub mod archive;
 pub mod files;
 pub mod loader;
 pub mod watch;

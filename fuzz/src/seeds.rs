@@ -75,6 +75,8 @@ const SPIFFE_BUNDLES: &[&str] = &[
 
 const TOOLS: &str = r##"{"tools":[{"name":"t","inputSchema":{"type":"object","properties":{"a":{"anyOf":[{"$ref":"#/$defs/b"},{"type":"null"}]}},"unevaluatedProperties":false,"$defs":{"b":{"type":"array","items":{"$ref":"#"},"uniqueItems":true,"contains":{"pattern":"^a+$"}}}}}]}"##;
 
+const MESH: &str = r#"{"configs":[{"@type":"x/envoy.admin.v3.ListenersConfigDump","dynamic_listeners":[{"active_state":{"listener":{"name":"a","filter_chains":[{"filters":[{"name":"h","typed_config":{"@type":"x/HttpConnectionManager","rds":{"route_config_name":"r"},"http_filters":[{"name":"e","typed_config":{"@type":"x/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz","grpc_service":{"timeout":"0.25s"}}}]}}]}]}}}]}]}"#;
+
 /// Writes all seeds to `fuzz/corpus/TARGET/`.
 pub fn write() {
     let each =
@@ -97,6 +99,10 @@ pub fn write() {
         put("log_text", at, text.as_bytes());
     }
     log::byte_seeds().iter().enumerate().for_each(|(at, bytes)| put("log_bytes", at, bytes));
+    each(
+        "mesh",
+        &[include_str!("../../tests/decisions/mesh/istio.yaml"), include_str!("../../envoy/connections.yaml"), MESH],
+    );
     put("access_log", 0, &access_log::seed());
     put("tools", 1, TOOLS.as_bytes());
     each("spiffe_id", &["spiffe://example.org/ns/agents/sa/support-bot", "spiffe://a.b-c_d/x/y"]);

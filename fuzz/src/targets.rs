@@ -10,6 +10,7 @@ mod http;
 mod json;
 mod keys;
 pub mod log;
+mod mesh;
 pub mod message;
 mod presented;
 pub mod proof;
@@ -40,6 +41,7 @@ pub const ALL: &[Target] = &[
     ("log_bytes", log::bytes),
     ("log_text", log::text),
     ("mcp", message::mcp),
+    ("mesh", mesh::run),
     ("presented", presented::run),
     ("proof", proof::run),
     ("spiffe_bundle", keys::bundle),

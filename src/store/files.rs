@@ -11,11 +11,11 @@ use crate::authz::hex;
 use crate::authz::policy::source::{BundleError, Kind, SourceFile};
 
 /// Most files in a bundle.
-const MAX_FILES: usize = 20_000;
+pub(super) const MAX_FILES: usize = 20_000;
 /// Largest sum of all files, in bytes.
-const MAX_BYTES: u64 = 256 * 1024 * 1024;
+pub(super) const MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// Deepest nesting of directories.
-const MAX_DEPTH: usize = 8;
+pub(super) const MAX_DEPTH: usize = 8;
 
 /// Readings before giving up.
 const TRIES: usize = 20;

@@ -28,6 +28,8 @@ mod laws;
 #[cfg(test)]
 mod matrix;
 #[cfg(test)]
+mod mesh;
+#[cfg(test)]
 mod moving;
 #[cfg(test)]
 mod policies;

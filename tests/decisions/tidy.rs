@@ -46,8 +46,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "app", "auditor", "authz", "capture", "config", "control", "envoy", "keys", "proto", "store", "tlog",
-            "tokens", "tools",
+            "app", "auditor", "authz", "capture", "config", "control", "envoy", "keys", "mesh", "proto", "store",
+            "tlog", "tokens", "tools",
         ],
     ),
     // The configuration is composed of each module's own part.
@@ -57,6 +57,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("journal", &[]),
     ("keys", &["authz", "tls"]),
     ("logout", &[]),
+    // Reads the configuration of others, and knows nothing of Palisade's own.
+    ("mesh", &[]),
     ("proto", &["authz"]),
     ("replay", &[]),
     // Files of secrets, for more than one shell.

@@ -244,6 +244,8 @@ fn check_own_entities(
             "Agent",
             &[
                 ("namespace", "String"),
+                // From entity files alone.
+                ("runtime_class", "String"),
                 ("service_account", "String"),
                 ("spiffe_id", "String"),
                 ("trust_domain", "String"),
@@ -263,7 +265,10 @@ fn check_own_entities(
                 Some((_, expected)) if given != *expected => {
                     return Err(wrong(format!("attribute `{name}` has to have type `{expected}`, not `{given}`")));
                 }
-                Some(_) if attribute.is_required && matches!(name.as_str(), "namespace" | "service_account") => {
+                Some(_)
+                    if attribute.is_required
+                        && matches!(name.as_str(), "namespace" | "runtime_class" | "service_account") =>
+                {
                     return Err(wrong(format!("attribute `{name}` can be absent: declare it as `{name}?`")));
                 }
                 Some(_) => {}

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
-use http::uri::Scheme;
-use tokio::net::TcpStream;
 
 use super::super::control::span;
+use super::super::dial::Dial;
 use crate::auditor::source::{Directory, Source};
 use crate::auditor::web::{Connect, Web};
-use crate::keys::dial::{Dialer, Duplex};
+use crate::keys::dial::Duplex;
 use crate::tlog::note::VerifierKey;
 
 /// Largest file with a key, in bytes.
@@ -51,24 +50,16 @@ impl Access {
         }
         let milliseconds = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
         // What is served is verified, and its address is what somebody typed.
-        let dial = Dial(Dialer::new(self.ca_file.clone(), true, milliseconds)?);
+        let dial = Dial::new(self.ca_file.clone(), milliseconds)?;
         Ok(Box::new(Web::new(dial, &self.log, self.timeout).map_err(|why| format!("{}: {why}", self.log))?))
     }
 }
-
-/// TLS by the rules by which keys are fetched; `http` as it is, for what a log says is signed.
-struct Dial(Dialer);
 
 impl Connect for Dial {
     type Stream = Box<dyn Duplex>;
 
     async fn connect(&self, url: &Uri) -> Result<Box<dyn Duplex>, String> {
-        if url.scheme() != Some(&Scheme::HTTP) {
-            return self.0.connect(url).await;
-        }
-        let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((host, url.port_u16().unwrap_or(80))).await;
-        Ok(Box::new(stream.map_err(|error| format!("cannot be reached: {error}"))?))
+        self.to(url).await
     }
 }
 

@@ -76,26 +76,56 @@ impl Lines {
 /// Gives all entries of a log; and, if it is followed, those that come, until `take` wants no more.
 pub(super) fn walk(source: &dyn Source, is_followed: bool, take: &mut Take<'_, Ended>) -> Result<(), Ended> {
     let mut walk = Walk::new(source);
-    let mut has_begun = false;
-    loop {
-        let gone = match walk.go(&mut |at, bytes| {
-            has_begun = true;
-            take(at, bytes)
-        }) {
-            Ok(goes_on) => !goes_on,
-            Err(ended) if !is_followed || has_begun => return Err(ended),
-            // It may come.
-            Err(ended) => {
-                let is_absent = walk.is_absent().unwrap_or(false);
-                if !is_absent {
-                    return Err(ended);
-                }
-                false
-            }
-        };
-        if gone || !is_followed {
-            return Ok(());
-        }
+    // One that is followed may come. Asked first: it may also come between an attempt at it and a question.
+    while is_followed && walk.is_absent().map_err(ReadError::from)? {
         std::thread::sleep(PACE);
+    }
+    while walk.go(take)? && is_followed {
+        std::thread::sleep(PACE);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::auditor::source::SourceError;
+
+    /// A log that comes after it was looked for once, and is on a disk that fails later.
+    struct Late(AtomicU32);
+
+    impl Source for Late {
+        fn name(&self) -> String {
+            "late".into()
+        }
+
+        fn read(&self, path: &str, _most: usize) -> Result<Option<Vec<u8>>, SourceError> {
+            match (path, self.0.fetch_add(u32::from(path == "epochs"), Ordering::Relaxed)) {
+                ("epochs", 0) => Ok(None),
+                ("epochs", 1..=3) => Ok(Some(b"1\n".to_vec())),
+                ("epochs", _) => Err(SourceError::Failed(self.name(), "the disk".into())),
+                _ => Ok(None),
+            }
+        }
+
+        fn open(&self, _path: &str) -> Result<Option<Box<dyn Read + Send + '_>>, SourceError> {
+            Ok(None)
+        }
+    }
+
+    fn ended(is_followed: bool) -> String {
+        match walk(&Late(AtomicU32::new(0)), is_followed, &mut |_, _| Ok(true)) {
+            Err(Ended::Failed(failure)) => failure.message,
+            _ => panic!("it ends by itself"),
+        }
+    }
+
+    #[test]
+    fn a_log_may_come_at_any_moment_to_whoever_follows() {
+        assert!(ended(true).contains("the disk"), "{}", ended(true));
+        assert!(ended(false).contains("there is no log at late"), "{}", ended(false));
     }
 }

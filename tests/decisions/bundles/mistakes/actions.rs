@@ -157,28 +157,28 @@ pub const MISTAKES: &[Mistake] = &[
         edit: |edit| {
             edit.replace("palisade.cedarschema", "action \"tools/call\" in [\"mcp\"];", "action \"tools/call\";");
         },
-        message: "palisade.cedarschema:287: action `tools/call`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
+        message: "palisade.cedarschema:291: action `tools/call`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
     },
     Mistake {
         name: "an MCP action outside of its protocol",
         edit: |edit| {
             edit.replace("palisade.cedarschema", "in [\"mcp\"] appliesTo", "appliesTo");
         },
-        message: "palisade.cedarschema:314: action `completion/complete`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
+        message: "palisade.cedarschema:318: action `completion/complete`: it has to be in `Action::\"mcp\"`, or policies about all calls of protocol mcp would miss it",
     },
     Mistake {
         name: "an A2A action in the group of another protocol",
         edit: |edit| {
             edit.replace("palisade.cedarschema", "in [\"a2a\"] appliesTo", "in [\"mcp\"] appliesTo");
         },
-        message: "palisade.cedarschema:352: action `SendMessage`: it has to be in `Action::\"a2a\"`, or policies about all calls of protocol a2a would miss it",
+        message: "palisade.cedarschema:356: action `SendMessage`: it has to be in `Action::\"a2a\"`, or policies about all calls of protocol a2a would miss it",
     },
     Mistake {
         name: "an HTTP action outside of its protocol",
         edit: |edit| {
             edit.replace("palisade.cedarschema", "\"OPTIONS\" in [\"http\"]", "\"OPTIONS\"");
         },
-        message: "palisade.cedarschema:379: action `GET`: it has to be in `Action::\"http\"`, or policies about all calls of protocol http would miss it",
+        message: "palisade.cedarschema:383: action `GET`: it has to be in `Action::\"http\"`, or policies about all calls of protocol http would miss it",
     },
     Mistake {
         name: "a gRPC action outside of its protocol",
@@ -187,7 +187,7 @@ pub const MISTAKES: &[Mistake] = &[
             edit.replace("targets.toml", "protocol = \"http\"", "protocol = \"grpc\"");
             edit.remove("policies/everyone.cedar");
         },
-        message: "palisade.cedarschema:389: action `grpc:invoke`: it has to be in `Action::\"grpc\"`, or policies about all calls of protocol grpc would miss it",
+        message: "palisade.cedarschema:393: action `grpc:invoke`: it has to be in `Action::\"grpc\"`, or policies about all calls of protocol grpc would miss it",
     },
     Mistake {
         name: "an action of a namespace",
@@ -238,6 +238,6 @@ pub const MISTAKES: &[Mistake] = &[
                 "  path: String,\n  owner: String,\n};\n\n\n// ---- What is known",
             )
         },
-        message: "palisade.cedarschema:97: entity `Endpoint`: attribute `owner` is none that Palisade supplies",
+        message: "palisade.cedarschema:101: entity `Endpoint`: attribute `owner` is none that Palisade supplies",
     },
 ];

@@ -18,7 +18,7 @@ pub const MISTAKES: &[Mistake] = &[
         edit: |edit| {
             edit.replace("palisade.cedarschema", "entity Endpoint in [Server, Endpoint]", "entity Endpoint in [Server]")
         },
-        message: "palisade.cedarschema:97: entity `Endpoint`: it has to be declared `in [Server, Endpoint]`, where Palisade puts it; `Endpoint` is missing",
+        message: "palisade.cedarschema:101: entity `Endpoint`: it has to be declared `in [Server, Endpoint]`, where Palisade puts it; `Endpoint` is missing",
     },
     Mistake {
         name: "an empty policy file",

@@ -1,0 +1,53 @@
+//! What stands before Palisade: whether the mesh's configuration lets a call pass that Palisade was not asked about, or hands it over
+//! so that it is read as something else. Palisade itself fails closed; this looks at those who ask it.
+
+pub mod envoy;
+pub mod finding;
+mod istio;
+mod kubernetes;
+pub mod node;
+pub mod probe;
+
+use finding::{Finder, Report};
+use kubernetes::Object;
+use node::Node;
+
+/// What the configuration is held against.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Most bytes of a body that Palisade takes.
+    pub body_bytes: u64,
+    /// The version of Envoy, where the files do not say it.
+    pub envoy_version: Option<envoy::Version>,
+    /// The namespace of objects that name none.
+    pub namespace: String,
+}
+
+/// Looks at files together: a policy in one of them is about a workload in another.
+///
+/// # Errors
+/// A file that cannot be read, or is neither Kubernetes' nor Istio's nor Envoy's; what is wrong, behind its name.
+pub fn lint(files: &[(String, String)], settings: &Settings) -> Result<Report, String> {
+    let mut report = Report::default();
+    let mut documents: Vec<(&str, Vec<Node>)> = Vec::new();
+    for (file, text) in files {
+        let nodes = node::read(text).map_err(|error| format!("{file}: {error}"))?;
+        documents.push((file, nodes.into_iter().filter(Node::is_there).collect()));
+    }
+    let mut objects: Vec<Object<'_>> = Vec::new();
+    for (file, nodes) in &documents {
+        if nodes.is_empty() {
+            return Err(format!("{file}: holds nothing"));
+        }
+        for node in nodes {
+            if envoy::is_envoy(node) {
+                envoy::check(node, &mut Finder { file, report: &mut report }, settings);
+            } else {
+                kubernetes::take(file, &settings.namespace, node, &mut objects)?;
+            }
+        }
+    }
+    istio::check(&objects, &mut report, settings)?;
+    report.findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    Ok(report)
+}

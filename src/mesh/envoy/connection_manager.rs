@@ -1,0 +1,226 @@
+//! HTTP: how requests are read before anybody decides on them, and which filters they go through.
+
+use super::ext_authz::{self, Extent};
+use super::{Envoy, Role, name_of, routes, typed};
+use crate::mesh::Settings;
+use crate::mesh::finding::{Finder, Rule};
+use crate::mesh::node::Node;
+
+/// Filters that may come after the check: they end calls, delay, count or answer, and change neither where a call goes nor what it
+/// says. By the part of their type that names them.
+pub const HARMLESS_AFTER: &[&str] = &[
+    "filters.http.ext_authz.",
+    "filters.http.router.",
+    "filters.http.rbac.",
+    "filters.http.jwt_authn.",
+    "filters.http.fault.",
+    "filters.http.cors.",
+    "filters.http.csrf.",
+    "filters.http.buffer.",
+    "filters.http.local_ratelimit.",
+    "filters.http.ratelimit.",
+    "filters.http.bandwidth_limit.",
+    "filters.http.admission_control.",
+    "filters.http.adaptive_concurrency.",
+    "filters.http.grpc_stats.",
+    "filters.http.compressor.",
+    "filters.http.health_check.",
+    // Istio's own: who is at the other end, and metrics.
+    "io.istio.http.peer_metadata.",
+    "istio.envoy.config.filter.http.alpn.",
+    "stats.PluginConfig",
+];
+
+/// The filter by which a waypoint says who calls.
+const WAYPOINT_IDENTITY: &str = "istio.waypoint.xfcc_client_identity";
+
+/// Checks one `HttpConnectionManager` with its filters and routes.
+pub(super) fn check(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut Finder<'_>, all: &Settings) {
+    settings(manager, Extent::Whole, place, finder);
+    if envoy.role == Role::Waypoint {
+        overwritten(manager, place, finder);
+    } else {
+        forwarded(manager, place, finder);
+    }
+    let names = filters(envoy, manager, place, finder, all);
+    for upgrade in manager.get("upgrade_configs").items().iter().filter(|upgrade| !routes::is_disabled(upgrade)) {
+        let kind = upgrade.get("upgrade_type").text();
+        finder.add(Rule::Upgrade, upgrade.line, place, kind);
+        let own = upgrade.get("filters").items();
+        if !own.is_empty() && !own.iter().any(routes::is_ext_authz) {
+            finder.add(Rule::Unchecked, upgrade.line, place, format!("the filters of {kind} have no ext_authz"));
+        }
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (inline, discovered) = (manager.get("route_config"), manager.get("rds"));
+    let name = discovered.get("route_config_name").text();
+    if inline.is_there() {
+        routes::check(inline, &names, place, finder, all);
+    } else if let Some(found) = envoy.routes.get(name) {
+        routes::check(found, &names, &format!("{place}, routes {name}"), finder, all);
+    } else {
+        let hint = if envoy.is_dump { "they are not in this dump" } else { "a config dump has them" };
+        let what = if name.is_empty() { format!("its routes: {hint}") } else { format!("routes {name}: {hint}") };
+        finder.add(Rule::Unreadable, manager.line, place, what);
+    }
+}
+
+/// Checks the filters, and gives back the names of those that ask Palisade.
+fn filters(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut Finder<'_>, all: &Settings) -> Vec<String> {
+    let mut names = Vec::new();
+    for filter in manager.get("http_filters").items() {
+        let name = name_of(filter);
+        let place = format!("{place}, filter {name}");
+        let Some((kind, config)) = envoy.typed(filter) else {
+            finder.add(Rule::Unreadable, filter.line, &place, "its configuration is not here");
+            continue;
+        };
+        if kind.ends_with("matching.v3.ExtensionWithMatcher") {
+            if routes::is_ext_authz(config.get("extension_config")) {
+                names.push(name.to_owned());
+                finder.add(Rule::Conditional, filter.line, &place, "a matcher is around it");
+            } else if !names.is_empty() {
+                finder.add(Rule::ChangedAfter, filter.line, &place, "comes after the check, and depends on a matcher");
+            }
+            continue;
+        }
+        if kind.ends_with("filters.http.ext_authz.v3.ExtAuthz") {
+            names.push(name.to_owned());
+            finder.count("ext_authz filters");
+            asks(envoy, filter, config, manager, &place, finder, all);
+        } else if !names.is_empty() {
+            after(kind, config, filter, &place, finder);
+        }
+    }
+    if names.is_empty() {
+        finder.add(Rule::Unchecked, manager.line, place, "no ext_authz filter");
+    }
+    names
+}
+
+fn asks(
+    envoy: &Envoy<'_>,
+    filter: &Node,
+    config: &Node,
+    manager: &Node,
+    place: &str,
+    finder: &mut Finder<'_>,
+    all: &Settings,
+) {
+    for flag in ["disabled", "is_optional"].map(|name| filter.get(name)).into_iter().filter(|flag| flag.is_true()) {
+        finder.add(Rule::Conditional, flag.line, place, "the filter is disabled, or optional");
+    }
+    // Behind a waypoint's tunnel there is no certificate to hand over.
+    let extent = if envoy.role == Role::Waypoint { Extent::Tunnelled } else { Extent::Whole };
+    ext_authz::check(config, extent, place, finder, all);
+    // Istio asks only about calls that its policies select, by a filter before this one.
+    let prefix = config.at("filter_enabled_metadata.value.string_match.prefix").text();
+    if !prefix.is_empty() && !selects_all(manager, prefix) {
+        finder.add(Rule::Conditional, config.line, place, format!("no policy of {prefix} is about every call"));
+    }
+}
+
+/// Whether one of its filters decides by the URI SANs of the caller's certificate.
+pub(super) fn asks_for_one_uri_san(manager: &Node) -> bool {
+    let mut asks = false;
+    manager.get("http_filters").each(&mut |node| asks |= node.exact("@type").text().ends_with("ssl.v3.UriSanInput"));
+    asks
+}
+
+/// Whether one of the policies whose names begin with `prefix` is about every call.
+fn selects_all(manager: &Node, prefix: &str) -> bool {
+    let rules = manager.get("http_filters").items().iter().filter_map(typed);
+    rules
+        .flat_map(|(_, config)| config.at("shadow_rules.policies").members())
+        .filter(|(name, _)| name.starts_with(prefix))
+        .any(|(_, policy)| ["permissions", "principals"].iter().all(|name| policy.get(name).items().iter().any(is_any)))
+}
+
+/// Whether a permission or a principal of RBAC is about everything.
+fn is_any(node: &Node) -> bool {
+    let of = |name: &str, inner: &str| node.at(name).get(inner).items();
+    let all = [of("and_rules", "rules"), of("and_ids", "ids")];
+    let one = [of("or_rules", "rules"), of("or_ids", "ids")];
+    node.get("any").is_true()
+        || all.iter().any(|all| !all.is_empty() && all.iter().all(is_any))
+        || one.iter().any(|one| one.iter().any(is_any))
+}
+
+fn after(kind: &str, config: &Node, filter: &Node, place: &str, finder: &mut Finder<'_>) {
+    if !HARMLESS_AFTER.iter().any(|known| kind.contains(known)) {
+        finder.add(Rule::ChangedAfter, filter.line, place, format!("{kind} comes after the check"));
+    }
+    let mut clears = false;
+    config.each(&mut |node| clears |= node.get("clear_route_cache").is_true());
+    if clears {
+        finder.add(Rule::RouteCache, filter.line, place, "clear_route_cache: true, after the check");
+    }
+}
+
+/// Checks how requests are read. Of a patch only what it says.
+pub fn settings(manager: &Node, extent: Extent, place: &str, finder: &mut Finder<'_>) {
+    let is_whole = extent == Extent::Whole;
+    let is_not_on = |node: &Node| if is_whole { !node.is_true() } else { node.is_false() };
+    let normal = manager.get("normalize_path");
+    if is_not_on(normal) {
+        finder.add(Rule::PathNotNormal, normal.line.max(manager.line), place, "normalize_path is not true");
+    }
+    let merge = manager.get("merge_slashes");
+    if is_not_on(merge) {
+        finder.add(Rule::PathSpellings, merge.line.max(manager.line), place, "merge_slashes is not true");
+    }
+    let escaped = manager.get("path_with_escaped_slashes_action");
+    let is_kept = !matches!(escaped.text(), "REJECT_REQUEST" | "UNESCAPE_AND_REDIRECT" | "UNESCAPE_AND_FORWARD");
+    if is_kept && (is_whole || escaped.is_there()) {
+        let what = "path_with_escaped_slashes_action leaves %2F as it is";
+        finder.add(Rule::PathSpellings, escaped.line.max(manager.line), place, what);
+    }
+    let options = manager.get("common_http_protocol_options");
+    let underscores = options.get("headers_with_underscores_action");
+    let is_allowed = !matches!(underscores.text(), "REJECT_REQUEST" | "DROP_HEADER");
+    if is_allowed && (is_whole || underscores.is_there()) {
+        finder.add(Rule::Underscores, underscores.line.max(manager.line), place, "headers with underscores are taken");
+    }
+    let stream = options.get("max_stream_duration");
+    if is_whole && (!stream.is_there() || stream.text().trim_start_matches(['0', '.']) == "s") {
+        finder.add(Rule::Unbounded, stream.line.max(manager.line), place, "no max_stream_duration");
+    }
+    let chunked = manager.at("http_protocol_options.allow_chunked_length");
+    if chunked.is_true() {
+        finder.add(Rule::Ambiguous, chunked.line, place, "allow_chunked_length: true");
+    }
+    for options in ["http2_protocol_options", "http3_protocol_options"] {
+        let connect = manager.get(options).get("allow_connect");
+        let connect = if connect.is_there() { connect } else { manager.get(options).get("allow_extended_connect") };
+        if connect.is_true() {
+            finder.add(Rule::Upgrade, connect.line, place, "extended CONNECT");
+        }
+    }
+}
+
+/// Behind a waypoint's tunnel the header is what its own filter writes over whatever was sent.
+fn overwritten(manager: &Node, place: &str, finder: &mut Finder<'_>) {
+    let writes = manager.get("http_filters").items().iter().any(|filter| name_of(filter) == WAYPOINT_IDENTITY);
+    if !writes {
+        finder.add(Rule::WaypointIdentity, manager.line, place, format!("no filter {WAYPOINT_IDENTITY}"));
+    }
+}
+
+/// Checks whose word `x-forwarded-client-cert` is.
+pub fn forwarded(manager: &Node, place: &str, finder: &mut Finder<'_>) {
+    let mode = manager.get("forward_client_cert_details");
+    let rule = match mode.text() {
+        "ALWAYS_FORWARD_ONLY" | "FORWARD_ONLY" => Some(Rule::ForwardedIdentity),
+        "APPEND_FORWARD" => Some(Rule::AppendedIdentity),
+        _ => None,
+    };
+    if let Some(rule) = rule {
+        finder.add(rule, mode.line, place, format!("forward_client_cert_details: {}", mode.text()));
+    }
+    let format = manager.at("set_current_client_cert_details.format");
+    let matcher = manager.get("forward_client_cert_matcher");
+    let is_odd = format.is_there() && !matches!(format.text(), "TEXT" | "FORMAT_UNSPECIFIED" | "0");
+    for node in [is_odd.then_some(format), matcher.is_there().then_some(matcher)].into_iter().flatten() {
+        finder.add(Rule::IdentityFormat, node.line, place, "x-forwarded-client-cert is not written as ever");
+    }
+}

@@ -1,0 +1,180 @@
+//! The filter that asks Palisade, setting by setting.
+
+use crate::mesh::Settings;
+use crate::mesh::finding::{Finder, Rule};
+use crate::mesh::node::Node;
+
+/// Envoy's own timeout of a check, where none is set, in milliseconds.
+const DEFAULT_TIMEOUT_MS: f64 = 200.0;
+/// Beyond that a hanging Palisade holds up its callers, in milliseconds.
+const LONG_MS: f64 = 1000.0;
+/// Palisade's own deadline unless configured, in milliseconds.
+const DEADLINE_MS: f64 = 150.0;
+/// How Istio names the policies whose calls a provider is asked about.
+const ISTIO_POLICIES: &str = "istio-ext-authz-";
+
+/// How much of the filter there is to read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it: what is absent has Envoy's default.
+    Whole,
+    /// All of it, where no certificate of a caller arrives.
+    Tunnelled,
+    /// What a patch changes: of what is absent nothing is known.
+    Patch,
+}
+
+/// Checks the configuration of one `envoy.extensions.filters.http.ext_authz.v3.ExtAuthz`.
+pub fn check(config: &Node, extent: Extent, place: &str, finder: &mut Finder<'_>, settings: &Settings) {
+    let is_whole = extent != Extent::Patch;
+    let mut bad = |rule, name: &str, is_bad: &dyn Fn(&Node) -> bool| {
+        let node = config.get(name);
+        if is_bad(node) {
+            finder.add(rule, node.line.max(config.line), place, said(name, node));
+        }
+    };
+    let is_on = |node: &Node| node.is_there() && !is_off(node);
+    let is_not_on = |node: &Node| if is_whole { !node.is_true() } else { node.is_false() };
+    bad(Rule::FailOpen, "failure_mode_allow", &is_on);
+    bad(Rule::Shadow, "shadow_mode", &is_on);
+    bad(Rule::RouteCache, "clear_route_cache", &is_on);
+    bad(Rule::AnotherAuthorizer, "http_service", &Node::is_there);
+    bad(Rule::HeadersWithheld, "allowed_headers", &has_patterns);
+    bad(Rule::HeadersWithheld, "disallowed_headers", &has_patterns);
+    bad(Rule::HeadersJoined, "encode_raw_headers", &is_not_on);
+    bad(Rule::NoCertificate, "include_peer_certificate", &|node| extent != Extent::Tunnelled && is_not_on(node));
+    bad(Rule::Mutations, "validate_mutations", &is_not_on);
+    bad(Rule::StatusOnError, "status_on_error", &|node| {
+        let code = node.get("code").text();
+        (is_whole || node.is_there()) && code != "ServiceUnavailable" && code != "503"
+    });
+    bad(Rule::Conditional, "filter_enabled", &is_a_share);
+    bad(Rule::Conditional, "filter_enabled_metadata", &|node| {
+        node.is_there() && !node.at("value.string_match.prefix").text().starts_with(ISTIO_POLICIES)
+    });
+    timeout(config, extent, place, finder);
+    if is_whole || config.get("with_request_body").is_there() {
+        body(config, extent, place, finder, settings);
+    }
+}
+
+/// What says no, in the one way that everybody understands.
+fn is_off(node: &Node) -> bool {
+    node.text() == "false"
+}
+
+fn has_patterns(node: &Node) -> bool {
+    !node.get("patterns").items().is_empty()
+}
+
+/// Less than every call, or what a runtime key may make less.
+fn is_a_share(node: &Node) -> bool {
+    let share = node.get("default_value");
+    let whole = match share.get("denominator").text() {
+        "TEN_THOUSAND" => 10_000,
+        "MILLION" => 1_000_000,
+        _ => 100,
+    };
+    node.is_there() && share.get("numerator").number().unwrap_or(0) < whole
+}
+
+fn said(name: &str, node: &Node) -> String {
+    match node.text() {
+        "" if node.is_there() => format!("{name} is set"),
+        "" => format!("{name} is not set"),
+        text => format!("{name}: {text}"),
+    }
+}
+
+fn timeout(config: &Node, extent: Extent, place: &str, finder: &mut Finder<'_>) {
+    let service = config.get("grpc_service");
+    if extent == Extent::Patch && !service.get("timeout").is_there() {
+        return;
+    }
+    if extent != Extent::Patch && !service.is_there() && !config.get("http_service").is_there() {
+        finder.add(Rule::AnotherAuthorizer, config.line, place, "grpc_service is not set");
+        return;
+    }
+    let written = service.get("timeout");
+    let line = written.line.max(config.line);
+    check_timeout(written, DEFAULT_TIMEOUT_MS, line, place, finder);
+}
+
+/// Checks a timeout of checks, which is `default` milliseconds where none is written.
+pub fn check_timeout(written: &Node, default: f64, line: usize, place: &str, finder: &mut Finder<'_>) {
+    let what = || if written.is_there() { format!("timeout: {}", written.text()) } else { "no timeout is set".into() };
+    match if written.is_there() { milliseconds(written) } else { Some(default) } {
+        None => finder.add(Rule::Unreadable, line, place, what()),
+        // None at all since Envoy 1.38; before, none that an answer could keep.
+        Some(0.0) => finder.add(Rule::Timeout, line, place, what()),
+        Some(time) if time > LONG_MS => finder.add(Rule::Timeout, line, place, what()),
+        Some(time) if time <= DEADLINE_MS => finder.add(Rule::TimeoutShort, line, place, what()),
+        Some(_) => {}
+    }
+}
+
+/// A duration, as protobuf's JSON (`0.25s`), Go (`250ms`, `1m30s`) or a dump with seconds and nanoseconds has it.
+fn milliseconds(node: &Node) -> Option<f64> {
+    if let (text, true) = (node.text(), node.members().is_empty()) {
+        let mut sum = 0.0;
+        let mut rest = text;
+        while !rest.is_empty() {
+            let digits = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
+            let (number, unit) = rest.split_at(digits);
+            let end = unit.find(|letter: char| letter.is_ascii_digit()).unwrap_or(unit.len());
+            let (unit, left) = unit.split_at(end);
+            let scale = match unit {
+                "h" => 3_600_000.0,
+                "m" => 60_000.0,
+                "s" => 1000.0,
+                "ms" => 1.0,
+                "us" | "µs" => 0.001,
+                "ns" => 0.000_001,
+                _ => return None,
+            };
+            sum += number.parse::<f64>().ok()? * scale;
+            rest = left;
+        }
+        return (!text.is_empty()).then_some(sum);
+    }
+    let part = |name: &str| if node.get(name).is_there() { node.get(name).text().parse().ok() } else { Some(0.0) };
+    Some(part("seconds")? * 1000.0 + part("nanos")? / 1_000_000.0)
+}
+
+/// Checks `with_request_body`, of the filter or of a route.
+pub(super) fn body(config: &Node, extent: Extent, place: &str, finder: &mut Finder<'_>, settings: &Settings) {
+    let body = config.get("with_request_body");
+    let line = body.line.max(config.line);
+    if !body.is_there() {
+        finder.add(Rule::NoBody, line, place, "with_request_body is not set");
+        return;
+    }
+    let flags = ["max_request_bytes", "allow_partial_message", "pack_as_bytes"].map(|name| body.get(name));
+    check_body(flags, extent, line, place, finder, settings);
+}
+
+/// Checks what of a body is handed over: the most bytes, whether a part is enough, whether as bytes.
+pub fn check_body(
+    [most, partial, bytes]: [&Node; 3],
+    extent: Extent,
+    line: usize,
+    place: &str,
+    finder: &mut Finder<'_>,
+    settings: &Settings,
+) {
+    if partial.is_there() && !is_off(partial) {
+        finder.add(Rule::PartialBody, partial.line.max(line), place, "parts of bodies are handed over");
+    }
+    if if extent != Extent::Patch { !bytes.is_true() } else { bytes.is_false() } {
+        finder.add(Rule::TextBody, bytes.line.max(line), place, "bodies are handed over as text");
+    }
+    match most.number() {
+        None if extent == Extent::Patch && !most.is_there() => {}
+        Some(most) if most <= settings.body_bytes => {}
+        Some(bytes) => {
+            let what = format!("{bytes} bytes; Palisade takes {}", settings.body_bytes);
+            finder.add(Rule::BodyLimit, most.line.max(line), place, what);
+        }
+        None => finder.add(Rule::Unreadable, most.line.max(line), place, "the most bytes of a body are no number"),
+    }
+}

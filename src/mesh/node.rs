@@ -1,0 +1,352 @@
+//! YAML and JSON as one tree that knows its lines, read as strictly as what the mesh reads: a configuration that two readers could
+//! understand differently is not understood.
+
+use saphyr_parser::{Event, Parser};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+/// Largest file, in bytes: a dump of a large mesh has some 100 MB.
+pub const MAX_BYTES: usize = 256 * 1024 * 1024;
+/// Deepest nesting; `serde_json` itself goes no deeper than this.
+const MAX_DEPTH: usize = 127;
+/// Most values of one file that aliases repeat.
+const MAX_REPEATED: usize = 100_000;
+
+/// One value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Its line, from 1; 0 in JSON, which is for machines.
+    pub line: usize,
+    /// What it is.
+    pub value: Value,
+}
+
+/// What a value is. Numbers and booleans are texts as they were written: protobuf's JSON takes either form of a number.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Nothing, which is as good as absent.
+    Null,
+    /// Text, a number or a boolean.
+    Scalar(String),
+    /// Values in order.
+    List(Vec<Node>),
+    /// Values by name, in order; no name twice.
+    Map(Vec<(String, Node)>),
+}
+
+/// What stands where nothing does.
+const NULL: &Node = &Node { line: 0, value: Value::Null };
+
+impl Node {
+    /// The value of `name`, which may be written `like_this` or `likeThis`; nothing where there is none.
+    #[must_use]
+    pub fn get(&self, name: &str) -> &Self {
+        self.members().iter().find(|(written, _)| is_name(written, name)).map_or(NULL, |(_, value)| value)
+    }
+
+    /// The value at the end of names with dots between them.
+    #[must_use]
+    pub fn at(&self, path: &str) -> &Self {
+        path.split('.').fold(self, |node, name| node.get(name))
+    }
+
+    /// The value of exactly `name`: an annotation, say.
+    #[must_use]
+    pub fn exact(&self, name: &str) -> &Self {
+        self.members().iter().find(|(written, _)| written == name).map_or(NULL, |(_, value)| value)
+    }
+
+    /// Names and values; none of what is no map.
+    #[must_use]
+    pub fn members(&self) -> &[(String, Self)] {
+        if let Value::Map(members) = &self.value { members } else { &[] }
+    }
+
+    /// The values of a list; none of what is no list.
+    #[must_use]
+    pub fn items(&self) -> &[Self] {
+        if let Value::List(items) = &self.value { items } else { &[] }
+    }
+
+    /// The text of a scalar; empty for anything else.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        if let Value::Scalar(text) = &self.value { text } else { "" }
+    }
+
+    /// Whether there is something.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.value != Value::Null
+    }
+
+    /// Whether it says yes, in any way that one of the mesh's readers understands.
+    #[must_use]
+    pub fn is_true(&self) -> bool {
+        matches!(self.text().to_ascii_lowercase().as_str(), "true" | "yes" | "on" | "y" | "1")
+    }
+
+    /// Whether it is there and says anything but yes.
+    #[must_use]
+    pub fn is_false(&self) -> bool {
+        self.is_there() && !self.is_true()
+    }
+
+    /// The number it is.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        self.text().parse().ok()
+    }
+
+    /// Moves it, and all below, down by so many lines.
+    pub fn shift(&mut self, lines: usize) {
+        self.line += lines;
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.shift(lines)),
+            Value::Map(members) => members.iter_mut().for_each(|(_, value)| value.shift(lines)),
+            Value::Null | Value::Scalar(_) => {}
+        }
+    }
+
+    /// Every value below, this one first.
+    pub fn each<'n>(&'n self, look: &mut impl FnMut(&'n Self)) {
+        look(self);
+        self.items().iter().for_each(|item| item.each(look));
+        self.members().iter().for_each(|(_, value)| value.each(look));
+    }
+}
+
+/// Whether `written` is `name`, or `name` as protobuf's JSON has it.
+fn is_name(written: &str, name: &str) -> bool {
+    written == name || (name.contains('_') && is_camel(written, name))
+}
+
+fn is_camel(written: &str, name: &str) -> bool {
+    let mut expected = name.chars();
+    let mut next = move || match expected.next() {
+        Some('_') => expected.next().map(|letter| letter.to_ascii_uppercase()),
+        other => other,
+    };
+    written.chars().all(|letter| next() == Some(letter)) && next().is_none()
+}
+
+/// Reads a text: JSON if it begins with a brace, else the documents of a YAML stream.
+///
+/// # Errors
+/// What is wrong, and on which line.
+pub fn read(text: &str) -> Result<Vec<Node>, String> {
+    // As JSON where it is: YAML's reader would take much longer for a large dump.
+    if text.trim_start().starts_with('{') {
+        match serde_json::from_str::<Node>(text) {
+            Ok(node) => return Ok(vec![node]),
+            // A flow mapping of YAML begins likewise.
+            Err(error) if error.is_data() => return Err(error.to_string()),
+            Err(error) => return yaml(text).map_err(|_| format!("is no JSON: {error}")),
+        }
+    }
+    yaml(text)
+}
+
+/// A collection that is being read.
+struct Open {
+    node: Node,
+    anchor: usize,
+    /// The name whose value comes next, in a map.
+    name: Option<String>,
+}
+
+#[derive(Default)]
+struct Stream {
+    open: Vec<Open>,
+    done: Vec<Node>,
+    anchors: Vec<(usize, Node)>,
+    /// Values that aliases have repeated.
+    repeated: usize,
+}
+
+fn yaml(text: &str) -> Result<Vec<Node>, String> {
+    let mut stream = Stream::default();
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|error| format!("line {}: {}", error.marker().line(), error.info()))?;
+        let line = span.start.line();
+        stream.take(event, line).map_err(|what| format!("line {line}: {what}"))?;
+    }
+    Ok(stream.done)
+}
+
+impl Stream {
+    fn take(&mut self, event: Event<'_>, line: usize) -> Result<(), String> {
+        match event {
+            Event::SequenceStart(anchor, _) => self.open(Value::List(Vec::new()), anchor, line),
+            Event::MappingStart(anchor, _) => self.open(Value::Map(Vec::new()), anchor, line),
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Some(Open { node, anchor, .. }) = self.open.pop() else { return Err("ends nothing".into()) };
+                self.put(node, anchor)
+            }
+            Event::Scalar(text, style, anchor, _) => {
+                let is_null =
+                    style == saphyr_parser::ScalarStyle::Plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+                let value = if is_null { Value::Null } else { Value::Scalar(text.into_owned()) };
+                self.put(Node { line, value }, anchor)
+            }
+            Event::Alias(anchor) => {
+                let known = self.anchors.iter().rev().find(|(number, _)| *number == anchor);
+                let node = known.map(|(_, node)| node).ok_or("an alias of nothing")?;
+                node.each(&mut |_| self.repeated += 1);
+                if self.repeated > MAX_REPEATED {
+                    return Err(format!("aliases repeat more than {MAX_REPEATED} values"));
+                }
+                let node = node.clone();
+                self.put(node, 0)
+            }
+            Event::DocumentStart(_) => {
+                self.anchors.clear();
+                Ok(())
+            }
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+        }
+    }
+
+    fn open(&mut self, value: Value, anchor: usize, line: usize) -> Result<(), String> {
+        if self.open.len() >= MAX_DEPTH {
+            return Err(format!("is nested deeper than {MAX_DEPTH}"));
+        }
+        self.open.push(Open { node: Node { line, value }, anchor, name: None });
+        Ok(())
+    }
+
+    fn put(&mut self, node: Node, anchor: usize) -> Result<(), String> {
+        if anchor != 0 {
+            self.anchors.push((anchor, node.clone()));
+        }
+        let Some(open) = self.open.last_mut() else {
+            self.done.push(node);
+            return Ok(());
+        };
+        match (&mut open.node.value, open.name.take()) {
+            (Value::List(items), _) => items.push(node),
+            (Value::Map(members), Some(name)) => members.push((name, node)),
+            (Value::Map(members), None) => {
+                let Value::Scalar(name) = node.value else { return Err("a name has to be a text".into()) };
+                // What is merged depends on the reader; so does which of two counts.
+                if name == "<<" {
+                    return Err("merge keys (`<<`) are not read: write the values themselves".into());
+                }
+                if members.iter().any(|(known, _)| *known == name) {
+                    return Err(format!("`{name}` is there twice"));
+                }
+                open.name = Some(name);
+            }
+            (Value::Null | Value::Scalar(_), _) => return Err("is no collection".into()),
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = deserializer.deserialize_any(Json)?;
+        Ok(Self { line: 0, value })
+    }
+}
+
+struct Json;
+
+impl<'de> Visitor<'de> for Json {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Scalar(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Scalar(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Scalar(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Scalar(value.to_string()))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Scalar(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut members: Vec<(String, Node)> = Vec::new();
+        while let Some((name, value)) = map.next_entry::<String, Node>()? {
+            if members.iter().any(|(known, _)| *known == name) {
+                return Err(A::Error::custom(format!("`{name}` is there twice")));
+            }
+            members.push((name, value));
+        }
+        Ok(Value::Map(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_are_one_tree_and_names_have_two_spellings() {
+        let yaml = &read("a_b_c: 1\nlist: [x, {y: yes}]\nnothing: ~\ntext: 'null'\n").unwrap()[0];
+        let json = &read(r#"{"aBC": 1, "list": ["x", {"y": "yes"}], "nothing": null, "text": "null"}"#).unwrap()[0];
+        for node in [yaml, json] {
+            assert_eq!(node.get("a_b_c").number(), Some(1));
+            assert_eq!(node.get("list").items()[0].text(), "x");
+            assert!(node.get("list").items()[1].at("y").is_true());
+            assert!(!node.get("nothing").is_there());
+            assert_eq!(node.get("text").text(), "null");
+            assert!(!node.at("no.such.thing").is_there());
+        }
+        assert_eq!(yaml.get("text").line, 4);
+        assert!(
+            !is_name("aBCd", "a_b_c") && !is_name("aB", "a_b_c") && !is_name("abc", "a_b_c") && is_name("aBC", "a_b_c")
+        );
+    }
+
+    #[test]
+    fn what_two_readers_could_read_differently_is_refused() {
+        for (text, why) in [
+            ("a: 1\na: 2\n", "line 2: `a` is there twice"),
+            (r#"{"a": {"b": 1, "b": 2}}"#, "`b` is there twice"),
+            ("base: &b {x: 1}\nother:\n  <<: *b\n", "merge keys"),
+            ("[a]: 1\n", "a name has to be a text"),
+            ("a: [1\n", "line"),
+            ("a: *nobody\n", "line 1"),
+            (r#"{"a": 1"#, "is no JSON"),
+            (&("[".repeat(200) + &"]".repeat(200)), "nested deeper"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        // An alias is what it stands for; a bomb of them has an end.
+        let aliased = read("a: &x {b: [1]}\nc: *x\n").unwrap();
+        assert_eq!(aliased[0].at("c.b").items()[0].text(), "1");
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..9 {
+            let last = format!("*a{}", level - 1);
+            bomb += &format!("a{level}: &a{level} [{}]\n", vec![last; 10].join(", "));
+        }
+        assert!(read(&bomb).unwrap_err().contains("aliases repeat"));
+    }
+}
