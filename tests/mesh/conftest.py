@@ -14,23 +14,34 @@ sys.path.insert(0, str(ROOT))
 
 import spire as spires  # noqa: E402
 from idp import Idp  # noqa: E402
+from pods import Pods  # noqa: E402
 
 from demo import wire  # noqa: E402
 from demo.mesh import Mesh, Settings, binary  # noqa: E402
 
-# The meshes and identity providers that are up: whose logs to show when a test fails.
-_up: list[Mesh] = []
+# The meshes (and pods) and identity providers that are up: whose logs to show when a test fails.
+_up: list[Mesh | Pods] = []
 _idps: list[Idp] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "spire: needs SPIRE's server and agent (`-m spire`)")
 
 
 @contextlib.contextmanager
 def running_mesh(**settings: object) -> Iterator[Mesh]:
-    with Mesh(Settings(palisade=binary("debug"), **settings)) as mesh:  # type: ignore[arg-type]
-        _up.append(mesh)
-        try:
-            yield mesh
-        finally:
-            _up.remove(mesh)
+    with Mesh(Settings(palisade=binary("debug"), **settings)) as mesh, shown(mesh):  # type: ignore[arg-type]
+        yield mesh
+
+
+@contextlib.contextmanager
+def shown(what: Mesh | Pods) -> Iterator[None]:
+    """While this lasts, the logs of its components are shown beside a test that fails."""
+    _up.append(what)
+    try:
+        yield
+    finally:
+        _up.remove(what)
 
 
 def is_decided(answer: wire.Answer) -> bool:

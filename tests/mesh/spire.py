@@ -65,11 +65,13 @@ agent {{
   data_dir = "{folder}/agent"
   log_level = "INFO"
   experimental {{ sync_interval = "1s" }}
+  {more}
 }}
 plugins {{
   NodeAttestor "join_token" {{ plugin_data {{}} }}
   KeyManager "memory" {{ plugin_data {{}} }}
-  WorkloadAttestor "unix" {{ plugin_data {{}} }}
+  # With the program's path, so that programs of one user can be told apart.
+  WorkloadAttestor "unix" {{ plugin_data {{ discover_workload_path = true }} }}
 }}
 """
 
@@ -81,8 +83,9 @@ up: list[Spire] = []
 class Spire:
     """A trust domain; it runs from `with` to its end."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, agent: str = "") -> None:
         self.name = name
+        self._agent = agent  # more of its configuration
         self.components: dict[str, Component] = {}
         # The path of a Unix socket has at most 107 bytes: not below pytest's folders.
         self.directory = Path(tempfile.mkdtemp(prefix=f"palisade-{os.getpid()}-"))
@@ -107,6 +110,7 @@ class Spire:
             "folder": self.directory,
             "port": self._port,
             "endpoint": self.endpoint_port,
+            "more": self._agent,
         }
         (self.directory / "server.conf").write_text(_SERVER.format(**values))
         (self.directory / "agent.conf").write_text(_AGENT.format(**values))
@@ -150,8 +154,12 @@ class Spire:
         return f"spiffe://{self.name}/node"
 
     @property
+    def socket(self) -> Path:
+        return self.directory / "agent.sock"
+
+    @property
     def workload_api(self) -> str:
-        return f"unix://{self.directory}/agent.sock"
+        return f"unix://{self.socket}"
 
     @property
     def endpoint(self) -> str:
@@ -184,6 +192,10 @@ class Spire:
         self.jwt_svid(spiffe_id, "registered")
         return str(entry["results"][0]["entry"]["id"])
 
+    def register_program(self, spiffe_id: str, program: Path) -> None:
+        """A workload: whatever this user runs from that file, and nothing else."""
+        self.server("entry", "create", *self._workload(spiffe_id), "-selector", f"unix:path:{program}")
+
     def change(self, entry: str, spiffe_id: str, *more: str) -> None:
         """Have this entry say this, and nothing else."""
         self.server("entry", "update", "-entryID", entry, *self._workload(spiffe_id), *more)
@@ -198,7 +210,7 @@ class Spire:
         def fetch() -> bool:
             done = subprocess.run(
                 [
-                    _TOOLS / "spire-agent", "api", "fetch", "jwt", "-socketPath", self.directory / "agent.sock",
+                    _TOOLS / "spire-agent", "api", "fetch", "jwt", "-socketPath", self.socket,
                     "-audience", audience, "-spiffeID", spiffe_id, "-output", "json",
                 ],
                 capture_output=True, text=True,

@@ -18,6 +18,8 @@ from demo.mesh import ROOT, Mesh
 from demo.names import AGENTS, TRUST_DOMAIN
 from demo.processes import wait_until
 
+pytestmark = pytest.mark.spire
+
 PARTNER = "partner.example"
 PERMITTED = (200, "")
 OWN, PARTNERS = AGENTS["support-bot"], AGENTS["outsider"]
