@@ -45,7 +45,7 @@ use crate::sessions::waiting::Waiting;
 use crate::state::{InForce, Paid};
 use crate::store::loader::Patience;
 use crate::store::{Reload, Snapshot, Store, Summary};
-use crate::telemetry::metrics::{Metrics, Tally};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans::Spans;
 use crate::telemetry::trace_context;
 use crate::tokens::Verifier;
@@ -358,7 +358,7 @@ impl Pipeline {
         let took = arrived.elapsed();
         let end = if control.is_none() { ends::word(&paid) } else { None };
         let answer = response::build_until(&decision, &known.decision_id, end.as_deref());
-        let tally = Tally::of(&decision);
+        let tally = self.parts.metrics.tally(&decision);
         let record = Arc::new(Record {
             decision_id: known.decision_id,
             time: known.now,

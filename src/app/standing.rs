@@ -24,7 +24,7 @@ pub(super) struct Standing {
 impl Standing {
     pub(super) fn stands(self) -> Answer {
         self.paid.keep(self.end.as_deref());
-        self.pipeline.parts.metrics.count(self.tally, self.arrived.elapsed().as_secs_f64());
+        self.pipeline.parts.metrics.count(&self.tally, self.arrived.elapsed().as_secs_f64());
         self.answer
     }
 
@@ -35,7 +35,8 @@ impl Standing {
         if let Some(spans) = &parts.spans {
             spans.observe(&record);
         }
-        parts.metrics.count(Tally::of(&record.decision), self.arrived.elapsed().as_secs_f64());
+        let tally = parts.metrics.tally(&record.decision);
+        parts.metrics.count(&tally, self.arrived.elapsed().as_secs_f64());
         response::build(&record.decision, &record.decision_id)
     }
 }

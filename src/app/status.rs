@@ -17,6 +17,14 @@ fn bring_to(counter: &IntCounter, value: u64) {
 }
 
 impl Pipeline {
+    fn is_ready(&self) -> bool {
+        let draining = self.draining.load(Ordering::Relaxed);
+        let unrecorded = self.parts.recorder.denies();
+        let unkept = self.parts.journal.as_ref().is_some_and(Journal::failing);
+        let undoubted = !self.parts.state.current().doubt.holds;
+        !draining && !self.parts.store.snapshot().digest.is_empty() && !unrecorded && !unkept && undoubted
+    }
+
     /// What is wrong with what is kept or shared, a line each.
     pub(super) fn complaints(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -36,10 +44,7 @@ impl Status for Pipeline {
     fn readiness(&self) -> (bool, String) {
         let snapshot = self.parts.store.snapshot();
         let draining = self.draining.load(Ordering::Relaxed);
-        let unrecorded = self.parts.recorder.denies();
-        let unkept = self.parts.journal.as_ref().is_some_and(Journal::failing);
-        let undoubted = !self.parts.state.current().doubt.holds;
-        let ready = !draining && !snapshot.digest.is_empty() && !unrecorded && !unkept && undoubted;
+        let ready = self.is_ready();
         let mut lines = String::from(if ready {
             "ready\n"
         } else if draining {
@@ -65,6 +70,9 @@ impl Status for Pipeline {
     fn metrics(&self) -> String {
         let (metrics, recorder) = (&self.parts.metrics, &self.parts.recorder);
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let snapshot = self.parts.store.snapshot();
+        metrics.ready.set(i64::from(self.is_ready()));
+        metrics.tell_bundle(&snapshot.digest, snapshot.version.as_deref().unwrap_or_default());
         metrics.in_flight.set(gauge(self.parts.in_flight.load(Ordering::Relaxed) as u64));
         metrics.record_queue.set(gauge(recorder.unwritten() as u64));
         bring_to(&metrics.records_lost, recorder.lost());
@@ -84,7 +92,7 @@ impl Status for Pipeline {
             let waiting = metrics.tokens.logouts_waiting.with_label_values(&[&issuer.name]);
             waiting.set(gauge(self.parts.waiting.count(at) as u64));
         }
-        for server in self.parts.tool_servers.statuses(&self.parts.store.snapshot().active) {
+        for server in self.parts.tool_servers.statuses(&snapshot.active) {
             metrics.tools.tell(
                 &server.target,
                 server.states.map(|states| states.map(|(s, n)| (s.as_str(), n))),

@@ -1,5 +1,6 @@
-//! Every metric in one place. Labels are bounded: protocol and reason come from closed lists.
+//! Every metric in one place. Labels are bounded: they come from closed lists, from the configuration and the bundle, or are counted.
 
+mod callers;
 mod log;
 mod moving;
 
@@ -14,6 +15,7 @@ use prometheus::{
 use crate::authz::decision::Decision;
 use crate::authz::reason::Reason;
 use crate::authz::target::Protocol;
+pub use callers::CallerMetrics;
 pub use log::LogMetrics;
 pub use moving::MovingMetrics;
 
@@ -24,8 +26,13 @@ pub struct Metrics {
     decisions: Vec<Vec<IntCounter>>,
     /// From the arrival of a check to its decision, in seconds.
     pub decision_seconds: Histogram,
+    callers: CallerMetrics,
+    /// Whether calls can be decided, as `/readyz` says.
+    pub ready: IntGauge,
     /// Policies that failed to evaluate.
     pub policy_errors: IntCounter,
+    /// Which bundle is in force.
+    bundle_info: IntGaugeVec,
     /// When the bundle in force was swapped in, as Unix time.
     pub bundle_loaded_seconds: Gauge,
     /// How long it took to build the bundle in force, in seconds.
@@ -176,23 +183,13 @@ impl TokenMetrics {
 }
 
 /// What is counted of a decision; the decision itself goes on to its record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Tally {
     row: usize,
     column: usize,
     failures: usize,
-}
-
-impl Tally {
-    /// Of this decision.
-    #[must_use]
-    pub fn of(decision: &Decision) -> Self {
-        Self {
-            row: decision.target.as_ref().map_or(Protocol::ALL.len(), |target| target.protocol as usize),
-            column: decision.reason().map_or(Reason::ALL.len(), |reason| reason as usize),
-            failures: decision.evaluations.iter().map(|evaluation| evaluation.failures.len()).sum(),
-        }
-    }
+    /// What counts the denials of its caller, if it is one of a caller.
+    denied: Option<IntCounter>,
 }
 
 /// From 5 µs to 250 ms: the decision itself is some ten microseconds.
@@ -213,10 +210,13 @@ impl Metrics {
         Ok(Self {
             decisions: decisions(&registry)?,
             decision_seconds: register(&registry, &Histogram::with_opts(histogram.buckets(BUCKETS.to_vec()))?)?,
+            callers: CallerMetrics::new(&registry)?,
+            ready: gauge("palisade_ready", "1 while calls can be decided, as /readyz says.")?,
             policy_errors: counter(
                 "palisade_policy_errors_total",
                 "Policies that failed to evaluate; each denies its call.",
             )?,
+            bundle_info: bundle_info(&registry)?,
             bundle_loaded_seconds: seconds(
                 "palisade_bundle_loaded_timestamp_seconds",
                 "When the bundle in force was swapped in.",
@@ -277,14 +277,37 @@ impl Metrics {
         })
     }
 
+    /// What is to be counted of a decision once it stands.
+    #[must_use]
+    pub fn tally(&self, decision: &Decision) -> Tally {
+        let reason = decision.reason();
+        Tally {
+            row: decision.target.as_ref().map_or(Protocol::ALL.len(), |target| target.protocol as usize),
+            column: reason.map_or(Reason::ALL.len(), |reason| reason as usize),
+            failures: decision.evaluations.iter().map(|evaluation| evaluation.failures.len()).sum(),
+            denied: decision.caller.as_ref().filter(|_| reason.is_some()).map(|caller| self.callers.of(caller)),
+        }
+    }
+
     /// Counts a decision.
-    pub fn count(&self, tally: Tally, seconds: f64) {
+    pub fn count(&self, tally: &Tally, seconds: f64) {
         if let Some(counter) = self.decisions.get(tally.row).and_then(|row| row.get(tally.column)) {
             counter.inc();
+        }
+        if let Some(denied) = &tally.denied {
+            denied.inc();
         }
         self.decision_seconds.observe(seconds);
         if tally.failures > 0 {
             self.policy_errors.inc_by(tally.failures as u64);
+        }
+    }
+
+    /// Says which bundle is in force; none, if it has no digest.
+    pub fn tell_bundle(&self, digest: &str, version: &str) {
+        self.bundle_info.reset();
+        if !digest.is_empty() {
+            self.bundle_info.with_label_values(&[digest, version]).set(1);
         }
     }
 
@@ -317,6 +340,11 @@ fn logouts(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
         logouts.with_label_values(&[outcome]);
     }
     register(registry, &logouts)
+}
+
+fn bundle_info(registry: &Registry) -> Result<IntGaugeVec, prometheus::Error> {
+    let opts = Opts::new("palisade_bundle_info", "1 for the bundle in force, by its digest and version.");
+    register(registry, &IntGaugeVec::new(opts, &["digest", "version"])?)
 }
 
 /// A counter for each protocol and each reason, so that none is looked up while deciding.

@@ -379,7 +379,8 @@ def test_agents_go_out_through_the_gateway_alone() -> None:
 def test_a_waypoint_says_who_called() -> None:
     (gateway,) = [it for it in of_kind("Gateway") if it.file == "waypoint/gateway.yaml"]
     infrastructure = gateway.spec["infrastructure"]
-    assert infrastructure["annotations"] == {"ambient.istio.io/xfcc-include-client-identity": "true"}
+    for annotations in (gateway.body["metadata"]["annotations"], infrastructure["annotations"]):
+        assert annotations == {"ambient.istio.io/xfcc-include-client-identity": "true"}
     names = {it.name for it in of_kind("ConfigMap") if it.file == gateway.file and set(it.body["data"]) == {"deployment"}}
     assert names == {infrastructure["parametersRef"]["name"]}
 

@@ -203,6 +203,9 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
                 "reason" => value.is_empty() || reasons.contains(value.as_str()),
                 "protocol" => ["mcp", "a2a", "http", "grpc", "opaque", "none"].contains(&value.as_str()),
                 "outcome" => OUTCOMES.contains(&value.as_str()),
+                "caller" => value == "others" || value.starts_with("spiffe://"),
+                "digest" => value.starts_with("sha256:"),
+                "version" => value.is_empty(),
                 "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
                 _ => false,
             };
@@ -213,6 +216,7 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
     for name in [
         "palisade_decisions_total",
         "palisade_decision_seconds_bucket",
+        "palisade_bundle_info",
         "palisade_bundle_stale",
         "palisade_bundle_policies",
         "palisade_checks_in_flight",
@@ -245,6 +249,14 @@ fn metrics_are_prometheus_text_with_bounded_labels() {
     assert_eq!(of(&[("verdict", "permit"), ("protocol", "http")]), 1.0);
     assert_eq!(of(&[("verdict", "denial"), ("reason", "policy_forbids"), ("protocol", "mcp")]), 51.0);
     assert_eq!(of(&[]), 203.0);
+    // Everybody here is verified.
+    let of_callers = |labels: &[(&str, &str)]| app.metric("palisade_caller_denials_total", labels);
+    assert_eq!(of_callers(&[]), of(&[("verdict", "denial")]));
+    assert_eq!(of_callers(&[("caller", "spiffe://example.org/ns/n7/sa/s7")]), 1.0);
+    assert_eq!(app.metric("palisade_ready", &[]), 1.0);
+    let info: Vec<_> = samples.iter().filter(|sample| sample.name == "palisade_bundle_info").collect();
+    let (_, lines) = app.get("/readyz");
+    assert!(info.len() == 1 && info.iter().all(|one| lines.contains(one.labels.get("digest").unwrap())), "{info:?}");
     assert_eq!(app.metric("palisade_decision_seconds_count", &[]), 203.0);
     let inf = app.metric("palisade_decision_seconds_bucket", &[("le", "+Inf")]);
     assert_eq!(inf, 203.0);

@@ -331,6 +331,7 @@ fn while_the_file_cannot_be_opened_anew_nothing_is_permitted() {
     eventually("a failure", || (app.metric("palisade_record_write_errors_total", &[]) > 0.0).then_some(()));
     app.check(&Ask::permitted()).assert_denial("record_unavailable", 503);
     assert_eq!(app.get("/readyz").0, 503);
+    assert_eq!(app.metric("palisade_ready", &[]), 0.0);
     std::fs::create_dir(&folder).unwrap();
     let after = eventually("a permit again", || Some(app.check(&Ask::permitted())).filter(|answer| answer.permits));
     let lines = eventually("its record", || {
