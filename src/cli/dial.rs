@@ -1,6 +1,6 @@
 //! Connections of commands to servers that somebody named: TLS by the rules by which keys are fetched, and `http` as it is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http::Uri;
 use http::uri::Scheme;
@@ -15,6 +15,11 @@ impl Dial {
     /// One that believes the authorities of the system and of `ca_file`.
     pub(super) fn new(ca_file: Option<PathBuf>, timeout_ms: u64) -> Result<Self, String> {
         Ok(Self(Dialer::new(ca_file, true, timeout_ms)?))
+    }
+
+    /// The same, with a certificate and its key.
+    pub(super) fn with_certificate(self, certificate: &Path, key: &Path) -> Result<Self, String> {
+        Ok(Self(self.0.with_certificate(certificate, key)?))
     }
 
     /// A connection to the host of a URL. Errors do not repeat it.

@@ -1,7 +1,7 @@
 //! Connections to servers that hold no keys, by the rules by which keys are fetched: to addresses that were looked at, over TLS by
 //! the host's name, or in the clear to this machine alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -34,6 +34,14 @@ impl Dialer {
             trust.roots()?;
         }
         Ok(Self { https: Https::new(&source, Profile::Web(trust)) })
+    }
+
+    /// The same, with a certificate for servers that ask who connects, and its key: two files, in PEM.
+    ///
+    /// # Errors
+    /// What is wrong with which.
+    pub fn with_certificate(self, certificate: &Path, key: &Path) -> Result<Self, String> {
+        Ok(Self { https: self.https.with_certificate(certificate, key)? })
     }
 
     /// Reads a URL that may be dialled: `https`, or `http` where private addresses are allowed. Errors do not repeat it.

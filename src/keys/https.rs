@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::address::Reach;
@@ -83,13 +83,18 @@ impl Trust {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let mut pem = Vec::new();
     if !path.is_file() {
         return Err("there is no such file".into());
     }
     let file = File::open(path).map_err(|error| error.to_string())?;
     file.take(MAX_CA_BYTES).read_to_end(&mut pem).map_err(|error| error.to_string())?;
+    Ok(pem)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read_file(path)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let all = all.map_err(|error| format!("is no PEM: {error}"))?;
     if all.is_empty() { Err("holds no certificate".into()) } else { Ok(all) }
@@ -110,11 +115,36 @@ pub(super) struct Https {
     profile: Profile,
     reach: Reach,
     timeout: Duration,
+    /// Whom servers are told they talk to, where they ask.
+    own: Option<Arc<Own>>,
+}
+
+/// A certificate with what is behind it, and its key.
+#[derive(Debug)]
+struct Own {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
 }
 
 impl Https {
     pub(super) fn new(source: &Source, profile: Profile) -> Self {
-        Self { profile, reach: source.reach(), timeout: source.timeout() }
+        Self { profile, reach: source.reach(), timeout: source.timeout(), own: None }
+    }
+
+    /// The same, with a certificate of its own, in PEM.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub(super) fn with_certificate(self, certificate: &Path, key: &Path) -> Result<Self, String> {
+        let wrong = |path: &Path, why: String| format!("{}: {why}", path.display());
+        let chain = certificates(certificate).map_err(|why| wrong(certificate, why))?;
+        let pem = read_file(key).map_err(|why| wrong(key, why))?;
+        let found =
+            PrivateKeyDer::from_pem_slice(&pem).map_err(|error| wrong(key, format!("holds no key: {error}")))?;
+        let me = Self { own: Some(Arc::new(Own { chain, key: found })), ..self };
+        // Whether the two belong together.
+        me.connector().map_err(|error| format!("{} and {}: {error}", certificate.display(), key.display()))?;
+        Ok(me)
     }
 
     async fn exchange(&self, url: &Uri) -> Result<Page, FetchError> {
@@ -165,7 +195,12 @@ impl Https {
                 config.dangerous().with_custom_certificate_verifier(endpoint.verifier(&provider))
             }
         };
-        let mut config = config.with_no_client_auth();
+        let mut config = match &self.own {
+            None => config.with_no_client_auth(),
+            Some(own) => config
+                .with_client_auth_cert(own.chain.clone(), own.key.clone_key())
+                .map_err(|error| FetchError::Tls(error.to_string()))?,
+        };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Each connection proves anew whom it leads to.
         config.resumption = Resumption::disabled();

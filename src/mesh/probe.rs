@@ -2,12 +2,17 @@
 //! a way around Palisade, or an Envoy that does not ask it.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use crate::authz::reason::Reason;
+
 /// Largest head of an answer, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// What Palisade's own answers carry.
+/// Largest body that is read, in bytes: that of a denial is much smaller.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// What answers carry that Palisade decided: its denials, and those that servers give to what it permitted.
 const DECISION_ID: &str = "x-palisade-decision-id";
 /// The name of what nobody has: a tool, or a method.
 const NOBODY_HAS: &str = "palisade-canary-0b7f9e5d";
@@ -60,6 +65,8 @@ pub enum Fate {
     Denied(u16, String),
     /// Envoy refused it with this status, as it should.
     Refused(u16),
+    /// Palisade permitted it, and something else answered.
+    Permitted(u16, String),
     /// Something else answered: nobody shows that Palisade was asked.
     Passed(u16),
 }
@@ -165,33 +172,59 @@ impl Place {
     }
 }
 
-/// Sends one over `stream`, and sees what becomes of it.
+/// Sends one over `stream`, and sees what becomes of it. The head of the answer and its body may each take `within`.
 ///
 /// # Errors
 /// If no answer comes, or none that is HTTP/1.1.
-pub async fn send(canary: &Canary, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Fate> {
-    let sent = async {
-        stream.write_all(&canary.request).await?;
-        stream.flush().await
-    };
-    // Envoy answers a body that is too large before it has all of it.
-    let sent = sent.await;
-    let head = head(stream).await.map_err(|error| sent.err().unwrap_or(error))?;
+pub async fn send(
+    canary: &Canary,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    within: Duration,
+) -> io::Result<Fate> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "there was no answer in time");
+    let answer = tokio::time::timeout(within, async {
+        let sent = async {
+            stream.write_all(&canary.request).await?;
+            stream.flush().await
+        };
+        // Envoy answers a body that is too large before it has all of it.
+        let sent = sent.await;
+        head(stream).await.map_err(|error| sent.err().unwrap_or(error))
+    });
+    let (head, mut body) = answer.await.map_err(|_| late())??;
     let odd = || io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP/1.1");
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).and_then(|line| line.get(..3));
     let status: u16 = status.and_then(|status| status.parse().ok()).ok_or_else(odd)?;
-    let id = lines.filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case(DECISION_ID));
-    Ok(match id {
-        // A permit has no such header; what is no id is not Palisade's, and for no terminal.
-        Some((_, id)) if uuid::Uuid::try_parse(id.trim()).is_ok() => Fate::Denied(status, id.trim().to_owned()),
+    let headers: Vec<_> = lines.filter_map(|line| line.split_once(':')).collect();
+    let value =
+        |wanted: &str| headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, it)| it.trim());
+    Ok(match value(DECISION_ID) {
+        // What is no id is not Palisade's, and for no terminal.
+        Some(id) if uuid::Uuid::try_parse(id).is_ok() => {
+            let length = value("content-length").and_then(|length| length.parse().ok()).unwrap_or(MAX_BODY_BYTES);
+            // What does not end, or breaks, is no denial.
+            let _read = tokio::time::timeout(within, rest(stream, &mut body, length.min(MAX_BODY_BYTES))).await;
+            let is_denial = is_denial(&String::from_utf8_lossy(&body), id);
+            if is_denial { Fate::Denied(status, id.to_owned()) } else { Fate::Permitted(status, id.to_owned()) }
+        }
         Some(_) => Fate::Passed(status),
         None if canary.by_envoy.contains(&status) => Fate::Refused(status),
         None => Fate::Passed(status),
     })
 }
 
-async fn head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
+/// Whether this is the body of a denial with this id, in any of its forms: it names a reason next to the id. A server that answers to
+/// a permit knows the id, which came with the request, and may repeat it; it says no reason.
+fn is_denial(body: &str, id: &str) -> bool {
+    body.contains(id)
+        && Reason::ALL.iter().map(|reason| reason.code()).any(|code| {
+            body.contains(&format!("({code}, decision {id})")) || body.contains(&format!("\"code\":\"{code}\""))
+        })
+}
+
+/// The head of an answer, and what came of its body with it.
+async fn head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut part = [0; 4096];
     loop {
@@ -201,13 +234,20 @@ async fn head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
         }
         bytes.extend_from_slice(part.get(..count).unwrap_or_default());
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            let body = bytes.split_off(end + 4);
             bytes.truncate(end);
-            return Ok(String::from_utf8_lossy(&bytes).into_owned());
+            return Ok((String::from_utf8_lossy(&bytes).into_owned(), body));
         }
         if bytes.len() > MAX_HEAD_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer's head does not end"));
         }
     }
+}
+
+/// The rest of a body, up to its length or its end.
+async fn rest(stream: &mut (impl AsyncRead + Unpin), body: &mut Vec<u8>, length: usize) -> io::Result<()> {
+    let left = length.saturating_sub(body.len());
+    stream.take(left as u64).read_to_end(body).await.map(drop)
 }
 
 #[cfg(test)]
@@ -225,12 +265,33 @@ mod tests {
             let (mut here, mut there) = tokio::io::duplex(4096);
             there.write_all(answer).await.unwrap();
             there.shutdown().await.unwrap();
-            send(&canary(by_envoy), &mut here).await
+            send(&canary(by_envoy), &mut here, Duration::from_secs(10)).await
         };
-        let denied: &[u8] =
-            b"HTTP/1.1 403 Forbidden\r\nX-Palisade-Decision-Id: 019cb2a4-7d20-7c3e-9d55-2f0d8c1f6a11\r\n\r\n{}";
-        let id = "019cb2a4-7d20-7c3e-9d55-2f0d8c1f6a11".to_owned();
-        assert_eq!(fate(denied, &[]).await.unwrap(), Fate::Denied(403, id));
+        let id = "019cb2a4-7d20-7c3e-9d55-2f0d8c1f6a11";
+        let decided = |status: &str, body: &str| {
+            format!(
+                "HTTP/1.1 {status} x\r\nX-Palisade-Decision-Id: {id}\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        };
+        for body in [
+            format!(
+                r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":-1,"data":{{"code":"policy_forbids","decision_id":"{id}"}}}}}}"#
+            ),
+            format!(r#"{{"result":{{"content":[{{"text":"No (policy_forbids, decision {id})"}}],"isError":true}}}}"#),
+        ] {
+            let (here, there) = (decided("403", &body), decided("200", &body));
+            assert_eq!(fate(here.as_bytes(), &[]).await.unwrap(), Fate::Denied(403, id.into()));
+            assert_eq!(fate(there.as_bytes(), &[]).await.unwrap(), Fate::Denied(200, id.into()));
+        }
+        // The header is there on what was permitted as well; and a server may say back what it was told.
+        for body in
+            ["", "{}", &format!(r#"{{"headers":{{"x-palisade-decision-id":"{id}"}}}}"#), r#"{"code":"policy_forbids"}"#]
+        {
+            let (here, there) = (decided("200", body), decided("404", body));
+            assert_eq!(fate(here.as_bytes(), &[]).await.unwrap(), Fate::Permitted(200, id.into()));
+            assert_eq!(fate(there.as_bytes(), &[404]).await.unwrap(), Fate::Permitted(404, id.into()));
+        }
         let odd = b"HTTP/1.1 403 Forbidden\r\nx-palisade-decision-id: \x1b[2Jdenied\r\n\r\n";
         assert_eq!(fate(odd, &[403]).await.unwrap(), Fate::Passed(403));
         for status in ["200 OK", "404 Not Found", "403 Forbidden", "503 Service Unavailable", "101 Switching"] {

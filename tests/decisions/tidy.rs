@@ -58,7 +58,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("keys", &["authz", "tls"]),
     ("logout", &[]),
     // Reads the configuration of others, and knows nothing of Palisade's own.
-    ("mesh", &[]),
+    ("mesh", &["authz"]),
     ("proto", &["authz"]),
     ("replay", &[]),
     // Files of secrets, for more than one shell.

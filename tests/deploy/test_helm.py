@@ -74,6 +74,9 @@ REFUSED = {
     "no bundle": ("sidecar", {"bundle": {"configMaps": []}}, "exactly one"),
     "a bundle without a digest": ("sidecar-classic", {"bundle": {"sha256": ""}}, "digest"),
     "a bundle over plain HTTP": ("sidecar-classic", {"bundle": {"url": "http://bundles.example.org/b.tar.gz"}}, "url"),
+    "a log that would have its pod evicted": ("sidecar", {"state": {"volume": "emptyDir"}}, "state.volume"),
+    "canaries from nowhere": ("shared-alone", {"mesh": {"agents": {"namespaces": []}}, "test": {"through": "http://crm.tools:8080"}}, "test.through"),
+    "canaries of a pod that never ends": ("sidecar-classic", {"test": {"through": "http://crm.tools:8080"}}, "test.through"),
     "agents that the bundle does not have": ("daemonset", {"bundle": {"includesAgents": False}}, "includesAgents"),
     "an agent of which nothing is said": ("sidecar", {"agents": [{"namespace": "agents", "serviceAccount": "x"}]}, "agents"),
     "an agent twice": ("sidecar", {"agents": [{"namespace": "agents", "serviceAccount": "x", "runtimeClass": "kata"}] * 2}, "twice"),
@@ -245,6 +248,21 @@ def test_a_bundle_of_a_configmap_loads_as_kubernetes_lays_it_out(tmp_path: Path)
     (tmp_path / "..data").symlink_to(real.name)
     done = charts.check_bundle(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alerts_know_a_shared_palisade_by_its_container():
+    """No container declares a port, so Prometheus would give the target no such label."""
+    for case in CASES:
+        for monitor in charts.of_kind(case, "ServiceMonitor"):
+            [endpoint] = monitor["spec"]["endpoints"]
+            assert {"action": "replace", "targetLabel": "container", "replacement": "palisade"} in endpoint["relabelings"]
+            assert not any("ports" in container for pod in pods() for container in pod["spec"]["containers"] if container["name"] == "palisade")
+
+
+def test_an_ordinary_sidecar_outlasts_the_proxy():
+    [pod] = charts.injected("sidecar-classic")
+    [palisade] = [one for one in pod["spec"]["containers"] if one["name"] == "palisade"]
+    assert palisade["lifecycle"]["preStop"]["sleep"]["seconds"] > 5
 
 
 def test_rules_and_dashboard_are_rendered_as_they_are():

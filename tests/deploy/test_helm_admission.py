@@ -70,12 +70,16 @@ def test_a_pod_as_the_injector_leaves_it_gets_in(case: str, tmp_path: Path):
     assert asked(case, lambda pod: None, tmp_path) == []
 
 
-@pytest.mark.parametrize("case", ["sidecar", "sidecar-classic"])
-def test_the_pod_of_helm_test_gets_in(case: str, tmp_path: Path):
-    [tester] = charts.of_kind(case, "Pod")
-    [pod] = charts.injected(case, tester)
+@pytest.mark.parametrize("name", ["palisade-test", "palisade-test-probe"])
+def test_the_pods_of_helm_test_get_in(name: str, tmp_path: Path):
+    [tester] = [pod for pod in charts.of_kind("sidecar", "Pod") if pod["metadata"]["name"] == name]
+    [pod] = charts.injected("sidecar", tester)
     charts.conforms([pod], "1.37.2")
-    assert charts.admission(charts.objects(case), [{"object": pod, "subresource": ""}], tmp_path) == [[]]
+    assert charts.admission(charts.objects("sidecar"), [{"object": pod, "subresource": ""}], tmp_path) == [[]]
+
+
+def test_no_pod_of_helm_test_would_wait_for_ordinary_sidecars():
+    assert charts.of_kind("sidecar-classic", "Pod") == []
 
 
 # What the injector writes where Istio's CNI plugin is.

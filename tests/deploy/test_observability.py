@@ -22,6 +22,7 @@ from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+import charts
 import exposed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -210,6 +211,17 @@ def test_dashboard_asks_for_what_there_is(there: dict[str, exposed.Series]) -> N
 )
 def test_a_misspelling_is_seen(there: dict[str, exposed.Series], text: str, mistake: str) -> None:
     assert mistakes([Expression("here", text)], there) == [f"here: {mistake}"]
+
+
+def test_a_proxy_of_istio_is_told_to_keep_what_the_rules_ask_for(mesh: exposed.Mesh) -> None:
+    """By Envoy's own names, which have dots; Istio hands the annotation to Envoy's inclusion list."""
+    [pod] = charts.injected("sidecar")
+    kept = pod["metadata"]["annotations"]["sidecar.istio.io/statsInclusionRegexps"]
+    stats = evidence.get(mesh.ports.tools_envoy_admin, "/stats?filter=ext_authz").body.decode()
+    names = {line.split(":")[0] for line in stats.splitlines()}
+    wanted = {name for name in names if re.search(r"\.ext_authz\.(.+\.)?(error|failure_mode_allowed)$", name) and name.startswith("http.")}
+    assert {name.rsplit(".", 1)[1] for name in wanted} == {"error", "failure_mode_allowed"}
+    assert {name for name in names if re.fullmatch(kept, name)} == wanted
 
 
 def test_dashboard_shows_every_metric(there: dict[str, exposed.Series]) -> None:

@@ -35,6 +35,13 @@
 {{- end -}}
 {{- if and $v.control.enabled (not $v.control.secretName) }}{{ fail "control.secretName: its certificate" }}{{ end -}}
 {{- if and (or $v.config.sharedStore.urls $v.config.audit.keyKey) (not $v.config.secretName) }}{{ fail "config.secretName: where are the keys?" }}{{ end -}}
+{{- if and $v.config.audit.enabled (eq $v.state.volume "emptyDir") }}
+{{- fail "state.volume: the log only grows, and a pod whose emptyDir has more than state.size is evicted with all that is in it; set ephemeral, a claim that is full and no more" }}
+{{- end -}}
+{{- if and $v.test.through (not $v.mesh.agents.namespaces) }}{{ fail "test.through: from which of mesh.agents.namespaces?" }}{{ end -}}
+{{- if and $v.test.through (not $shared) (not $v.sidecar.native) }}
+{{- fail "test.through: a pod with ordinary sidecars never ends; run palisade mesh probe by hand" }}
+{{- end -}}
 {{- if and $v.guard.enabled (eq $v.mesh.dataPlane "sidecar") (concat $v.mesh.agents.namespaces $v.mesh.tools.namespaces) (not $v.guard.proxyImages) }}
 {{- fail "guard.proxyImages: by which images is Istio's proxy known?" }}
 {{- end -}}

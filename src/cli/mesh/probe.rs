@@ -16,9 +16,10 @@ use crate::mesh::probe::{Canary, Fate, Place, Protocol, canaries, send};
 /// Send calls that have to be denied, and tell which were not
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Run it where an agent runs, through the agent's own proxy, or from outside through a gateway. A canary counts as denied if the
-answer has a decision id, which Palisade alone gives; some are refused by Envoy itself, as they should be. None of them can be
-permitted by a policy: they name what nobody has, or can be read in two ways. Each denial is on record like any other.
+Run it where an agent runs, through the agent's own proxy, or from outside through a gateway, with a certificate that it takes.
+A canary counts as denied if the answer is a denial of Palisade's: its body has the decision id of its header, and a reason; some
+are refused by Envoy itself, as they should be. Where calls are read as they are (--protocol), no policy permits one: they name what
+nobody has, or can be read in two ways. Each denial is on record like any other.
 
 Exit status: 0 if all were denied, 17 if one was not, 1 if the place cannot be reached.")]
 pub(super) struct Arguments {
@@ -37,6 +38,12 @@ pub(super) struct Arguments {
     /// Authorities that are trusted beside the system's, as PEM
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Your certificate, with the intermediate ones behind it, where the place asks who connects
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The certificate's key
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
     /// Most bytes of a body that Envoy hands over: `max_request_bytes`
     #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     body_bytes: u32,
@@ -74,16 +81,21 @@ async fn all(arguments: &Arguments) -> Result<u8, String> {
         body_bytes: arguments.body_bytes as usize,
     };
     let milliseconds = u64::try_from(arguments.timeout.as_millis()).unwrap_or(u64::MAX);
-    let dial = Dial::new(arguments.ca_file.clone(), milliseconds)?;
+    let mut dial = Dial::new(arguments.ca_file.clone(), milliseconds)?;
+    if let (Some(certificate), Some(key)) = (&arguments.certificate, &arguments.key) {
+        dial = dial.with_certificate(certificate, key)?;
+    }
     let mut text = String::new();
     let (mut wrong, mut count) = (0, 0);
     for canary in canaries(&place) {
         count += 1;
-        let fate = tokio::time::timeout(arguments.timeout, one(&dial, url, &canary)).await;
-        let fate = fate.unwrap_or_else(|_| Err("there was no answer in time".into()));
+        let fate = one(&dial, url, &canary, arguments.timeout).await;
         let (is_denied, told) = match fate {
             Ok(Fate::Denied(status, id)) => (true, format!("denied by Palisade: {status}, decision {id}")),
             Ok(Fate::Refused(status)) => (true, format!("refused by Envoy: {status}")),
+            Ok(Fate::Permitted(status, id)) => {
+                (false, format!("NOT DENIED: {status}, permitted by Palisade, decision {id}"))
+            }
             Ok(Fate::Passed(status)) => (false, format!("NOT DENIED: {status}, without a decision id")),
             // Nobody can be told from nobody: without a first answer there is nothing to say.
             Err(why) if count == 1 => return Err(format!("--through {url}: {why}")),
@@ -105,7 +117,11 @@ async fn all(arguments: &Arguments) -> Result<u8, String> {
     Ok(print(&text, if wrong > 0 { exit::UNSAFE } else { exit::OK }))
 }
 
-async fn one(dial: &Dial, url: &Uri, canary: &Canary) -> Result<Fate, String> {
-    let mut stream = dial.to(url).await?;
-    send(canary, &mut stream).await.map_err(|error| error.to_string())
+async fn one(dial: &Dial, url: &Uri, canary: &Canary, within: Duration) -> Result<Fate, String> {
+    let fate = async {
+        let mut stream = dial.to(url).await?;
+        send(canary, &mut stream, within).await.map_err(|error| error.to_string())
+    };
+    // Twice: the head of an answer may come, and then a body that does not end.
+    tokio::time::timeout(within * 2, fate).await.unwrap_or_else(|_| Err("there was no answer in time".into()))
 }
