@@ -131,20 +131,48 @@ def tool_pod() -> Object:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
+REDIRECTION = ["istio-iptables", "-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*",
+               "-d", "15090,15021,15020", "--log_output_level=default:info"]
+CONFINED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "privileged": False, "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True, "runAsUser": 1337, "runAsGroup": 1337}
+
+
 def add_proxy(pod: Object, native: bool) -> None:
-    """What the injector's own template does to a pod, as far as it matters here."""
+    """What the injector's own template does to a pod, but for fields of status and resources; helm_injection.py has the injector itself do it."""
+    of_pod = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "INSTANCE_IP": "status.podIP",
+              "SERVICE_ACCOUNT": "spec.serviceAccountName", "HOST_IP": "status.hostIP", "ISTIO_META_NODE_NAME": "spec.nodeName"}
+    written = {"PILOT_CERT_PROVIDER": "istiod", "CA_ADDR": "istiod.istio-system.svc:15012", "PROXY_CONFIG": "{}\n",
+               "ISTIO_META_APP_CONTAINERS": "application", "ISTIO_META_INTERCEPTION_MODE": "REDIRECT", "TRUST_DOMAIN": "cluster.local"}
+    mounts = {"workload-socket": "/var/run/secrets/workload-spiffe-uds", "istiod-ca-cert": "/var/run/secrets/istio",
+              "istio-data": "/var/lib/istio/data", "istio-envoy": "/etc/istio/proxy", "istio-token": "/var/run/secrets/tokens"}
+    ready: Object = {"httpGet": {"path": "/healthz/ready", "port": 15021}, "periodSeconds": 15}
     proxy: Object = {
         "name": "istio-proxy",
         "image": "registry.example/proxyv2:1.31.1",
-        "args": ["proxy", "sidecar"],
-        "securityContext": {"runAsUser": 1337, "runAsGroup": 1337},
-        "volumeMounts": [{"name": "istio-envoy", "mountPath": "/etc/istio/proxy"}],
+        "args": ["proxy", "sidecar", "--domain", "$(POD_NAMESPACE).svc.cluster.local", "--proxyLogLevel=warning",
+                 "--proxyComponentLogLevel=misc:error", "--log_output_level=default:info"],
+        "env": [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in of_pod.items()]
+        + [{"name": name, "value": value} for name, value in written.items()],
+        "readinessProbe": ready,
+        "securityContext": copy.deepcopy(CONFINED),
+        "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
     }
     if native:
-        pod["spec"].setdefault("initContainers", []).insert(0, {**proxy, "restartPolicy": "Always"})
+        drain = ["pilot-agent", "request", "--debug-port=15020", "POST", "drain"]
+        validation = {"name": "istio-validation", "image": proxy["image"], "args": [*REDIRECTION, "--run-validation", "--skip-rule-apply"],
+                      "securityContext": copy.deepcopy(CONFINED)}
+        proxy |= {"restartPolicy": "Always", "startupProbe": copy.deepcopy(ready), "lifecycle": {"preStop": {"exec": {"command": drain}}}}
+        pod["spec"].setdefault("initContainers", [])[:0] = [validation, proxy]
     else:
         pod["spec"]["containers"].append(proxy)
-    pod["spec"].setdefault("volumes", []).append({"name": "istio-envoy", "emptyDir": {}})
+    token = {"serviceAccountToken": {"audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token"}}
+    pod["spec"].setdefault("volumes", []).extend([
+        {"name": "workload-socket"},
+        {"name": "istio-envoy", "emptyDir": {"medium": "Memory"}},
+        {"name": "istio-data", "emptyDir": {}},
+        {"name": "istio-token", "projected": {"sources": [token]}},
+        {"name": "istiod-ca-cert", "configMap": {"name": "istio-ca-root-cert"}},
+    ])
     pod["metadata"].setdefault("labels", {})["security.istio.io/tlsMode"] = "istio"
     pod["metadata"].setdefault("annotations", {}).update({"istio.io/rev": "default", "sidecar.istio.io/status": "{}"})
 

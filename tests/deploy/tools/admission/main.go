@@ -3,7 +3,7 @@
 //	admission POLICIES < PODS
 //
 // POLICIES is a file of YAML documents, of which those of other kinds are passed over. PODS is a JSON array of
-// {"object": POD, "subresource": ""}. The answer is an array as long, of the messages by which each is refused.
+// {"object": POD, "subresource": ""}, with "old" beside it where a pod is changed. The answer is an array as long, of the messages by which each is refused.
 // What is new in CEL since the oldest Kubernetes of the chart is refused, and so is a pod with a field that there is not.
 package main
 
@@ -25,6 +25,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/version"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -57,8 +58,9 @@ func run(file string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	var asked []struct {
-		Object      corev1.Pod `json:"object"`
-		Subresource string     `json:"subresource"`
+		Object      corev1.Pod  `json:"object"`
+		Old         *corev1.Pod `json:"old"`
+		Subresource string      `json:"subresource"`
 	}
 	decoder := json.NewDecoder(in)
 	decoder.DisallowUnknownFields()
@@ -69,7 +71,7 @@ func run(file string, in io.Reader, out io.Writer) error {
 	for i := range asked {
 		answers[i] = []string{}
 		for _, one := range policies {
-			messages, err := one.refusals(&asked[i].Object, asked[i].Subresource)
+			messages, err := one.refusals(&asked[i].Object, asked[i].Old, asked[i].Subresource)
 			if err != nil {
 				return fmt.Errorf("%s: %w", one.name, err)
 			}
@@ -181,12 +183,17 @@ func compile(object *admissionv1.ValidatingAdmissionPolicy) (policy, error) {
 	return compiled, errors.Join(append(compiled.conditions.CompilationErrors(), compiled.validations.CompilationErrors()...)...)
 }
 
-func (p *policy) refusals(pod *corev1.Pod, subresource string) ([]string, error) {
-	concerned, err := p.concerns(pod.Namespace, subresource)
+func (p *policy) refusals(pod, old *corev1.Pod, subresource string) ([]string, error) {
+	var before runtime.Object
+	operation := admission.Create
+	if old != nil {
+		before, operation = old, admission.Update
+	}
+	concerned, err := p.concerns(pod.Namespace, subresource, admissionv1.OperationType(operation))
 	if err != nil || !concerned {
 		return nil, err
 	}
-	attributes := admission.NewAttributesRecord(pod, nil, kind, pod.Namespace, pod.Name, pods, subresource, admission.Create, nil, false, &user.DefaultInfo{})
+	attributes := admission.NewAttributesRecord(pod, before, kind, pod.Namespace, pod.Name, pods, subresource, operation, nil, false, &user.DefaultInfo{})
 	versioned, err := admission.NewVersionedAttributes(attributes, kind, nil)
 	if err != nil {
 		return nil, err
@@ -220,7 +227,7 @@ func untrue(expressions cel.ConditionEvaluator, pod *admission.VersionedAttribut
 }
 
 // Whether the namespace is selected, by the one label that the API server sets, and the resource is among the rules.
-func (p *policy) concerns(namespace, subresource string) (bool, error) {
+func (p *policy) concerns(namespace, subresource string, operation admissionv1.OperationType) (bool, error) {
 	selector, err := metav1.LabelSelectorAsSelector(p.matches.NamespaceSelector)
 	if err != nil {
 		return false, err
@@ -230,7 +237,7 @@ func (p *policy) concerns(namespace, subresource string) (bool, error) {
 		resource += "/" + subresource
 	}
 	listed := slices.ContainsFunc(p.matches.ResourceRules, func(rule admissionv1.NamedRuleWithOperations) bool {
-		return slices.Contains(rule.Resources, resource) && slices.Contains(rule.Operations, admissionv1.Create)
+		return slices.Contains(rule.Resources, resource) && slices.Contains(rule.Operations, operation)
 	})
 	return listed && selector.Matches(labels.Set{"kubernetes.io/metadata.name": namespace}), nil
 }
