@@ -88,10 +88,14 @@ pub fn run() -> ExitCode {
 /// One line on standard error.
 #[expect(clippy::print_stderr, reason = "the command line's voice")]
 fn complain(message: &str) {
-    eprintln!("palisade: {message}");
+    eprintln!("palisade: {}", lines(message));
 }
 
-/// Text on standard output. A reader that went away (`| head`) is no error.
+/// Text of somebody else, on its lines: of files, their names and answers.
+fn lines(text: &str) -> String {
+    text.split('\n').map(control::plain).collect::<Vec<_>>().join("\n")
+}
+
 /// Prints, and gives back `status`; or a failure, if what was asked for could not be written (a full disk). A
 /// reader that went away (`| head`) has what it wanted.
 fn print(text: &str, status: u8) -> u8 {

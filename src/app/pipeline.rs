@@ -168,7 +168,7 @@ impl Pipeline {
     fn loaded(&self, reload: Reload) {
         let metrics = &self.parts.metrics;
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
-        metrics.bundle_stale.set(0);
+        metrics.bundle.stale.set(0);
         let Reload::Swapped(summary, retired) = reload else {
             if refused.is_some() {
                 tracing::info!("bundle on disk is the one in force again");
@@ -178,15 +178,15 @@ impl Pipeline {
         let version = summary.version.as_deref();
         let Summary { digest, policies, targets, entities, unindexed, unindexed_per_call, crowded, .. } = &summary;
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        metrics.bundle_policies.set(count(*policies));
-        metrics.bundle_entities.set(count(*entities));
-        metrics.bundle_unindexed.set(count(*unindexed_per_call));
-        metrics.bundle_crowded.set(count(crowded.as_ref().map_or(0, |(_, policies)| *policies)));
+        metrics.bundle.policies.set(count(*policies));
+        metrics.bundle.entities.set(count(*entities));
+        metrics.bundle.unindexed.set(count(*unindexed_per_call));
+        metrics.bundle.crowded.set(count(crowded.as_ref().map_or(0, |(_, policies)| *policies)));
         let seconds = summary.built_in.as_secs_f64();
-        metrics.bundle_build_seconds.set(seconds);
-        metrics.bundle_loaded_seconds.set(now().as_second() as f64);
+        metrics.bundle.build_seconds.set(seconds);
+        metrics.bundle.loaded_seconds.set(now().as_second() as f64);
         // Last: once a load is counted, all other figures are those of its bundle.
-        metrics.bundle_loads.inc();
+        metrics.bundle.loads.inc();
         let path = self.parts.store.directory().display();
         let unindexed = listed(unindexed.iter().map(|(id, actions)| format!("{id} ({actions} actions)")));
         tracing::info!(
@@ -218,10 +218,10 @@ impl Pipeline {
                 let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
                 // The same mistake, seen again by the slow poll, is not news.
                 if refused.as_ref() != Some(&text) {
-                    self.parts.metrics.bundle_load_failures.inc();
+                    self.parts.metrics.bundle.load_failures.inc();
                     tracing::error!(error = text, "bundle refused; the last good one stays in force");
                 }
-                self.parts.metrics.bundle_stale.set(1);
+                self.parts.metrics.bundle.stale.set(1);
                 *refused = Some(text);
             }
         }

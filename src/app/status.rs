@@ -72,7 +72,7 @@ impl Status for Pipeline {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let snapshot = self.parts.store.snapshot();
         metrics.ready.set(i64::from(self.is_ready()));
-        metrics.tell_bundle(&snapshot.digest, snapshot.version.as_deref().unwrap_or_default());
+        metrics.bundle.tell(&snapshot.digest, snapshot.version.as_deref().unwrap_or_default());
         metrics.in_flight.set(gauge(self.parts.in_flight.load(Ordering::Relaxed) as u64));
         metrics.record_queue.set(gauge(recorder.unwritten() as u64));
         bring_to(&metrics.records_lost, recorder.lost());

@@ -16,7 +16,7 @@ use tonic::Code;
 use super::{complain, exit, print};
 use crate::control::client::Line;
 use crate::control::{DECISION_ID, REASON, RETRY_AFTER};
-use show::plain;
+pub(super) use show::plain;
 
 use connection::Connection;
 

@@ -14,6 +14,8 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// What answers carry that Palisade decided: its denials, and those that servers give to what it permitted.
 const DECISION_ID: &str = "x-palisade-decision-id";
+/// What an Envoy adds to the answer of what is behind it, and not to its own.
+const FROM_BEHIND: &str = "x-envoy-upstream-service-time";
 /// The name of what nobody has: a tool, or a method.
 const NOBODY_HAS: &str = "palisade-canary-0b7f9e5d";
 /// How the messages of MCP are sent.
@@ -119,7 +121,7 @@ impl Place {
             canary("dot segments in the path", plain(&dotted, &[]), &[400]),
             canary("an escaped slash in the path", plain(&format!("{path}%2f"), &[]), &[400, 307]),
             canary("an empty segment in the path", plain(&format!("/{path}"), &[]), &[400]),
-            canary("a WebSocket", self.head("GET", path, &upgrade), &[400, 403, 426]),
+            canary("a WebSocket", self.head("GET", path, &upgrade), &[403]),
             canary("two lengths", two_lengths, &[400]),
         ]
     }
@@ -172,7 +174,8 @@ impl Place {
     }
 }
 
-/// Sends one over `stream`, and sees what becomes of it. The head of the answer and its body may each take `within`.
+/// Sends one over `stream`, and sees what becomes of it; and whether the answer came from behind the Envoy that is spoken to. The head
+/// of the answer and its body may each take `within`.
 ///
 /// # Errors
 /// If no answer comes, or none that is HTTP/1.1.
@@ -180,7 +183,7 @@ pub async fn send(
     canary: &Canary,
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     within: Duration,
-) -> io::Result<Fate> {
+) -> io::Result<(Fate, bool)> {
     let late = || io::Error::new(io::ErrorKind::TimedOut, "there was no answer in time");
     let answer = tokio::time::timeout(within, async {
         let sent = async {
@@ -199,7 +202,7 @@ pub async fn send(
     let headers: Vec<_> = lines.filter_map(|line| line.split_once(':')).collect();
     let value =
         |wanted: &str| headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, it)| it.trim());
-    Ok(match value(DECISION_ID) {
+    let fate = match value(DECISION_ID) {
         // What is no id is not Palisade's, and for no terminal.
         Some(id) if uuid::Uuid::try_parse(id).is_ok() => {
             let length = value("content-length").and_then(|length| length.parse().ok()).unwrap_or(MAX_BODY_BYTES);
@@ -211,7 +214,8 @@ pub async fn send(
         Some(_) => Fate::Passed(status),
         None if canary.by_envoy.contains(&status) => Fate::Refused(status),
         None => Fate::Passed(status),
-    })
+    };
+    Ok((fate, value(FROM_BEHIND).is_some()))
 }
 
 /// Whether this is the body of a denial with this id, in any of its forms: it names a reason next to the id. A server that answers to
@@ -265,7 +269,7 @@ mod tests {
             let (mut here, mut there) = tokio::io::duplex(4096);
             there.write_all(answer).await.unwrap();
             there.shutdown().await.unwrap();
-            send(&canary(by_envoy), &mut here, Duration::from_secs(10)).await
+            send(&canary(by_envoy), &mut here, Duration::from_secs(10)).await.map(|(fate, _)| fate)
         };
         let id = "019cb2a4-7d20-7c3e-9d55-2f0d8c1f6a11";
         let decided = |status: &str, body: &str| {

@@ -1,7 +1,8 @@
 //! A bundle as one file (`.tar.gz`), for those who fetch it: unpacked strictly, for what is packed may be anything.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, FileType};
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
@@ -14,11 +15,11 @@ use crate::authz::hex;
 
 /// Largest archive, in bytes.
 pub const MAX_ARCHIVE_BYTES: usize = 64 * 1024 * 1024;
-/// How much of a digest is in the name of a directory.
-const NAME_DIGITS: usize = 16;
+/// Largest header of what is more than a name of its own, in bytes: a long name, or attributes.
+const MAX_EXTENSION_BYTES: u64 = 16 * 1024;
 
 /// Unpacks `archive`, if its SHA-256 is `digest` (lower-case hexadecimal digits), beside `link`, and makes `link` lead there: at once,
-/// so that nobody finds half a bundle. What `link` led to before stays. Gives back the directory.
+/// so that nobody finds half a bundle. What `link` led to before stays. Gives back the directory. Whoever else installs there waits.
 ///
 /// # Errors
 /// Another digest; what is no archive of regular files with plain names, or larger than a bundle may be; a disk that fails;
@@ -37,16 +38,25 @@ pub fn install(archive: &[u8], digest: &str, link: &Path) -> Result<PathBuf, Str
     }
     let name =
         link.file_name().and_then(|name| name.to_str()).ok_or_else(|| format!("{}: has no name", link.display()))?;
-    let name = format!("{name}-{}", digest.get(..NAME_DIGITS).unwrap_or(digest));
-    let (directory, making) = (link.with_file_name(&name), link.with_file_name(format!(".{name}")));
-    if !directory.is_dir() {
-        // What an earlier attempt left.
-        if making.exists() {
-            fs::remove_dir_all(&making).map_err(failed(&making))?;
+    let beside = link.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(beside).map_err(failed(beside))?;
+    let locked = link.with_file_name(format!(".{name}.lock"));
+    let lock = fs::File::create(&locked).map_err(failed(&locked))?;
+    lock.lock().map_err(failed(&locked))?;
+
+    let making = Making(link.with_file_name(format!(".{name}.making")));
+    // What an attempt left that was killed.
+    making.remove().map_err(failed(&making.0))?;
+    fs::create_dir(&making.0).map_err(failed(&making.0))?;
+    unpack(archive, &making.0)?;
+    let name = format!("{name}-{digest}");
+    let directory = link.with_file_name(&name);
+    // One that is there is what it says only if it has the same in it.
+    if !is_same(&making.0, &directory).map_err(failed(&directory))? {
+        if directory.exists() {
+            fs::remove_dir_all(&directory).map_err(failed(&directory))?;
         }
-        fs::create_dir_all(&making).map_err(failed(&making))?;
-        unpack(archive, &making)?;
-        fs::rename(&making, &directory).map_err(failed(&directory))?;
+        fs::rename(&making.0, &directory).map_err(failed(&directory))?;
     }
     let next = link.with_file_name(format!(".{name}.link"));
     if fs::symlink_metadata(&next).is_ok() {
@@ -57,26 +67,82 @@ pub fn install(archive: &[u8], digest: &str, link: &Path) -> Result<PathBuf, Str
     Ok(directory)
 }
 
+/// A directory that is gone when nobody makes it any more.
+struct Making(PathBuf);
+
+impl Making {
+    fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        // The next attempt tries again.
+        let _or_left = self.remove();
+    }
+}
+
+/// Whether two directories have the same files, with the same in them, and nothing else.
+fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
+    let listed = |directory: &Path| -> io::Result<Option<BTreeMap<OsString, FileType>>> {
+        match fs::read_dir(directory) {
+            Ok(entries) => entries
+                .map(|entry| entry.and_then(|it| Ok((it.file_name(), it.file_type()?))))
+                .collect::<Result<_, _>>()
+                .map(Some),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    let (Some(left), Some(right)) = (listed(one)?, listed(other)?) else { return Ok(false) };
+    if left != right {
+        return Ok(false);
+    }
+    for (name, kind) in left {
+        let (one, other) = (one.join(&name), other.join(&name));
+        let is_same = if kind.is_dir() { is_same(&one, &other)? } else { fs::read(one)? == fs::read(other)? };
+        if !is_same {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn unpack(archive: &[u8], into: &Path) -> Result<(), String> {
     let wrong = |error: io::Error| format!("is no .tar.gz: {error}");
     // One byte more than may be there, to tell what is too much from what just fits; headers of 512 bytes beside.
     let most = MAX_BYTES + (MAX_FILES as u64) * 4 * 512;
-    let mut unpacked = Archive::new(MultiGzDecoder::new(archive).take(most));
-    let mut names = BTreeSet::new();
+    let opened = || Archive::new(MultiGzDecoder::new(archive).take(most));
+    // Before anything of it is in memory or on the disk.
     let mut left = MAX_BYTES;
+    for entry in opened().entries().map_err(wrong)?.raw(true) {
+        let entry = entry.map_err(wrong)?;
+        let is_file = matches!(entry.header().entry_type(), EntryType::Regular | EntryType::Continuous);
+        if !is_file && entry.size() > MAX_EXTENSION_BYTES {
+            return Err(format!("has a name or attributes of more than {MAX_EXTENSION_BYTES} bytes"));
+        }
+        left = left.checked_sub(entry.size()).ok_or_else(|| format!("has more than {MAX_BYTES} bytes"))?;
+    }
+    let mut unpacked = opened();
+    let mut names = BTreeSet::new();
     for entry in unpacked.entries().map_err(wrong)? {
         let mut entry = entry.map_err(wrong)?;
         let path = entry.path().map_err(wrong)?.into_owned();
-        let shown = path.display().to_string();
+        let shown = path.display().to_string().escape_debug().to_string();
         let kind = entry.header().entry_type();
-        let Some(name) = plain(&path) else { return Err(format!("`{shown}`: a name that leads elsewhere")) };
+        let Some(name) = plain(&path) else {
+            return Err(format!("`{shown}`: a name that leads elsewhere, or that cannot be shown"));
+        };
         match kind {
             EntryType::Directory => continue,
             EntryType::XGlobalHeader => continue,
             EntryType::Regular => {}
             _ => return Err(format!("`{shown}`: is no regular file")),
         }
-        left = left.checked_sub(entry.size()).ok_or_else(|| format!("has more than {MAX_BYTES} bytes"))?;
         if names.len() >= MAX_FILES || name.components().count() > MAX_DEPTH {
             return Err(format!("`{shown}`: is one file, or one directory within another, too many"));
         }
@@ -89,11 +155,12 @@ fn unpack(archive: &[u8], into: &Path) -> Result<(), String> {
     if names.is_empty() { Err("holds no file".into()) } else { Ok(()) }
 }
 
-/// The path without `.`, if every part of it is a name.
+/// The path without `.`, if every part of it is a name that can be shown.
 fn plain(path: &Path) -> Option<PathBuf> {
+    let is_shown = |name: &OsStr| name.to_str().is_some_and(|name| !name.chars().any(char::is_control));
     path.components()
         .filter(|part| !matches!(part, Component::CurDir))
-        .map(|part| if let Component::Normal(name) = part { Some(name) } else { None })
+        .map(|part| if let Component::Normal(name) = part { Some(name).filter(|name| is_shown(name)) } else { None })
         .collect()
 }
 
@@ -154,8 +221,40 @@ mod tests {
             assert_eq!(fs::read_to_string(link.join(more)).unwrap(), "permit");
             assert_eq!(fs::canonicalize(&link).unwrap(), fs::canonicalize(&made).unwrap());
         }
-        // Two bundles and the link; nothing that was begun.
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
+        // Two bundles, the link and the lock; nothing that was begun.
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn two_at_once_make_one_bundle_and_half_of_one_is_made_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("bundle");
+        let names: Vec<String> = (0..200).map(|number| format!("policies/{number}.cedar")).collect();
+        let (bytes, digest) = packed(|builder| {
+            names.iter().for_each(|name| add(builder, name, EntryType::Regular, name.as_bytes()));
+        });
+        let is_whole = || names.iter().all(|name| fs::read_to_string(link.join(name)).is_ok_and(|text| text == *name));
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(|| install(&bytes, &digest, &link))).collect();
+            all.into_iter().for_each(|one| drop(one.join().unwrap().unwrap()));
+        });
+        assert!(is_whole());
+        let made = fs::canonicalize(&link).unwrap();
+        let spoil: [&dyn Fn(); 4] = [
+            &|| fs::remove_file(made.join(&names[0])).unwrap(),
+            &|| fs::write(made.join(&names[1]), "permit (principal, action, resource);").unwrap(),
+            &|| fs::write(made.join("policies/more.cedar"), "").unwrap(),
+            &|| {
+                fs::remove_file(made.join(&names[2])).unwrap();
+                std::os::unix::fs::symlink(&names[3], made.join(&names[2])).unwrap();
+            },
+        ];
+        for spoil in spoil {
+            spoil();
+            install(&bytes, &digest, &link).unwrap();
+            assert!(is_whole() && !link.join("policies/more.cedar").exists());
+            assert!(fs::symlink_metadata(link.join(&names[2])).unwrap().is_file());
+        }
     }
 
     #[test]
@@ -189,6 +288,13 @@ mod tests {
                 "x/y.cedar",
             ),
             (packed(|_| ()), "holds no file"),
+            (packed(|builder| add(builder, "x\n.cedar", file, b"")), "`x\\n.cedar`: a name"),
+            (packed(|builder| add(builder, "\u{1b}[2J.cedar", file, b"")), "`\\u{1b}[2J.cedar`: a name"),
+            (
+                packed(|builder| add(builder, "././@LongLink", EntryType::GNULongName, &[b'x'; 20_000])),
+                "attributes of more",
+            ),
+            (packed(|builder| add(builder, "x", EntryType::XHeader, &[b'x'; 20_000])), "attributes of more"),
         ];
         let digest_of = |bytes: &[u8]| hex::encode(digest::digest(&digest::SHA256, bytes).as_ref());
         let mut plain = GzEncoder::new(Vec::new(), Compression::fast());
@@ -200,6 +306,7 @@ mod tests {
             let error = install(&bytes, &digest, &link).unwrap_err();
             assert!(error.contains(why), "{error}, expected {why}");
             assert_eq!(fs::read_to_string(link.join("targets.toml")).unwrap(), "good");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "{why}");
         }
         // What somebody put there is not taken away.
         let own = directory.path().join("own");

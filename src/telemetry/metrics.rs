@@ -1,5 +1,6 @@
 //! Every metric in one place. Labels are bounded: they come from closed lists, from the configuration and the bundle, or are counted.
 
+mod bundle;
 mod callers;
 mod log;
 mod moving;
@@ -8,13 +9,14 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::authz::decision::Decision;
 use crate::authz::reason::Reason;
 use crate::authz::target::Protocol;
+pub use bundle::BundleMetrics;
 pub use callers::CallerMetrics;
 pub use log::LogMetrics;
 pub use moving::MovingMetrics;
@@ -31,26 +33,8 @@ pub struct Metrics {
     pub ready: IntGauge,
     /// Policies that failed to evaluate.
     pub policy_errors: IntCounter,
-    /// Which bundle is in force.
-    bundle_info: IntGaugeVec,
-    /// When the bundle in force was swapped in, as Unix time.
-    pub bundle_loaded_seconds: Gauge,
-    /// How long it took to build the bundle in force, in seconds.
-    pub bundle_build_seconds: Gauge,
-    /// Swaps of the bundle.
-    pub bundle_loads: IntCounter,
-    /// Bundles on disk that were refused.
-    pub bundle_load_failures: IntCounter,
-    /// 1 while the bundle on disk is refused and the last good one is in force.
-    pub bundle_stale: IntGauge,
-    /// Policies in force.
-    pub bundle_policies: IntGauge,
-    /// Entities in force.
-    pub bundle_entities: IntGauge,
-    /// The most policies that a call evaluates whatever its principal and resource.
-    pub bundle_unindexed: IntGauge,
-    /// The most policies of an action that name one principal or resource.
-    pub bundle_crowded: IntGauge,
+    /// The bundle in force.
+    pub bundle: BundleMetrics,
     /// How the tools compare with their registry.
     pub tools: ToolMetrics,
     /// Holds, grants and limits.
@@ -205,7 +189,6 @@ impl Metrics {
         let registry = Registry::new();
         let counter = |name, help| register(&registry, &IntCounter::new(name, help)?);
         let gauge = |name, help| register(&registry, &IntGauge::new(name, help)?);
-        let seconds = |name, help| register(&registry, &Gauge::new(name, help)?);
         let histogram = HistogramOpts::new("palisade_decision_seconds", "From the arrival of a check to its decision.");
         Ok(Self {
             decisions: decisions(&registry)?,
@@ -216,31 +199,7 @@ impl Metrics {
                 "palisade_policy_errors_total",
                 "Policies that failed to evaluate; each denies its call.",
             )?,
-            bundle_info: bundle_info(&registry)?,
-            bundle_loaded_seconds: seconds(
-                "palisade_bundle_loaded_timestamp_seconds",
-                "When the bundle in force was swapped in.",
-            )?,
-            bundle_build_seconds: seconds(
-                "palisade_bundle_build_seconds",
-                "How long it took to build the bundle in force from its files.",
-            )?,
-            bundle_loads: counter("palisade_bundle_loads_total", "Bundles swapped in.")?,
-            bundle_load_failures: counter("palisade_bundle_load_failures_total", "Bundles on disk that were refused.")?,
-            bundle_stale: gauge(
-                "palisade_bundle_stale",
-                "1 while the bundle on disk is refused and the last good one in force.",
-            )?,
-            bundle_policies: gauge("palisade_bundle_policies", "Policies in force.")?,
-            bundle_entities: gauge("palisade_bundle_entities", "Entities in force, actions apart.")?,
-            bundle_unindexed: gauge(
-                "palisade_bundle_unindexed_policies",
-                "Policies that name neither principal nor resource, the most that one call evaluates.",
-            )?,
-            bundle_crowded: gauge(
-                "palisade_bundle_crowded_policies",
-                "The most policies of an action that name one principal or resource.",
-            )?,
+            bundle: BundleMetrics::new(&registry)?,
             tools: ToolMetrics::new(&registry)?,
             moving: MovingMetrics::new(&registry)?,
             keys: KeyMetrics::new(&registry)?,
@@ -303,14 +262,6 @@ impl Metrics {
         }
     }
 
-    /// Says which bundle is in force; none, if it has no digest.
-    pub fn tell_bundle(&self, digest: &str, version: &str) {
-        self.bundle_info.reset();
-        if !digest.is_empty() {
-            self.bundle_info.with_label_values(&[digest, version]).set(1);
-        }
-    }
-
     /// The text that Prometheus scrapes. Series that never counted are left out.
     #[must_use]
     pub fn text(&self) -> String {
@@ -340,11 +291,6 @@ fn logouts(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
         logouts.with_label_values(&[outcome]);
     }
     register(registry, &logouts)
-}
-
-fn bundle_info(registry: &Registry) -> Result<IntGaugeVec, prometheus::Error> {
-    let opts = Opts::new("palisade_bundle_info", "1 for the bundle in force, by its digest and version.");
-    register(registry, &IntGaugeVec::new(opts, &["digest", "version"])?)
 }
 
 /// A counter for each protocol and each reason, so that none is looked up while deciding.

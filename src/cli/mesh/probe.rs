@@ -85,18 +85,25 @@ async fn all(arguments: &Arguments) -> Result<u8, String> {
     if let (Some(certificate), Some(key)) = (&arguments.certificate, &arguments.key) {
         dial = dial.with_certificate(certificate, key)?;
     }
+    // A name that is misspelt would be closed as well.
+    for address in &arguments.closed {
+        let found = tokio::net::lookup_host(address).await.map_err(|error| format!("--closed {address}: {error}"))?;
+        if found.count() == 0 {
+            return Err(format!("--closed {address}: has no address"));
+        }
+    }
     let mut text = String::new();
     let (mut wrong, mut count) = (0, 0);
+    // Whether what Palisade denies comes from behind another Envoy, as the agent's own: then so does what the one refuses that asks it.
+    let mut is_behind = false;
     for canary in canaries(&place) {
         count += 1;
         let fate = one(&dial, url, &canary, arguments.timeout).await;
         let (is_denied, told) = match fate {
-            Ok(Fate::Denied(status, id)) => (true, format!("denied by Palisade: {status}, decision {id}")),
-            Ok(Fate::Refused(status)) => (true, format!("refused by Envoy: {status}")),
-            Ok(Fate::Permitted(status, id)) => {
-                (false, format!("NOT DENIED: {status}, permitted by Palisade, decision {id}"))
+            Ok((fate, from_behind)) => {
+                is_behind |= from_behind && matches!(fate, Fate::Denied(..));
+                told(&fate, from_behind, is_behind)
             }
-            Ok(Fate::Passed(status)) => (false, format!("NOT DENIED: {status}, without a decision id")),
             // Nobody can be told from nobody: without a first answer there is nothing to say.
             Err(why) if count == 1 => return Err(format!("--through {url}: {why}")),
             Err(why) => (false, format!("NOT KNOWN: {why}")),
@@ -117,11 +124,39 @@ async fn all(arguments: &Arguments) -> Result<u8, String> {
     Ok(print(&text, if wrong > 0 { exit::UNSAFE } else { exit::OK }))
 }
 
-async fn one(dial: &Dial, url: &Uri, canary: &Canary, within: Duration) -> Result<Fate, String> {
+/// Whether it is as it should be, and what is said of it.
+fn told(fate: &Fate, from_behind: bool, is_behind: bool) -> (bool, String) {
+    match fate {
+        Fate::Denied(status, id) => (true, format!("denied by Palisade: {status}, decision {id}")),
+        Fate::Refused(status) if !from_behind => (true, format!("refused by Envoy: {status}")),
+        Fate::Refused(status) if is_behind => (true, format!("refused by Envoy, or by what is behind it: {status}")),
+        Fate::Refused(status) => (false, format!("NOT DENIED: {status}, by what is behind Envoy")),
+        Fate::Permitted(status, id) => (false, format!("NOT DENIED: {status}, permitted by Palisade, decision {id}")),
+        Fate::Passed(status) => (false, format!("NOT DENIED: {status}, without a decision id")),
+    }
+}
+
+async fn one(dial: &Dial, url: &Uri, canary: &Canary, within: Duration) -> Result<(Fate, bool), String> {
     let fate = async {
         let mut stream = dial.to(url).await?;
         send(canary, &mut stream, within).await.map_err(|error| error.to_string())
     };
     // Twice: the head of an answer may come, and then a body that does not end.
     tokio::time::timeout(within * 2, fate).await.unwrap_or_else(|_| Err("there was no answer in time".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_the_server_is_none_of_envoy() {
+        let refused = Fate::Refused(426);
+        assert!(told(&refused, false, false).0 && told(&refused, false, true).0);
+        assert!(!told(&refused, true, false).0, "the server behind the one Envoy");
+        assert!(told(&refused, true, true).1.contains("or by what is behind it"));
+        for fate in [Fate::Permitted(200, "x".into()), Fate::Passed(403)] {
+            assert!(!told(&fate, false, false).0);
+        }
+    }
 }

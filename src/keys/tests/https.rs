@@ -13,11 +13,14 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::server::{NoClientAuth, WebPkiClientVerifier};
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::*;
+use crate::keys::dial::Dialer;
 use crate::keys::https::{Https, Profile, Trust};
 
 /// A certificate authority of its own, as a file.
@@ -43,18 +46,48 @@ impl Authority {
         self.folder.path().join("ca.pem")
     }
 
-    fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
+    fn certificate(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
+        (CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
+        self.acceptor_of(names, Arc::new(NoClientAuth))
+    }
+
+    /// One that asks who connects.
+    fn asking_acceptor(&self, names: &[&str]) -> TlsAcceptor {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        self.acceptor_of(names, WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap())
+    }
+
+    fn acceptor_of(&self, names: &[&str], clients: Arc<dyn ClientCertVerifier>) -> TlsAcceptor {
+        let (certificate, key) = self.certificate(names);
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
         TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// A certificate and its key as files.
+    fn files(&self, names: &[&str]) -> [PathBuf; 2] {
+        let (certificate, key) = self.certificate(names);
+        let pem = |label: &str, der: &[u8]| {
+            let body = STANDARD.encode(der);
+            let lines: Vec<&str> = body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+        };
+        let files = ["certificate.pem", "key.pem"].map(|name| self.folder.path().join(name));
+        std::fs::write(&files[0], pem("CERTIFICATE", certificate.der())).unwrap();
+        std::fs::write(&files[1], pem("PRIVATE KEY", &key.serialize_der())).unwrap();
+        files
     }
 }
 
@@ -396,4 +429,31 @@ async fn keys_come_from_a_server_whose_authority_is_in_a_file() {
         std::fs::write(&path, text).unwrap();
         assert!(refused().contains("`ca_file`"));
     }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_who_connects_is_shown_the_certificate() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let body = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec();
+    let server = Server::start(Some(authority.asking_acceptor(&["localhost"])), Reply::Says(body)).await;
+    let dialer = || Dialer::new(Some(authority.file()), true, 10_000).unwrap();
+    let url = server.url("localhost");
+    let answered = async |dialer: Dialer| match dialer.connect(&url).await {
+        Ok(mut stream) => {
+            let _refused = stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.is_ok() && answer.ends_with("{}")
+        }
+        Err(_) => false,
+    };
+    let [certificate, key] = authority.files(&["bot"]);
+    assert!(answered(dialer().with_certificate(&certificate, &key).unwrap()).await);
+    assert!(!answered(dialer()).await, "without one");
+    let [foreign, foreign_key] = other.files(&["bot"]);
+    assert!(!answered(dialer().with_certificate(&foreign, &foreign_key).unwrap()).await, "of another authority");
+    for (certificate, key) in [(&certificate, &foreign_key), (&key, &key), (&certificate, &certificate)] {
+        let error = dialer().with_certificate(certificate, key).unwrap_err();
+        assert!(error.contains(".pem"), "{error}");
+    }
+    assert!(dialer().with_certificate(&certificate.with_extension("none"), &key).unwrap_err().contains("no such file"));
 }
