@@ -25,6 +25,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 import charts
 import exposed
 
+from demo import evidence
+
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "helm/palisade/rules/palisade.yaml"
 DASHBOARD = ROOT / "helm/palisade/dashboards/palisade.json"
