@@ -13,7 +13,10 @@ use super::Settings;
 use super::finding::{Finder, Rule};
 use super::node::Node;
 
-pub use connection_manager::{HARMLESS_AFTER, forwarded as check_forwarded, settings as check_connection_manager};
+pub use connection_manager::{
+    HARMLESS_AFTER, ends, forwarded as check_forwarded, settings as check_connection_manager,
+    upgrades as check_upgrades,
+};
 pub use ext_authz::{Extent, check as check_ext_authz, check_body, check_connections, check_timeout};
 pub use routes::check as check_routes;
 pub use version::{Version, check as check_version};

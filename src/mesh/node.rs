@@ -101,6 +101,24 @@ impl Node {
         self.text().parse().ok()
     }
 
+    /// With what `other` says laid over it, name by name; lists are taken whole.
+    #[must_use]
+    pub fn overlaid(mut self, other: &Self) -> Self {
+        match (&mut self.value, &other.value) {
+            (_, Value::Null) => self,
+            (Value::Map(members), Value::Map(others)) => {
+                for (name, value) in others {
+                    match members.iter_mut().find(|(known, _)| is_name(known, name)) {
+                        Some((_, known)) => *known = known.clone().overlaid(value),
+                        None => members.push((name.clone(), value.clone())),
+                    }
+                }
+                self
+            }
+            _ => other.clone(),
+        }
+    }
+
     /// Moves it, and all below, down by so many lines.
     pub fn shift(&mut self, lines: usize) {
         self.line += lines;
@@ -377,7 +395,7 @@ mod tests {
         let nested = (0..100).map(|level| format!("&a{level} [")).collect::<String>() + &long + &"]".repeat(100);
         let names = format!("a: &a {{{long}: 1}}\nb: [{}]\n", vec!["*a"; 40_000].join(", "));
         for text in [wide, nested, names] {
-            assert!(read(&text).unwrap_err().contains("bytes"), "{}", &text[..20]);
+            assert!(read(&text).unwrap_err().contains("bytes"));
         }
         // As many anchors and aliases as there may be are found at once.
         let many = (0..40_000).map(|number| format!("- &a{number} x\n- *a{number}\n")).collect::<String>();

@@ -2,6 +2,7 @@
 //! nothing is to be found is broken in one place, and exactly that has to be told.
 
 mod envoy;
+mod gateways;
 mod istio;
 
 use std::collections::BTreeSet;

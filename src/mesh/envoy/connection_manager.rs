@@ -43,14 +43,7 @@ pub(super) fn check(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut
         forwarded(manager, place, finder);
     }
     let names = filters(envoy, manager, place, finder, all);
-    for upgrade in manager.get("upgrade_configs").items().iter().filter(|upgrade| !routes::is_disabled(upgrade)) {
-        let kind = upgrade.get("upgrade_type").text();
-        finder.add(Rule::Upgrade, upgrade.line, place, kind);
-        let own = upgrade.get("filters").items();
-        if !own.is_empty() && !own.iter().any(routes::is_ext_authz) {
-            finder.add(Rule::Unchecked, upgrade.line, place, format!("the filters of {kind} have no ext_authz"));
-        }
-    }
+    upgrades(manager, place, finder);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (inline, discovered) = (manager.get("route_config"), manager.get("rds"));
     let name = discovered.get("route_config_name").text();
@@ -62,6 +55,18 @@ pub(super) fn check(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut
         let hint = if envoy.is_dump { "they are not in this dump" } else { "a config dump has them" };
         let what = if name.is_empty() { format!("its routes: {hint}") } else { format!("routes {name}: {hint}") };
         finder.add(Rule::Unreadable, manager.line, place, what);
+    }
+}
+
+/// Checks what a connection can become.
+pub fn upgrades(manager: &Node, place: &str, finder: &mut Finder<'_>) {
+    for upgrade in manager.get("upgrade_configs").items().iter().filter(|upgrade| !routes::is_disabled(upgrade)) {
+        let kind = upgrade.get("upgrade_type").text();
+        finder.add(Rule::Upgrade, upgrade.line, place, kind);
+        let own = upgrade.get("filters").items();
+        if !own.is_empty() && !own.iter().any(routes::is_ext_authz) {
+            finder.add(Rule::Unchecked, upgrade.line, place, format!("the filters of {kind} have no ext_authz"));
+        }
     }
 }
 
@@ -159,7 +164,7 @@ pub fn settings(manager: &Node, extent: Extent, place: &str, finder: &mut Finder
         finder.add(Rule::Underscores, underscores.line.max(manager.line), place, "headers with underscores are taken");
     }
     let stream = options.get("max_stream_duration");
-    if is_whole && (!stream.is_there() || stream.text().trim_start_matches(['0', '.']) == "s") {
+    if (is_whole || stream.is_there()) && !ends(stream) {
         finder.add(Rule::Unbounded, stream.line.max(manager.line), place, "no max_stream_duration");
     }
     let chunked = manager.at("http_protocol_options.allow_chunked_length");
@@ -173,6 +178,12 @@ pub fn settings(manager: &Node, extent: Extent, place: &str, finder: &mut Finder
             finder.add(Rule::Upgrade, connect.line, place, "extended CONNECT");
         }
     }
+}
+
+/// Whether a stream of at most that duration ends ever: 0 stands for no limit.
+#[must_use]
+pub fn ends(duration: &Node) -> bool {
+    ext_authz::milliseconds(duration).is_some_and(|time| time > 0.0)
 }
 
 /// Behind a waypoint's tunnel the header is what its own filter writes over whatever was sent.

@@ -153,7 +153,7 @@ pub fn check_timeout(written: &Node, default: f64, line: usize, place: &str, fin
 }
 
 /// A duration, as protobuf's JSON (`0.25s`), Go (`250ms`, `1m30s`) or a dump with seconds and nanoseconds has it.
-fn milliseconds(node: &Node) -> Option<f64> {
+pub(super) fn milliseconds(node: &Node) -> Option<f64> {
     if let (text, true) = (node.text(), node.members().is_empty()) {
         let mut sum = 0.0;
         let mut rest = text;
