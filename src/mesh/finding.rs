@@ -54,11 +54,11 @@ macro_rules! rules {
 }
 
 rules! {
-    Unchecked, Error, "unchecked", "Palisade is not asked about these calls.", "Put envoy.filters.http.ext_authz before the router; in Istio an AuthorizationPolicy with action CUSTOM and rules [{}].";
+    Unchecked, Error, "unchecked", "Palisade is not asked about these calls.", "Put envoy.filters.http.ext_authz before the router; in Istio an AuthorizationPolicy with action CUSTOM and rules [{}], in ambient mode at a waypoint, with targetRefs.";
     UncheckedConnection, Error, "unchecked-connection", "Palisade is not asked about these connections.", "Put envoy.filters.network.ext_authz first in the chain, or leave the chain out.";
-    Unreadable, Error, "unreadable", "What this does cannot be seen here, so nobody knows what passes.", "Give a file that holds it: a config dump with ?include_eds, or the configuration itself.";
+    Unreadable, Error, "unreadable", "What this does cannot be seen here, so nobody knows what passes.", "Give a file that holds it: a config dump, or the configuration itself. A patch of which a dump shows that it is right is named by --allow.";
     FailOpen, Error, "fail-open", "While Palisade cannot be reached every call passes.", "failure_mode_allow: false; in Istio failOpen: false.";
-    Conditional, Error, "conditional-check", "Only some of the calls are checked.", "Check every call, and let policies decide: rules [{}], no runtime fraction, no matcher around the filter.";
+    Conditional, Error, "conditional-check", "Only some of the calls are checked.", "Check every call, and let policies decide: rules [{}], no runtime fraction or key, no matcher around the filter.";
     Shadow, Error, "shadow-mode", "Palisade is asked, and its answer is ignored.", "Remove shadow_mode; Palisade's own [comparison] is for trying policies.";
     RouteDisabled, Error, "route-disabled", "Calls of this route pass unchecked.", "Remove the per-route configuration of the filter.";
     AnotherAuthorizer, Error, "another-authorizer", "Something else than Palisade over gRPC is asked.", "Use grpc_service with Palisade's cluster; in Istio envoyExtAuthzGrpc.";
@@ -92,13 +92,13 @@ rules! {
     Unbounded, Warning, "stream-unbounded", "A stream that was permitted once never ends: a new policy, or a hold, does not reach it.", "max_stream_duration: 600s.";
     OldEnvoy, Error, "envoy-version", "This version of Envoy has known holes, or gets no fixes any more.", "Update Envoy, or Istio, which carries it.";
     UnknownEnvoy, Warning, "envoy-version-unknown", "Which version of Envoy runs is not said here.", "Give a config dump of the running proxy, or --envoy-version.";
-    NotCaptured, Error, "not-captured", "Traffic of this workload does not go through its proxy, so that nobody is asked.", "Let the proxy be injected and capture everything: no hostNetwork, no inject: \"false\", interceptionMode REDIRECT or TPROXY.";
-    ExcludedPort, Error, "excluded-port", "Traffic of these ports or addresses goes around the proxy.", "Remove the annotation; what must stay outside is named by --allow.";
+    NotCaptured, Error, "not-captured", "Traffic of this workload does not go through its proxy, so that nobody is asked.", "Let the proxy be injected and capture everything: a namespace with istio-injection: enabled or in ambient mode, no hostNetwork, no inject: \"false\", interceptionMode REDIRECT or TPROXY.";
+    ExcludedPort, Error, "excluded-port", "Traffic of these ports or addresses goes around the proxy.", "Remove the annotation, or the value of istiod's global.proxy; what must stay outside is named by --allow.";
     ProxyUser, Error, "proxy-user", "A container with the proxy's user or group, or that may change the network, goes around the proxy.", "Run it as another user and group, without NET_ADMIN and NET_RAW, not privileged.";
     OutboundOpen, Warning, "outbound-open", "Agents can call hosts that nobody registered.", "outboundTrafficPolicy.mode: REGISTRY_ONLY, and NetworkPolicies that let agents out through gateways alone.";
     Provider, Error, "provider", "The policy names a provider that is not there, or one that a longer name hides: Istio denies every call, or asks another one.", "Name the extension provider as meshConfig does, and give it a name that begins no other's.";
     DryRun, Warning, "dry-run", "istio.io/dry-run does nothing for CUSTOM: calls are decided all the same.", "Remove the annotation.";
-    Selected, Error, "selector-ignored", "At a waypoint a policy with a selector is ignored.", "targetRefs with the Service, the Gateway or the GatewayClass.";
+    Selected, Error, "selector-ignored", "At a waypoint a policy without targetRefs is ignored, whether it has a selector or not.", "targetRefs with the Service, the Gateway or the GatewayClass.";
     Passthrough, Error, "passthrough", "TLS that this gateway does not end: calls in it are not seen.", "tls.mode: MUTUAL or ISTIO_MUTUAL.";
     NoClientCertificate, Warning, "no-client-certificate", "Callers from outside need no certificate: Palisade knows nobody there, and denies them.", "tls.mode: MUTUAL, with the partner's authorities.";
 }

@@ -4,6 +4,7 @@ mod coverage;
 mod filters;
 mod gateways;
 mod mesh_config;
+mod proxies;
 mod workloads;
 
 use super::Settings;
@@ -13,7 +14,7 @@ use super::node::{self, Node};
 
 /// Everything of one mesh, sorted.
 struct Mesh<'n> {
-    configs: Vec<(Object<'n>, &'n Node)>,
+    configs: Vec<(&'n Object<'n>, Node)>,
     objects: &'n [Object<'n>],
 }
 
@@ -22,12 +23,9 @@ struct Mesh<'n> {
 /// # Errors
 /// A configuration within an object that cannot be read.
 pub(super) fn check(objects: &[Object<'_>], report: &mut Report, settings: &Settings) -> Result<(), String> {
-    let nested: Vec<(usize, Node)> = objects.iter().enumerate().filter_map(nested).collect::<Result<_, _>>()?;
     let mut mesh = Mesh { configs: Vec::new(), objects };
-    for (number, object) in objects.iter().enumerate() {
-        let within = nested.iter().find(|(of, _)| *of == number).map(|(_, node)| node);
-        let config = within.or_else(|| inline(object));
-        mesh.configs.extend(config.map(|config| (*object, config)));
+    for object in objects {
+        mesh.configs.extend(config(object)?.map(|config| (object, config)));
     }
     for (object, config) in &mesh.configs {
         mesh_config::check(config, &object.place(), &mut finder(object, report), settings);
@@ -38,13 +36,17 @@ pub(super) fn check(objects: &[Object<'_>], report: &mut Report, settings: &Sett
         match (object.group, object.kind) {
             ("security.istio.io", "AuthorizationPolicy") => mesh.authorization(object, &mut finder),
             ("security.istio.io", "PeerAuthentication") => coverage::peer_authentication(object, &mut finder),
-            ("networking.istio.io", "EnvoyFilter") => filters::check(object, &mut finder, settings),
+            ("networking.istio.io", "EnvoyFilter") => filters::check(&mesh, object, &mut finder, settings),
             ("networking.istio.io", "Gateway") => gateways::istio(object, &mut finder),
             ("networking.istio.io", "Sidecar") => gateways::sidecar(object, &mut finder),
             ("gateway.networking.k8s.io", "Gateway") => gateways::kubernetes(object, &mut finder),
-            _ if object.pod().is_some() => workloads::check(object, &mut finder),
-            (MESH_CONFIG, _) => {}
-            _ if mesh.configs.iter().any(|(of, _)| std::ptr::eq(of.node, object.node)) => {}
+            ("extensions.istio.io", "WasmPlugin" | "TrafficExtension") => extension(object, &mut finder),
+            _ if object.pod().is_some() => workloads::check(&mesh, object, &mut finder),
+            _ if values(object).is_there() => {
+                let place = format!("{}, global.proxy", object.place());
+                workloads::mesh_wide(values(object).at("global.proxy"), &place, &mut finder);
+            }
+            _ if mesh.configs.iter().any(|(of, _)| std::ptr::eq(*of, object)) => {}
             (_, kind) => match others.iter_mut().find(|(known, _)| *known == kind) {
                 Some((_, count)) => *count += 1,
                 None => others.push((kind, 1)),
@@ -55,7 +57,6 @@ pub(super) fn check(objects: &[Object<'_>], report: &mut Report, settings: &Sett
         report.skipped.push(format!("{count} {kind}"));
     }
     mesh.coverage(report);
-    mesh.ignored(report);
     Ok(())
 }
 
@@ -63,28 +64,31 @@ fn finder<'f>(object: &Object<'f>, report: &'f mut Report) -> Finder<'f> {
     Finder { file: object.file, report }
 }
 
-/// The mesh's configuration that an object holds as it is.
-fn inline<'n>(object: &Object<'n>) -> Option<&'n Node> {
-    let config = match (object.group, object.kind) {
+/// Values of istiod's chart.
+fn values<'n>(object: &Object<'n>) -> &'n Node {
+    match (object.group, object.kind) {
         (MESH_CONFIG, _) => object.node,
-        ("install.istio.io", "IstioOperator") => object.node.at("spec.meshConfig"),
-        ("sailoperator.io", "Istio") => object.node.at("spec.values.meshConfig"),
-        _ => return None,
-    };
-    config.is_there().then_some(config)
+        ("install.istio.io", "IstioOperator") | ("sailoperator.io", "Istio") => object.node.at("spec.values"),
+        _ => Node::NULL,
+    }
 }
 
-/// The mesh's configuration that a ConfigMap holds as a text.
-fn nested((number, object): (usize, &Object<'_>)) -> Option<Result<(usize, Node), String>> {
+/// The mesh's configuration that an object holds: as a text, in values, or as it is.
+fn config(object: &Object<'_>) -> Result<Option<Node>, String> {
     let text = object.node.at("data.mesh");
-    if (object.group, object.kind) != ("", "ConfigMap") || !text.is_there() {
-        return None;
+    if (object.group, object.kind) == ("", "ConfigMap") && text.is_there() {
+        return within(text).map(Some).map_err(|error| format!("{}: {}: {error}", object.file, object.place()));
     }
-    Some(
-        within(text)
-            .map(|node| (number, node))
-            .map_err(|error| format!("{}: {}: {error}", object.file, object.place())),
-    )
+    let values = values(object);
+    let inner = values.get("meshConfig");
+    let config = match object.group {
+        // What the operator says itself is laid over the values.
+        "install.istio.io" => inner.clone().overlaid(object.node.at("spec.meshConfig")),
+        // Bare, unless it is values.
+        MESH_CONFIG if !inner.is_there() && !values.get("global").is_there() => values.clone(),
+        _ => inner.clone(),
+    };
+    Ok(Some(config).filter(Node::is_there))
 }
 
 /// Reads a text that is a value, as a document of its own whose lines are those of the file.
@@ -95,7 +99,20 @@ fn within(text: &Node) -> Result<Node, String> {
     Ok(node)
 }
 
+/// Istio puts all of them after the check, whatever their phase.
+fn extension(object: &Object<'_>, finder: &mut Finder<'_>) {
+    let phase = object.spec().get("phase").text();
+    let what = format!("phase {}: after the check, as all are", if phase.is_empty() { "not set" } else { phase });
+    finder.add(Rule::ChangedAfter, object.node.line, &object.place(), what);
+}
+
 impl Mesh<'_> {
+    /// Whom checks can be asked of.
+    fn providers(&self) -> impl Iterator<Item = &Node> {
+        let all = self.configs.iter().flat_map(|(_, config)| config.get("extensionProviders").items());
+        all.filter(|provider| provider.get("envoyExtAuthzGrpc").is_there())
+    }
+
     fn authorization(&self, object: &Object<'_>, finder: &mut Finder<'_>) {
         let spec = object.spec();
         if spec.get("action").text() != "CUSTOM" {
@@ -105,12 +122,9 @@ impl Mesh<'_> {
         let place = object.place();
         let provider = spec.at("provider.name");
         let name = provider.text();
-        let providers = || self.configs.iter().flat_map(|(_, config)| config.get("extensionProviders").items());
         if self.configs.is_empty() {
             finder.skip(format!("the provider {name}: MeshConfig is not among the files"));
-        } else if !providers()
-            .any(|known| known.get("name").text() == name && known.get("envoyExtAuthzGrpc").is_there())
-        {
+        } else if !self.providers().any(|known| known.get("name").text() == name) {
             finder.add(
                 Rule::Provider,
                 provider.line.max(spec.line),

@@ -14,7 +14,7 @@ pub(super) struct Object<'n> {
     default: &'n str,
 }
 
-/// The group that stands for a bare `MeshConfig`, which is no object.
+/// The group that stands for a bare `MeshConfig`, or values of istiod's chart, which are no objects.
 pub(super) const MESH_CONFIG: &str = "MeshConfig";
 
 /// Adds what `node` is to `objects`: itself, or what is in a list.
@@ -49,8 +49,9 @@ pub(super) fn take<'n>(
     ]
     .iter()
     .any(|name| mesh.get(name).is_there())
+        || node.at("global.proxy").is_there()
     {
-        objects.push(Object { file, node: mesh, group: MESH_CONFIG, kind: MESH_CONFIG, default });
+        objects.push(Object { file, node, group: MESH_CONFIG, kind: MESH_CONFIG, default });
         return Ok(());
     }
     Err(format!(

@@ -1,7 +1,7 @@
 //! HTTP: how requests are read before anybody decides on them, and which filters they go through.
 
 use super::ext_authz::{self, Extent};
-use super::{Envoy, Role, name_of, routes, typed};
+use super::{Envoy, Role, name_of, routes};
 use crate::mesh::Settings;
 use crate::mesh::finding::{Finder, Rule};
 use crate::mesh::node::Node;
@@ -43,14 +43,7 @@ pub(super) fn check(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut
         forwarded(manager, place, finder);
     }
     let names = filters(envoy, manager, place, finder, all);
-    for upgrade in manager.get("upgrade_configs").items().iter().filter(|upgrade| !routes::is_disabled(upgrade)) {
-        let kind = upgrade.get("upgrade_type").text();
-        finder.add(Rule::Upgrade, upgrade.line, place, kind);
-        let own = upgrade.get("filters").items();
-        if !own.is_empty() && !own.iter().any(routes::is_ext_authz) {
-            finder.add(Rule::Unchecked, upgrade.line, place, format!("the filters of {kind} have no ext_authz"));
-        }
-    }
+    upgrades(manager, place, finder);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (inline, discovered) = (manager.get("route_config"), manager.get("rds"));
     let name = discovered.get("route_config_name").text();
@@ -62,6 +55,18 @@ pub(super) fn check(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut
         let hint = if envoy.is_dump { "they are not in this dump" } else { "a config dump has them" };
         let what = if name.is_empty() { format!("its routes: {hint}") } else { format!("routes {name}: {hint}") };
         finder.add(Rule::Unreadable, manager.line, place, what);
+    }
+}
+
+/// Checks what a connection can become.
+pub fn upgrades(manager: &Node, place: &str, finder: &mut Finder<'_>) {
+    for upgrade in manager.get("upgrade_configs").items().iter().filter(|upgrade| !routes::is_disabled(upgrade)) {
+        let kind = upgrade.get("upgrade_type").text();
+        finder.add(Rule::Upgrade, upgrade.line, place, kind);
+        let own = upgrade.get("filters").items();
+        if !own.is_empty() && !own.iter().any(routes::is_ext_authz) {
+            finder.add(Rule::Unchecked, upgrade.line, place, format!("the filters of {kind} have no ext_authz"));
+        }
     }
 }
 
@@ -113,11 +118,7 @@ fn asks(
     // Behind a waypoint's tunnel there is no certificate to hand over.
     let extent = if envoy.role == Role::Waypoint { Extent::Tunnelled } else { Extent::Whole };
     ext_authz::check(config, extent, place, finder, all);
-    // Istio asks only about calls that its policies select, by a filter before this one.
-    let prefix = config.at("filter_enabled_metadata.value.string_match.prefix").text();
-    if !prefix.is_empty() && !selects_all(manager, prefix) {
-        finder.add(Rule::Conditional, config.line, place, format!("no policy of {prefix} is about every call"));
-    }
+    ext_authz::check_selection(config, manager.get("http_filters"), place, finder);
 }
 
 /// Whether one of its filters decides by the URI SANs of the caller's certificate.
@@ -125,25 +126,6 @@ pub(super) fn asks_for_one_uri_san(manager: &Node) -> bool {
     let mut asks = false;
     manager.get("http_filters").each(&mut |node| asks |= node.exact("@type").text().ends_with("ssl.v3.UriSanInput"));
     asks
-}
-
-/// Whether one of the policies whose names begin with `prefix` is about every call.
-fn selects_all(manager: &Node, prefix: &str) -> bool {
-    let rules = manager.get("http_filters").items().iter().filter_map(typed);
-    rules
-        .flat_map(|(_, config)| config.at("shadow_rules.policies").members())
-        .filter(|(name, _)| name.starts_with(prefix))
-        .any(|(_, policy)| ["permissions", "principals"].iter().all(|name| policy.get(name).items().iter().any(is_any)))
-}
-
-/// Whether a permission or a principal of RBAC is about everything.
-fn is_any(node: &Node) -> bool {
-    let of = |name: &str, inner: &str| node.at(name).get(inner).items();
-    let all = [of("and_rules", "rules"), of("and_ids", "ids")];
-    let one = [of("or_rules", "rules"), of("or_ids", "ids")];
-    node.get("any").is_true()
-        || all.iter().any(|all| !all.is_empty() && all.iter().all(is_any))
-        || one.iter().any(|one| one.iter().any(is_any))
 }
 
 fn after(kind: &str, config: &Node, filter: &Node, place: &str, finder: &mut Finder<'_>) {
@@ -182,7 +164,7 @@ pub fn settings(manager: &Node, extent: Extent, place: &str, finder: &mut Finder
         finder.add(Rule::Underscores, underscores.line.max(manager.line), place, "headers with underscores are taken");
     }
     let stream = options.get("max_stream_duration");
-    if is_whole && (!stream.is_there() || stream.text().trim_start_matches(['0', '.']) == "s") {
+    if (is_whole || stream.is_there()) && !ends(stream) {
         finder.add(Rule::Unbounded, stream.line.max(manager.line), place, "no max_stream_duration");
     }
     let chunked = manager.at("http_protocol_options.allow_chunked_length");
@@ -196,6 +178,12 @@ pub fn settings(manager: &Node, extent: Extent, place: &str, finder: &mut Finder
             finder.add(Rule::Upgrade, connect.line, place, "extended CONNECT");
         }
     }
+}
+
+/// Whether a stream of at most that duration ends ever: 0 stands for no limit.
+#[must_use]
+pub fn ends(duration: &Node) -> bool {
+    ext_authz::milliseconds(duration).is_some_and(|time| time > 0.0)
 }
 
 /// Behind a waypoint's tunnel the header is what its own filter writes over whatever was sent.

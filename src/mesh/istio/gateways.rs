@@ -1,5 +1,6 @@
 //! Gateways and waypoints: what they see of a call, and of who makes it. And `Sidecar`, which says what a sidecar takes.
 
+use super::Mesh;
 use crate::mesh::finding::{Finder, Rule};
 use crate::mesh::kubernetes::Object;
 use crate::mesh::node::Node;
@@ -66,6 +67,15 @@ pub(super) fn kubernetes(object: &Object<'_>, finder: &mut Finder<'_>) {
 /// Whether it is a waypoint, by its class.
 pub(super) fn is_waypoint(object: &Object<'_>) -> bool {
     object.spec().get("gatewayClassName").text().ends_with("waypoint")
+}
+
+/// Whether istiod makes no pods for a Gateway, as it is that of a workload among the files: its address names a Service of that.
+pub(super) fn leads_elsewhere(mesh: &Mesh<'_>, object: &Object<'_>) -> bool {
+    object.spec().get("addresses").items().iter().any(|address| {
+        let mut names = address.get("value").text().split('.');
+        let (name, namespace) = (names.next().unwrap_or_default(), names.next().unwrap_or(object.namespace()));
+        mesh.leads(name, namespace)
+    })
 }
 
 /// Checks a `Sidecar`.
