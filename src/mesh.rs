@@ -47,6 +47,12 @@ pub fn lint(files: &[(String, String)], settings: &Settings) -> Result<Report, S
             }
         }
     }
+    // Files of Istio do not say it; what was told then is all that there is.
+    if settings.envoy_version.is_some()
+        && documents.iter().flat_map(|(_, nodes)| nodes).all(|node| !envoy::is_envoy(node))
+    {
+        envoy::check_version(Node::NULL, settings, &mut Finder { file: "--envoy-version", report: &mut report });
+    }
     istio::check(&objects, &mut report, settings)?;
     report.findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     Ok(report)

@@ -14,9 +14,9 @@ use super::finding::{Finder, Rule};
 use super::node::Node;
 
 pub use connection_manager::{HARMLESS_AFTER, forwarded as check_forwarded, settings as check_connection_manager};
-pub use ext_authz::{Extent, check as check_ext_authz, check_body, check_timeout};
+pub use ext_authz::{Extent, check as check_ext_authz, check_body, check_connections, check_timeout};
 pub use routes::check as check_routes;
-pub use version::Version;
+pub use version::{Version, check as check_version};
 
 /// What is known of one Envoy.
 pub(super) struct Envoy<'n> {
@@ -63,7 +63,7 @@ fn is_dump(root: &Node) -> bool {
 /// Checks all of it.
 pub fn check(root: &Node, finder: &mut Finder<'_>, settings: &Settings) {
     let envoy = Envoy::of(root, finder);
-    version::check(envoy.node, settings, finder);
+    check_version(envoy.node, settings, finder);
     let mut is_any = envoy.role == Role::Plain && !envoy.listeners.is_empty();
     for listener in &envoy.listeners {
         let name = name_of(listener);
@@ -134,7 +134,7 @@ impl<'n> Envoy<'n> {
         for listener in each("dynamic_listeners") {
             // What is warming takes no calls yet, but will.
             let states = ["active_state", "warming_state"].map(|state| listener.get(state).get("listener"));
-            self.listeners.extend(states.into_iter().find(|listener| listener.is_there()));
+            self.listeners.extend(states.into_iter().filter(|listener| listener.is_there()));
         }
         for routes in each("static_route_configs").chain(each("dynamic_route_configs")) {
             let routes = routes.get("route_config");
@@ -172,10 +172,14 @@ impl<'n> Envoy<'n> {
 
     fn faces_callers(&self, listener: &Node) -> bool {
         let direction = listener.get("traffic_direction").text();
-        let port = listener.at("address.socket_address.port_value").text();
+        let is_own = OWN_PORTS.contains(&listener.at("address.socket_address.port_value").text());
         match self.role {
-            Role::Sidecar => direction == "INBOUND",
-            Role::Gateway => !OWN_PORTS.contains(&port),
+            // One without a direction is no generated one, but callers reach it, unless nobody but the proxy itself can.
+            Role::Sidecar => {
+                let is_inner = listener.get("internal_listener").is_there();
+                direction == "INBOUND" || (direction != "OUTBOUND" && !is_own && !is_inner)
+            }
+            Role::Gateway => !is_own,
             Role::Waypoint => name_of(listener) == BEHIND_TUNNEL,
             Role::Plain => direction != "OUTBOUND",
         }
@@ -210,14 +214,8 @@ impl<'n> Envoy<'n> {
             };
             if kind.ends_with("network.ext_authz.v3.ExtAuthz") {
                 is_checked = true;
-                if config.get("failure_mode_allow").is_true() {
-                    finder.add(
-                        Rule::FailOpen,
-                        config.get("failure_mode_allow").line,
-                        place,
-                        "failure_mode_allow: true",
-                    );
-                }
+                ext_authz::check_connections(config, Extent::Whole, place, finder);
+                ext_authz::check_selection(config, chain.get("filters"), place, finder);
             } else if kind.ends_with("HttpConnectionManager") {
                 self.encryption(chain, connection_manager::asks_for_one_uri_san(config), place, finder);
                 connection_manager::check(self, config, place, finder, settings);

@@ -56,7 +56,7 @@ macro_rules! rules {
 rules! {
     Unchecked, Error, "unchecked", "Palisade is not asked about these calls.", "Put envoy.filters.http.ext_authz before the router; in Istio an AuthorizationPolicy with action CUSTOM and rules [{}].";
     UncheckedConnection, Error, "unchecked-connection", "Palisade is not asked about these connections.", "Put envoy.filters.network.ext_authz first in the chain, or leave the chain out.";
-    Unreadable, Error, "unreadable", "What this does cannot be seen here, so nobody knows what passes.", "Give a file that holds it: a config dump with ?include_eds, or the configuration itself.";
+    Unreadable, Error, "unreadable", "What this does cannot be seen here, so nobody knows what passes.", "Give a file that holds it: a config dump, or the configuration itself.";
     FailOpen, Error, "fail-open", "While Palisade cannot be reached every call passes.", "failure_mode_allow: false; in Istio failOpen: false.";
     Conditional, Error, "conditional-check", "Only some of the calls are checked.", "Check every call, and let policies decide: rules [{}], no runtime fraction, no matcher around the filter.";
     Shadow, Error, "shadow-mode", "Palisade is asked, and its answer is ignored.", "Remove shadow_mode; Palisade's own [comparison] is for trying policies.";

@@ -1,6 +1,8 @@
 //! YAML and JSON as one tree that knows its lines, read as strictly as what the mesh reads: a configuration that two readers could
 //! understand differently is not understood.
 
+use std::collections::HashMap;
+
 use saphyr_parser::{Event, Parser};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
@@ -8,8 +10,10 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 pub const MAX_BYTES: usize = 256 * 1024 * 1024;
 /// Deepest nesting; `serde_json` itself goes no deeper than this.
 const MAX_DEPTH: usize = 127;
-/// Most values of one file that aliases repeat.
+/// Most values of one file that anchors and aliases repeat.
 const MAX_REPEATED: usize = 100_000;
+/// Most bytes of them.
+const MAX_REPEATED_BYTES: usize = 16 * 1024 * 1024;
 
 /// One value.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,14 +37,14 @@ pub enum Value {
     Map(Vec<(String, Node)>),
 }
 
-/// What stands where nothing does.
-const NULL: &Node = &Node { line: 0, value: Value::Null };
-
 impl Node {
-    /// The value of `name`, which may be written `like_this` or `likeThis`; nothing where there is none.
+    /// What stands where nothing does.
+    pub const NULL: &Self = &Self { line: 0, value: Value::Null };
+
+    /// The value of `name`, which may be written, and asked for, `like_this` or `likeThis`; nothing where there is none.
     #[must_use]
     pub fn get(&self, name: &str) -> &Self {
-        self.members().iter().find(|(written, _)| is_name(written, name)).map_or(NULL, |(_, value)| value)
+        self.members().iter().find(|(written, _)| is_name(written, name)).map_or(Self::NULL, |(_, value)| value)
     }
 
     /// The value at the end of names with dots between them.
@@ -52,7 +56,7 @@ impl Node {
     /// The value of exactly `name`: an annotation, say.
     #[must_use]
     pub fn exact(&self, name: &str) -> &Self {
-        self.members().iter().find(|(written, _)| written == name).map_or(NULL, |(_, value)| value)
+        self.members().iter().find(|(written, _)| written == name).map_or(Self::NULL, |(_, value)| value)
     }
 
     /// Names and values; none of what is no map.
@@ -115,18 +119,17 @@ impl Node {
     }
 }
 
-/// Whether `written` is `name`, or `name` as protobuf's JSON has it.
+/// Whether `written` is `name`: as it is, or with one of them as protobuf's JSON has it.
 fn is_name(written: &str, name: &str) -> bool {
-    written == name || (name.contains('_') && is_camel(written, name))
+    written == name || (written.contains('_') != name.contains('_') && camel(written).eq(camel(name)))
 }
 
-fn is_camel(written: &str, name: &str) -> bool {
-    let mut expected = name.chars();
-    let mut next = move || match expected.next() {
-        Some('_') => expected.next().map(|letter| letter.to_ascii_uppercase()),
+fn camel(name: &str) -> impl Iterator<Item = char> {
+    let mut letters = name.chars();
+    std::iter::from_fn(move || match letters.next() {
+        Some('_') => letters.next().map(|letter| letter.to_ascii_uppercase()),
         other => other,
-    };
-    written.chars().all(|letter| next() == Some(letter)) && next().is_none()
+    })
 }
 
 /// Reads a text: JSON if it begins with a brace, else the documents of a YAML stream.
@@ -158,9 +161,29 @@ struct Open {
 struct Stream {
     open: Vec<Open>,
     done: Vec<Node>,
-    anchors: Vec<(usize, Node)>,
-    /// Values that aliases have repeated.
-    repeated: usize,
+    anchors: HashMap<usize, Node>,
+    repeated: Repeated,
+}
+
+/// What anchors and aliases have repeated.
+#[derive(Default)]
+struct Repeated {
+    values: usize,
+    bytes: usize,
+}
+
+impl Repeated {
+    /// Another copy of `node`.
+    fn copy(&mut self, node: &Node) -> Result<Node, String> {
+        node.each(&mut |node| {
+            self.values += 1;
+            self.bytes += node.text().len() + node.members().iter().map(|(name, _)| name.len()).sum::<usize>();
+        });
+        if self.values > MAX_REPEATED || self.bytes > MAX_REPEATED_BYTES {
+            return Err(format!("aliases repeat more than {MAX_REPEATED} values, or {MAX_REPEATED_BYTES} bytes"));
+        }
+        Ok(node.clone())
+    }
 }
 
 fn yaml(text: &str) -> Result<Vec<Node>, String> {
@@ -189,13 +212,7 @@ impl Stream {
                 self.put(Node { line, value }, anchor)
             }
             Event::Alias(anchor) => {
-                let known = self.anchors.iter().rev().find(|(number, _)| *number == anchor);
-                let node = known.map(|(_, node)| node).ok_or("an alias of nothing")?;
-                node.each(&mut |_| self.repeated += 1);
-                if self.repeated > MAX_REPEATED {
-                    return Err(format!("aliases repeat more than {MAX_REPEATED} values"));
-                }
-                let node = node.clone();
+                let node = self.repeated.copy(self.anchors.get(&anchor).ok_or("an alias of nothing")?)?;
                 self.put(node, 0)
             }
             Event::DocumentStart(_) => {
@@ -216,7 +233,7 @@ impl Stream {
 
     fn put(&mut self, node: Node, anchor: usize) -> Result<(), String> {
         if anchor != 0 {
-            self.anchors.push((anchor, node.clone()));
+            self.anchors.insert(anchor, self.repeated.copy(&node)?);
         }
         let Some(open) = self.open.last_mut() else {
             self.done.push(node);
@@ -322,6 +339,8 @@ mod tests {
         assert!(
             !is_name("aBCd", "a_b_c") && !is_name("aB", "a_b_c") && !is_name("abc", "a_b_c") && is_name("aBC", "a_b_c")
         );
+        // However it is asked for.
+        assert!(is_name("a_b_c", "aBC") && !is_name("a_b", "aBC") && !is_name("abc", "aBC"));
     }
 
     #[test]
@@ -348,5 +367,20 @@ mod tests {
             bomb += &format!("a{level}: &a{level} [{}]\n", vec![last; 10].join(", "));
         }
         assert!(read(&bomb).unwrap_err().contains("aliases repeat"));
+    }
+
+    #[test]
+    fn what_is_repeated_is_bounded_in_bytes_as_well() {
+        // Few values, and long ones; few values within many anchors; and names as well as values.
+        let long = "x".repeat(1 << 20);
+        let wide = format!("a: &a {long}\nb: [{}]\n", vec!["*a"; 90_000].join(", "));
+        let nested = (0..100).map(|level| format!("&a{level} [")).collect::<String>() + &long + &"]".repeat(100);
+        let names = format!("a: &a {{{long}: 1}}\nb: [{}]\n", vec!["*a"; 40_000].join(", "));
+        for text in [wide, nested, names] {
+            assert!(read(&text).unwrap_err().contains("bytes"), "{}", &text[..20]);
+        }
+        // As many anchors and aliases as there may be are found at once.
+        let many = (0..40_000).map(|number| format!("- &a{number} x\n- *a{number}\n")).collect::<String>();
+        assert_eq!(read(&many).unwrap()[0].items().len(), 80_000);
     }
 }

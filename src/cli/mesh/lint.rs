@@ -17,7 +17,7 @@ use crate::mesh::{Settings, lint};
 Files are read together: manifests of workloads, Istio's resources and MeshConfig (by itself, in a ConfigMap, in values), Envoy's
 bootstraps and config dumps, as YAML or JSON. What Istio really made of them a dump of a running proxy shows:
 
-  kubectl exec deploy/crm -c istio-proxy -- pilot-agent request GET 'config_dump?include_eds' | palisade mesh lint --config-dump -
+  kubectl exec deploy/crm -c istio-proxy -- pilot-agent request GET config_dump | palisade mesh lint --config-dump -
 
 Exit status: 0 if nothing is wrong, 17 if something is, 1 if a file cannot be read.")]
 pub(super) struct Arguments {

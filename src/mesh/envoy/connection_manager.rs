@@ -1,7 +1,7 @@
 //! HTTP: how requests are read before anybody decides on them, and which filters they go through.
 
 use super::ext_authz::{self, Extent};
-use super::{Envoy, Role, name_of, routes, typed};
+use super::{Envoy, Role, name_of, routes};
 use crate::mesh::Settings;
 use crate::mesh::finding::{Finder, Rule};
 use crate::mesh::node::Node;
@@ -113,11 +113,7 @@ fn asks(
     // Behind a waypoint's tunnel there is no certificate to hand over.
     let extent = if envoy.role == Role::Waypoint { Extent::Tunnelled } else { Extent::Whole };
     ext_authz::check(config, extent, place, finder, all);
-    // Istio asks only about calls that its policies select, by a filter before this one.
-    let prefix = config.at("filter_enabled_metadata.value.string_match.prefix").text();
-    if !prefix.is_empty() && !selects_all(manager, prefix) {
-        finder.add(Rule::Conditional, config.line, place, format!("no policy of {prefix} is about every call"));
-    }
+    ext_authz::check_selection(config, manager.get("http_filters"), place, finder);
 }
 
 /// Whether one of its filters decides by the URI SANs of the caller's certificate.
@@ -125,25 +121,6 @@ pub(super) fn asks_for_one_uri_san(manager: &Node) -> bool {
     let mut asks = false;
     manager.get("http_filters").each(&mut |node| asks |= node.exact("@type").text().ends_with("ssl.v3.UriSanInput"));
     asks
-}
-
-/// Whether one of the policies whose names begin with `prefix` is about every call.
-fn selects_all(manager: &Node, prefix: &str) -> bool {
-    let rules = manager.get("http_filters").items().iter().filter_map(typed);
-    rules
-        .flat_map(|(_, config)| config.at("shadow_rules.policies").members())
-        .filter(|(name, _)| name.starts_with(prefix))
-        .any(|(_, policy)| ["permissions", "principals"].iter().all(|name| policy.get(name).items().iter().any(is_any)))
-}
-
-/// Whether a permission or a principal of RBAC is about everything.
-fn is_any(node: &Node) -> bool {
-    let of = |name: &str, inner: &str| node.at(name).get(inner).items();
-    let all = [of("and_rules", "rules"), of("and_ids", "ids")];
-    let one = [of("or_rules", "rules"), of("or_ids", "ids")];
-    node.get("any").is_true()
-        || all.iter().any(|all| !all.is_empty() && all.iter().all(is_any))
-        || one.iter().any(|one| one.iter().any(is_any))
 }
 
 fn after(kind: &str, config: &Node, filter: &Node, place: &str, finder: &mut Finder<'_>) {

@@ -1,5 +1,6 @@
 //! The filter that asks Palisade, setting by setting.
 
+use super::typed;
 use crate::mesh::Settings;
 use crate::mesh::finding::{Finder, Rule};
 use crate::mesh::node::Node;
@@ -26,16 +27,10 @@ pub enum Extent {
 
 /// Checks the configuration of one `envoy.extensions.filters.http.ext_authz.v3.ExtAuthz`.
 pub fn check(config: &Node, extent: Extent, place: &str, finder: &mut Finder<'_>, settings: &Settings) {
+    check_connections(config, extent, place, finder);
     let is_whole = extent != Extent::Patch;
-    let mut bad = |rule, name: &str, is_bad: &dyn Fn(&Node) -> bool| {
-        let node = config.get(name);
-        if is_bad(node) {
-            finder.add(rule, node.line.max(config.line), place, said(name, node));
-        }
-    };
-    let is_on = |node: &Node| node.is_there() && !is_off(node);
+    let mut bad = |rule, name, is_bad: &dyn Fn(&Node) -> bool| bad(config, rule, name, is_bad, place, finder);
     let is_not_on = |node: &Node| if is_whole { !node.is_true() } else { node.is_false() };
-    bad(Rule::FailOpen, "failure_mode_allow", &is_on);
     bad(Rule::Shadow, "shadow_mode", &is_on);
     bad(Rule::RouteCache, "clear_route_cache", &is_on);
     bad(Rule::AnotherAuthorizer, "http_service", &Node::is_there);
@@ -49,13 +44,56 @@ pub fn check(config: &Node, extent: Extent, place: &str, finder: &mut Finder<'_>
         (is_whole || node.is_there()) && code != "ServiceUnavailable" && code != "503"
     });
     bad(Rule::Conditional, "filter_enabled", &is_a_share);
-    bad(Rule::Conditional, "filter_enabled_metadata", &|node| {
-        node.is_there() && !node.at("value.string_match.prefix").text().starts_with(ISTIO_POLICIES)
-    });
-    timeout(config, extent, place, finder);
     if is_whole || config.get("with_request_body").is_there() {
         body(config, extent, place, finder, settings);
     }
+}
+
+/// Checks the configuration of one `envoy.extensions.filters.network.ext_authz.v3.ExtAuthz`, all of which HTTP's has as well.
+pub fn check_connections(config: &Node, extent: Extent, place: &str, finder: &mut Finder<'_>) {
+    bad(config, Rule::FailOpen, "failure_mode_allow", &is_on, place, finder);
+    let is_not_istios =
+        |node: &Node| node.is_there() && !node.at("value.string_match.prefix").text().starts_with(ISTIO_POLICIES);
+    bad(config, Rule::Conditional, "filter_enabled_metadata", &is_not_istios, place, finder);
+    timeout(config, extent, place, finder);
+}
+
+fn bad(config: &Node, rule: Rule, name: &str, is_bad: &dyn Fn(&Node) -> bool, place: &str, finder: &mut Finder<'_>) {
+    let node = config.get(name);
+    if is_bad(node) {
+        finder.add(rule, node.line.max(config.line), place, said(name, node));
+    }
+}
+
+/// Checks that Istio, which asks only about calls that its policies select, by one of the `filters` before this one, selects them all.
+pub(super) fn check_selection(config: &Node, filters: &Node, place: &str, finder: &mut Finder<'_>) {
+    let prefix = config.at("filter_enabled_metadata.value.string_match.prefix").text();
+    if !prefix.is_empty() && !selects_all(filters, prefix) {
+        finder.add(Rule::Conditional, config.line, place, format!("no policy of {prefix} is about every call"));
+    }
+}
+
+/// Whether one of the policies whose names begin with `prefix` is about every call.
+fn selects_all(filters: &Node, prefix: &str) -> bool {
+    let rules = filters.items().iter().filter_map(typed);
+    rules
+        .flat_map(|(_, config)| config.at("shadow_rules.policies").members())
+        .filter(|(name, _)| name.starts_with(prefix))
+        .any(|(_, policy)| ["permissions", "principals"].iter().all(|name| policy.get(name).items().iter().any(is_any)))
+}
+
+/// Whether a permission or a principal of RBAC is about everything.
+fn is_any(node: &Node) -> bool {
+    let of = |name: &str, inner: &str| node.at(name).get(inner).items();
+    let all = [of("and_rules", "rules"), of("and_ids", "ids")];
+    let one = [of("or_rules", "rules"), of("or_ids", "ids")];
+    node.get("any").is_true()
+        || all.iter().any(|all| !all.is_empty() && all.iter().all(is_any))
+        || one.iter().any(|one| one.iter().any(is_any))
+}
+
+fn is_on(node: &Node) -> bool {
+    node.is_there() && !is_off(node)
 }
 
 /// What says no, in the one way that everybody understands.
@@ -75,7 +113,8 @@ fn is_a_share(node: &Node) -> bool {
         "MILLION" => 1_000_000,
         _ => 100,
     };
-    node.is_there() && share.get("numerator").number().unwrap_or(0) < whole
+    let is_less = share.get("numerator").number().unwrap_or(0) < whole;
+    node.is_there() && (is_less || node.get("runtime_key").is_there())
 }
 
 fn said(name: &str, node: &Node) -> String {

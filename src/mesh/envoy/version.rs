@@ -71,7 +71,7 @@ impl Advisory {
 }
 
 /// Checks the version that the dump names, or the one that was given.
-pub(super) fn check(node: &Node, settings: &Settings, finder: &mut Finder<'_>) {
+pub fn check(node: &Node, settings: &Settings, finder: &mut Finder<'_>) {
     let build = node.at("user_agent_build_version.version");
     let number = |name: &str| build.get(name).number().and_then(|number| u32::try_from(number).ok());
     // Protobuf's JSON leaves out what is 0.
