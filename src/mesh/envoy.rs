@@ -62,6 +62,7 @@ fn is_dump(root: &Node) -> bool {
 
 /// Checks all of it.
 pub fn check(root: &Node, finder: &mut Finder<'_>, settings: &Settings) {
+    finder.count("Envoys");
     let envoy = Envoy::of(root, finder);
     check_version(envoy.node, settings, finder);
     let mut is_any = envoy.role == Role::Plain && !envoy.listeners.is_empty();
