@@ -3,6 +3,7 @@
 
 mod envoy;
 mod istio;
+mod ways;
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -75,6 +76,7 @@ fn what_is_wrong_is_found_by_its_name() {
     let (mut found, mut wrong) = (BTreeSet::new(), String::new());
     for (clean, breaks) in [
         (&*bootstrap("tools.yaml"), envoy::BREAKS),
+        (&*bootstrap("tools.yaml"), ways::ENUMERATIONS),
         (&*bootstrap("connections.yaml"), envoy::CONNECTIONS),
         (ISTIO, istio::BREAKS),
     ] {

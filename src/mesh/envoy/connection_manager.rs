@@ -147,14 +147,14 @@ pub fn settings(manager: &Node, extent: Extent, place: &str, finder: &mut Finder
         finder.add(Rule::PathSpellings, merge.line.max(manager.line), place, "merge_slashes is not true");
     }
     let escaped = manager.get("path_with_escaped_slashes_action");
-    let is_kept = !matches!(escaped.text(), "REJECT_REQUEST" | "UNESCAPE_AND_REDIRECT" | "UNESCAPE_AND_FORWARD");
-    if is_kept && (is_whole || escaped.is_there()) {
+    let known = [("REJECT_REQUEST", 2), ("UNESCAPE_AND_REDIRECT", 3), ("UNESCAPE_AND_FORWARD", 4)];
+    if !known.iter().any(|(name, number)| escaped.is_enum(name, *number)) && (is_whole || escaped.is_there()) {
         let what = "path_with_escaped_slashes_action leaves %2F as it is";
         finder.add(Rule::PathSpellings, escaped.line.max(manager.line), place, what);
     }
     let options = manager.get("common_http_protocol_options");
     let underscores = options.get("headers_with_underscores_action");
-    let is_allowed = !matches!(underscores.text(), "REJECT_REQUEST" | "DROP_HEADER");
+    let is_allowed = !underscores.is_enum("REJECT_REQUEST", 1) && !underscores.is_enum("DROP_HEADER", 2);
     if is_allowed && (is_whole || underscores.is_there()) {
         finder.add(Rule::Underscores, underscores.line.max(manager.line), place, "headers with underscores are taken");
     }
@@ -186,12 +186,9 @@ fn overwritten(manager: &Node, place: &str, finder: &mut Finder<'_>) {
 /// Checks whose word `x-forwarded-client-cert` is.
 pub fn forwarded(manager: &Node, place: &str, finder: &mut Finder<'_>) {
     let mode = manager.get("forward_client_cert_details");
-    let rule = match mode.text() {
-        "ALWAYS_FORWARD_ONLY" | "FORWARD_ONLY" => Some(Rule::ForwardedIdentity),
-        "APPEND_FORWARD" => Some(Rule::AppendedIdentity),
-        _ => None,
-    };
-    if let Some(rule) = rule {
+    if mode.is_there() && !mode.is_enum("SANITIZE", 0) && !mode.is_enum("SANITIZE_SET", 3) {
+        let is_appended = mode.is_enum("APPEND_FORWARD", 2);
+        let rule = if is_appended { Rule::AppendedIdentity } else { Rule::ForwardedIdentity };
         finder.add(rule, mode.line, place, format!("forward_client_cert_details: {}", mode.text()));
     }
     let format = manager.at("set_current_client_cert_details.format");

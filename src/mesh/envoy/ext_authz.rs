@@ -40,8 +40,7 @@ pub fn check(config: &Node, extent: Extent, place: &str, finder: &mut Finder<'_>
     bad(Rule::NoCertificate, "include_peer_certificate", &|node| extent != Extent::Tunnelled && is_not_on(node));
     bad(Rule::Mutations, "validate_mutations", &is_not_on);
     bad(Rule::StatusOnError, "status_on_error", &|node| {
-        let code = node.get("code").text();
-        (is_whole || node.is_there()) && code != "ServiceUnavailable" && code != "503"
+        (is_whole || node.is_there()) && !node.get("code").is_enum("ServiceUnavailable", 503)
     });
     bad(Rule::Conditional, "filter_enabled", &is_a_share);
     if is_whole || config.get("with_request_body").is_there() {
@@ -108,10 +107,13 @@ fn has_patterns(node: &Node) -> bool {
 /// Less than every call, or what a runtime key may make less.
 fn is_a_share(node: &Node) -> bool {
     let share = node.get("default_value");
-    let whole = match share.get("denominator").text() {
-        "TEN_THOUSAND" => 10_000,
-        "MILLION" => 1_000_000,
-        _ => 100,
+    let denominator = share.get("denominator");
+    let whole = if !denominator.is_there() || denominator.is_enum("HUNDRED", 0) {
+        100
+    } else if denominator.is_enum("TEN_THOUSAND", 1) {
+        10_000
+    } else {
+        1_000_000
     };
     let is_less = share.get("numerator").number().unwrap_or(0) < whole;
     node.is_there() && (is_less || node.get("runtime_key").is_there())
