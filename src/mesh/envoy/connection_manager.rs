@@ -42,13 +42,21 @@ pub(super) fn check(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut
     } else {
         forwarded(manager, place, finder);
     }
-    let names = filters(envoy, manager, place, finder, all);
+    let mut names = filters(envoy, manager, "http_filters", place, finder, all);
     for upgrade in manager.get("upgrade_configs").items().iter().filter(|upgrade| !routes::is_disabled(upgrade)) {
         let kind = upgrade.get("upgrade_type").text();
         finder.add(Rule::Upgrade, upgrade.line, place, kind);
         let own = upgrade.get("filters").items();
         if !own.is_empty() && !own.iter().any(routes::is_ext_authz) {
             finder.add(Rule::Unchecked, upgrade.line, place, format!("the filters of {kind} have no ext_authz"));
+        }
+    }
+    // The filters of an upgrade are a chain of their own, also of one that a route may turn on.
+    for upgrade in manager.get("upgrade_configs").items() {
+        let own = upgrade.get("filters").items();
+        if own.iter().any(routes::is_ext_authz) || (!own.is_empty() && routes::is_disabled(upgrade)) {
+            let place = format!("{place}, upgrade {}", upgrade.get("upgrade_type").text());
+            names.extend(filters(envoy, upgrade, "filters", &place, finder, all));
         }
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -65,10 +73,18 @@ pub(super) fn check(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut
     }
 }
 
-/// Checks the filters, and gives back the names of those that ask Palisade.
-fn filters(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut Finder<'_>, all: &Settings) -> Vec<String> {
+/// Checks the filters that `node` has as its `list`, and gives back the names of those that ask Palisade, or decide whether to.
+fn filters(
+    envoy: &Envoy<'_>,
+    node: &Node,
+    list: &str,
+    place: &str,
+    finder: &mut Finder<'_>,
+    all: &Settings,
+) -> Vec<String> {
     let mut names = Vec::new();
-    for filter in manager.get("http_filters").items() {
+    let filters = node.get(list).items();
+    for (number, filter) in filters.iter().enumerate() {
         let name = name_of(filter);
         let place = format!("{place}, filter {name}");
         let Some((kind, config)) = envoy.typed(filter) else {
@@ -87,33 +103,26 @@ fn filters(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut Finder<'
         if kind.ends_with("filters.http.ext_authz.v3.ExtAuthz") {
             names.push(name.to_owned());
             finder.count("ext_authz filters");
-            asks(envoy, filter, config, manager, &place, finder, all);
+            asks(envoy, filter, config, &place, finder, all);
+            let before = filters.get(..number).unwrap_or_default();
+            names.extend(ext_authz::check_selection(config, before, &place, finder).map(str::to_owned));
         } else if !names.is_empty() {
             after(kind, config, filter, &place, finder);
         }
     }
     if names.is_empty() {
-        finder.add(Rule::Unchecked, manager.line, place, "no ext_authz filter");
+        finder.add(Rule::Unchecked, node.line, place, "no ext_authz filter");
     }
     names
 }
 
-fn asks(
-    envoy: &Envoy<'_>,
-    filter: &Node,
-    config: &Node,
-    manager: &Node,
-    place: &str,
-    finder: &mut Finder<'_>,
-    all: &Settings,
-) {
+fn asks(envoy: &Envoy<'_>, filter: &Node, config: &Node, place: &str, finder: &mut Finder<'_>, all: &Settings) {
     for flag in ["disabled", "is_optional"].map(|name| filter.get(name)).into_iter().filter(|flag| flag.is_true()) {
         finder.add(Rule::Conditional, flag.line, place, "the filter is disabled, or optional");
     }
     // Behind a waypoint's tunnel there is no certificate to hand over.
     let extent = if envoy.role == Role::Waypoint { Extent::Tunnelled } else { Extent::Whole };
     ext_authz::check(config, extent, place, finder, all);
-    ext_authz::check_selection(config, manager.get("http_filters"), place, finder);
 }
 
 /// Whether one of its filters decides by the URI SANs of the caller's certificate.
