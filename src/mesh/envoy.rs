@@ -65,6 +65,7 @@ fn is_dump(root: &Node) -> bool {
 
 /// Checks all of it.
 pub fn check(root: &Node, finder: &mut Finder<'_>, settings: &Settings) {
+    finder.count("Envoys");
     let envoy = Envoy::of(root, finder);
     check_version(envoy.node, settings, finder);
     let mut is_any = envoy.role == Role::Plain && !envoy.listeners.is_empty();
@@ -210,7 +211,8 @@ impl<'n> Envoy<'n> {
     fn chain(&self, chain: &Node, place: &str, finder: &mut Finder<'_>, settings: &Settings) {
         finder.count("filter chains");
         let mut is_checked = false;
-        for filter in chain.get("filters").items() {
+        let filters = chain.get("filters").items();
+        for (number, filter) in filters.iter().enumerate() {
             let Some((kind, config)) = self.typed(filter) else {
                 finder.add(Rule::Unreadable, filter.line, place, format!("filter {}", name_of(filter)));
                 continue;
@@ -218,7 +220,7 @@ impl<'n> Envoy<'n> {
             if kind.ends_with("network.ext_authz.v3.ExtAuthz") {
                 is_checked = true;
                 ext_authz::check_connections(config, Extent::Whole, place, finder);
-                ext_authz::check_selection(config, chain.get("filters"), place, finder);
+                ext_authz::check_selection(config, filters.get(..number).unwrap_or_default(), place, finder);
             } else if kind.ends_with("HttpConnectionManager") {
                 self.encryption(chain, connection_manager::asks_for_one_uri_san(config), place, finder);
                 connection_manager::check(self, config, place, finder, settings);
@@ -236,7 +238,7 @@ impl<'n> Envoy<'n> {
             }
         }
         // Without a filter at its end a connection is closed.
-        if let Some(last) = chain.get("filters").items().last() {
+        if let Some(last) = filters.last() {
             let what = format!("ends in {}, which is neither HTTP nor a proxy of connections", name_of(last));
             finder.add(Rule::Unreadable, last.line, place, what);
         }

@@ -42,8 +42,16 @@ pub(super) fn check(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut
     } else {
         forwarded(manager, place, finder);
     }
-    let names = filters(envoy, manager, place, finder, all);
+    let mut names = filters(envoy, manager, "http_filters", place, finder, all);
     upgrades(manager, place, finder);
+    // The filters of an upgrade are a chain of their own, also of one that a route may turn on.
+    for upgrade in manager.get("upgrade_configs").items() {
+        let own = upgrade.get("filters").items();
+        if own.iter().any(routes::is_ext_authz) || (!own.is_empty() && routes::is_disabled(upgrade)) {
+            let place = format!("{place}, upgrade {}", upgrade.get("upgrade_type").text());
+            names.extend(filters(envoy, upgrade, "filters", &place, finder, all));
+        }
+    }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (inline, discovered) = (manager.get("route_config"), manager.get("rds"));
     let name = discovered.get("route_config_name").text();
@@ -70,10 +78,18 @@ pub fn upgrades(manager: &Node, place: &str, finder: &mut Finder<'_>) {
     }
 }
 
-/// Checks the filters, and gives back the names of those that ask Palisade.
-fn filters(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut Finder<'_>, all: &Settings) -> Vec<String> {
+/// Checks the filters that `node` has as its `list`, and gives back the names of those that ask Palisade, or decide whether to.
+fn filters(
+    envoy: &Envoy<'_>,
+    node: &Node,
+    list: &str,
+    place: &str,
+    finder: &mut Finder<'_>,
+    all: &Settings,
+) -> Vec<String> {
     let mut names = Vec::new();
-    for filter in manager.get("http_filters").items() {
+    let filters = node.get(list).items();
+    for (number, filter) in filters.iter().enumerate() {
         let name = name_of(filter);
         let place = format!("{place}, filter {name}");
         let Some((kind, config)) = envoy.typed(filter) else {
@@ -92,33 +108,26 @@ fn filters(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut Finder<'
         if kind.ends_with("filters.http.ext_authz.v3.ExtAuthz") {
             names.push(name.to_owned());
             finder.count("ext_authz filters");
-            asks(envoy, filter, config, manager, &place, finder, all);
+            asks(envoy, filter, config, &place, finder, all);
+            let before = filters.get(..number).unwrap_or_default();
+            names.extend(ext_authz::check_selection(config, before, &place, finder).map(str::to_owned));
         } else if !names.is_empty() {
             after(kind, config, filter, &place, finder);
         }
     }
     if names.is_empty() {
-        finder.add(Rule::Unchecked, manager.line, place, "no ext_authz filter");
+        finder.add(Rule::Unchecked, node.line, place, "no ext_authz filter");
     }
     names
 }
 
-fn asks(
-    envoy: &Envoy<'_>,
-    filter: &Node,
-    config: &Node,
-    manager: &Node,
-    place: &str,
-    finder: &mut Finder<'_>,
-    all: &Settings,
-) {
+fn asks(envoy: &Envoy<'_>, filter: &Node, config: &Node, place: &str, finder: &mut Finder<'_>, all: &Settings) {
     for flag in ["disabled", "is_optional"].map(|name| filter.get(name)).into_iter().filter(|flag| flag.is_true()) {
         finder.add(Rule::Conditional, flag.line, place, "the filter is disabled, or optional");
     }
     // Behind a waypoint's tunnel there is no certificate to hand over.
     let extent = if envoy.role == Role::Waypoint { Extent::Tunnelled } else { Extent::Whole };
     ext_authz::check(config, extent, place, finder, all);
-    ext_authz::check_selection(config, manager.get("http_filters"), place, finder);
 }
 
 /// Whether one of its filters decides by the URI SANs of the caller's certificate.
@@ -152,14 +161,14 @@ pub fn settings(manager: &Node, extent: Extent, place: &str, finder: &mut Finder
         finder.add(Rule::PathSpellings, merge.line.max(manager.line), place, "merge_slashes is not true");
     }
     let escaped = manager.get("path_with_escaped_slashes_action");
-    let is_kept = !matches!(escaped.text(), "REJECT_REQUEST" | "UNESCAPE_AND_REDIRECT" | "UNESCAPE_AND_FORWARD");
-    if is_kept && (is_whole || escaped.is_there()) {
+    let known = [("REJECT_REQUEST", 2), ("UNESCAPE_AND_REDIRECT", 3), ("UNESCAPE_AND_FORWARD", 4)];
+    if !known.iter().any(|(name, number)| escaped.is_enum(name, *number)) && (is_whole || escaped.is_there()) {
         let what = "path_with_escaped_slashes_action leaves %2F as it is";
         finder.add(Rule::PathSpellings, escaped.line.max(manager.line), place, what);
     }
     let options = manager.get("common_http_protocol_options");
     let underscores = options.get("headers_with_underscores_action");
-    let is_allowed = !matches!(underscores.text(), "REJECT_REQUEST" | "DROP_HEADER");
+    let is_allowed = !underscores.is_enum("REJECT_REQUEST", 1) && !underscores.is_enum("DROP_HEADER", 2);
     if is_allowed && (is_whole || underscores.is_there()) {
         finder.add(Rule::Underscores, underscores.line.max(manager.line), place, "headers with underscores are taken");
     }
@@ -197,12 +206,9 @@ fn overwritten(manager: &Node, place: &str, finder: &mut Finder<'_>) {
 /// Checks whose word `x-forwarded-client-cert` is.
 pub fn forwarded(manager: &Node, place: &str, finder: &mut Finder<'_>) {
     let mode = manager.get("forward_client_cert_details");
-    let rule = match mode.text() {
-        "ALWAYS_FORWARD_ONLY" | "FORWARD_ONLY" => Some(Rule::ForwardedIdentity),
-        "APPEND_FORWARD" => Some(Rule::AppendedIdentity),
-        _ => None,
-    };
-    if let Some(rule) = rule {
+    if mode.is_there() && !mode.is_enum("SANITIZE", 0) && !mode.is_enum("SANITIZE_SET", 3) {
+        let is_appended = mode.is_enum("APPEND_FORWARD", 2);
+        let rule = if is_appended { Rule::AppendedIdentity } else { Rule::ForwardedIdentity };
         finder.add(rule, mode.line, place, format!("forward_client_cert_details: {}", mode.text()));
     }
     let format = manager.at("set_current_client_cert_details.format");

@@ -91,6 +91,7 @@ fn not_injected(pod: &Node, namespace: Option<&Object<'_>>, workload: &Object<'_
 
 /// Checks what istiod's `global.proxy` leaves out of every proxy.
 pub(super) fn mesh_wide(proxy: &Node, place: &str, finder: &mut Finder<'_>) {
+    finder.count("values of istiod");
     for (_, name, harmless) in EXCLUSIONS.iter().filter(|(_, name, _)| !name.is_empty()) {
         excluded(proxy.get(name), name, harmless, place, finder);
     }
