@@ -78,6 +78,7 @@ fn what_is_wrong_is_found_by_its_name() {
     for (clean, breaks) in [
         (&*bootstrap("tools.yaml"), envoy::BREAKS),
         (&*bootstrap("tools.yaml"), ways::ENUMERATIONS),
+        (&*bootstrap("tools.yaml"), ways::CHANGES),
         (&*bootstrap("connections.yaml"), envoy::CONNECTIONS),
         (ISTIO, istio::BREAKS),
     ] {
@@ -168,7 +169,7 @@ fn each_listener_of_a_sidecar_that_callers_can_reach_is_read() {
         .replace("\"server\"", "\"BlackHoleCluster\"");
     let look = |listeners: &str| {
         let text = format!(
-            r#"{{"configs": [{{"@type": "x/BootstrapConfigDump", "bootstrap": {{"node": {{"id": "sidecar~10.0.0.1~a.b~c"}}}}}}, {{"@type": "x/ListenersConfigDump", "dynamic_listeners": [{{"active_state": {{"listener": {nowhere}}}}}, {listeners}]}}]}}"#
+            r#"{{"configs": [{{"@type": "x/BootstrapConfigDump", "bootstrap": {{"node": {{"id": "sidecar~10.0.0.1~a.b~c"}}}}}}, {{"@type": "x/ClustersConfigDump", "static_clusters": [{{"cluster": {{"name": "BlackHoleCluster"}}}}]}}, {{"@type": "x/ListenersConfigDump", "dynamic_listeners": [{{"active_state": {{"listener": {nowhere}}}}}, {listeners}]}}]}}"#
         );
         codes(&look(&text).unwrap())
     };
@@ -177,7 +178,8 @@ fn each_listener_of_a_sidecar_that_callers_can_reach_is_read() {
     let outbound = r#""traffic_direction": "OUTBOUND","#;
     assert_eq!(look(&active(&bare("out", 80, outbound))), BTreeSet::new());
     // Health and metrics, and what only the proxy itself can reach.
-    assert_eq!(look(&active(&bare("metrics", 15090, ""))), BTreeSet::new());
+    assert_eq!(look(&active(&bare("metrics", 15090, "").replace("\"server\"", "\"agent\""))), BTreeSet::new());
+    assert_eq!(look(&active(&bare("metrics", 15090, ""))), unchecked);
     assert_eq!(look(&active(&bare("inner", 0, r#""internal_listener": {},"#))), BTreeSet::new());
     assert_eq!(look(&active(&bare("patched", 8080, ""))), unchecked);
     assert_eq!(look(&active(&bare("patched", 8080, r#""traffic_direction": "UNSPECIFIED","#))), unchecked);

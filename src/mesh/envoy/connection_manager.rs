@@ -12,7 +12,6 @@ pub const HARMLESS_AFTER: &[&str] = &[
     "filters.http.ext_authz.",
     "filters.http.router.",
     "filters.http.rbac.",
-    "filters.http.jwt_authn.",
     "filters.http.fault.",
     "filters.http.cors.",
     "filters.http.csrf.",
@@ -25,6 +24,7 @@ pub const HARMLESS_AFTER: &[&str] = &[
     "filters.http.grpc_stats.",
     "filters.http.compressor.",
     "filters.http.health_check.",
+    "filters.http.upstream_codec.",
     // Istio's own: who is at the other end, and metrics.
     "io.istio.http.peer_metadata.",
     "istio.envoy.config.filter.http.alpn.",
@@ -58,7 +58,9 @@ pub(super) fn check(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut
     if inline.is_there() {
         routes::check(inline, &names, place, finder, all);
     } else if let Some(found) = envoy.routes.get(name) {
-        routes::check(found, &names, &format!("{place}, routes {name}"), finder, all);
+        for routes in found {
+            routes::check(routes, &names, &format!("{place}, routes {name}"), finder, all);
+        }
     } else {
         let hint = if envoy.is_dump { "they are not in this dump" } else { "a config dump has them" };
         let what = if name.is_empty() { format!("its routes: {hint}") } else { format!("routes {name}: {hint}") };
@@ -113,6 +115,7 @@ fn filters(
             names.extend(ext_authz::check_selection(config, before, &place, finder).map(str::to_owned));
         } else if !names.is_empty() {
             after(kind, config, filter, &place, finder);
+            upstream(envoy, config.get("upstream_http_filters").items(), &place, finder);
         }
     }
     if names.is_empty() {
@@ -135,6 +138,17 @@ pub(super) fn asks_for_one_uri_san(manager: &Node) -> bool {
     let mut asks = false;
     manager.get("http_filters").each(&mut |node| asks |= node.exact("@type").text().ends_with("ssl.v3.UriSanInput"));
     asks
+}
+
+/// Checks filters behind the router's choice, be they its own or a cluster's.
+pub(super) fn upstream(envoy: &Envoy<'_>, filters: &[Node], place: &str, finder: &mut Finder<'_>) {
+    for filter in filters {
+        let place = format!("{place}, filter {}", name_of(filter));
+        match envoy.typed(filter) {
+            Some((kind, config)) => after(kind, config, filter, &place, finder),
+            None => finder.add(Rule::Unreadable, filter.line, &place, "its configuration is not here"),
+        }
+    }
 }
 
 fn after(kind: &str, config: &Node, filter: &Node, place: &str, finder: &mut Finder<'_>) {

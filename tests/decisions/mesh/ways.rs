@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::{Value, json};
+
 use super::{Break, bootstrap, broken, codes, look};
+use crate::support;
 
 const CA: &str = "trusted_ca: { filename: \"/x/ca.pem\" }";
 
@@ -33,6 +36,71 @@ pub(super) const ENUMERATIONS: &[Break] = &[
     ("underscores_action: REJECT_REQUEST", "underscores_action: 0", &["header-underscores"]),
     ("underscores_action: REJECT_REQUEST", "underscores_action: drop_header", &[]),
     ("code: ServiceUnavailable", "code: serviceunavailable", &[]),
+];
+
+const ROUTE: &str = "route: { cluster: crm_server, timeout: 0s }";
+const CODEC: &str = "http.router.v3.Router";
+const SERVER: &str = "    - name: crm_server\n";
+const CHANGED: &[&str] = &["changed-after-check"];
+
+/// In `tools.yaml`: what changes a call, or where it goes, after the check.
+pub(super) const CHANGES: &[Break] = &[
+    (
+        CODEC,
+        "http.router.v3.Router\n                      upstream_http_filters: [{ name: x, typed_config: { \"@type\": x/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation } }]",
+        CHANGED,
+    ),
+    (
+        CODEC,
+        "http.router.v3.Router\n                      upstream_http_filters: [{ name: x, typed_config: { \"@type\": x/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec } }]",
+        &[],
+    ),
+    (CODEC, "http.router.v3.Router\n                      upstream_http_filters: [{ name: x }]", &["unreadable"]),
+    (
+        SERVER,
+        "    - name: crm_server\n      typed_extension_protocol_options: { x: { \"@type\": x/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, http_filters: [{ name: x, typed_config: { \"@type\": x/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation } }] } }\n",
+        CHANGED,
+    ),
+    (
+        SERVER,
+        "    - name: crm_server\n      original_dst_lb_config: { use_http_header: true }\n",
+        &["chosen-by-caller"],
+    ),
+    (
+        "                  - name: envoy.filters.http.router\n",
+        "                  - { name: x, typed_config: { \"@type\": x/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication, providers: { p: { claim_to_headers: [{ header_name: x-user, claim_name: sub }] } } } }\n                  - name: envoy.filters.http.router\n",
+        CHANGED,
+    ),
+    (
+        "virtual_hosts:",
+        "request_headers_to_add: [{ header: { key: a, value: b } }]\n                  virtual_hosts:",
+        CHANGED,
+    ),
+    ("virtual_hosts:", "request_headers_to_add: []\n                  virtual_hosts:", &[]),
+    (
+        "domains: [\"*\"]",
+        "domains: [\"*\"]\n                      requestHeadersToAdd: [{ header: { key: a } }]",
+        CHANGED,
+    ),
+    (ROUTE, "route: { cluster: crm_server }\n                          request_headers_to_remove: [a]", CHANGED),
+    (
+        ROUTE,
+        "route: { weighted_clusters: { clusters: [{ name: a, weight: 1, request_headers_to_add: [{ header: { key: a } }] }] } }",
+        CHANGED,
+    ),
+    (
+        ROUTE,
+        "route: { weighted_clusters: { clusters: [{ name: a, weight: 1, host_rewrite_literal: x }] } }",
+        &["path-rewritten"],
+    ),
+    (ROUTE, "route: { cluster: crm_server, host_rewrite_literal: x }", &["path-rewritten"]),
+    (ROUTE, "route: { cluster: crm_server, host_rewrite_path_regex: {} }", &["path-rewritten"]),
+    (ROUTE, "route: { cluster: crm_server, auto_host_rewrite: true }", &["path-rewritten"]),
+    (ROUTE, "route: { cluster: crm_server, auto_host_rewrite: false }", &[]),
+    (ROUTE, "route: { cluster: crm_server, host_rewrite_header: x-to }", &["chosen-by-caller"]),
+    (ROUTE, "route: { cluster_header: x-to }", &["chosen-by-caller"]),
+    (ROUTE, "route: { weighted_clusters: { clusters: [{ cluster_header: x-to, weight: 1 }] } }", &["chosen-by-caller"]),
+    (ROUTE, "route: { inline_cluster_specifier_plugin: { extension: {} } }", &["unreadable"]),
 ];
 
 const CONDITIONAL: &[&str] = &["conditional-check"];
@@ -129,4 +197,96 @@ fn the_filters_of_an_upgrade_are_a_chain_of_their_own() {
         let report = look(&bootstrap("tools.yaml").replacen("upgrade_configs: []", &upgrade, 1)).unwrap();
         assert_eq!(codes(&report), expected.iter().copied().collect(), "{}", report.text());
     }
+}
+
+const DECOY: (&str, &str) =
+    ("    - name: researcher\n", "    - name: main_internal\n      traffic_direction: INBOUND\n");
+
+#[test]
+fn what_a_listener_says_of_itself_hides_it_from_nobody() {
+    let agents = bootstrap("agents.yaml");
+    let address = "address: { socket_address: { address: 127.0.0.1";
+    let tools = bootstrap("tools.yaml").replacen("require_client_certificate: true", "max_session_keys: 0", 1);
+    let decoy = tools.replacen(DECOY.0, DECOY.1, 1);
+    let sidecar = decoy.replacen("static_resources:", "node: { id: \"sidecar~x\" }\nstatic_resources:", 1);
+    let nowhere = bootstrap("connections.yaml")
+        .replacen("network.ext_authz.v3.ExtAuthz", "network.rbac.v3.RBAC", 1)
+        .replace("cluster: server", "cluster: BlackHoleCluster");
+    let datagrams = "  listeners:\n    - name: udp\n      listener_filters: [{ name: x, typed_config: { \"@type\": x/envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig } }]\n";
+    for (text, code) in [
+        (agents.replace(address, "address: { socket_address: { address: 0.0.0.0"), "unchecked"),
+        (agents.replacen("traffic_direction: OUTBOUND", "traffic_direction: OUTBOUND\n      additional_addresses: [{ address: { socket_address: { address: 10.0.0.1 } } }]", 1), "unchecked"),
+        (tools + "\nconfigs: [{ \"@type\": x/ListenersConfigDump }]\n", "permissive-mtls"),
+        (decoy, "permissive-mtls"),
+        (sidecar, "permissive-mtls"),
+        (nowhere, "unchecked-connection"),
+        (bootstrap("tools.yaml").replacen("  listeners:\n", datagrams, 1), "unreadable"),
+        (bootstrap("tools.yaml").replacen("  listeners:\n", "  listeners:\n    - name: api\n", 1), "unreadable"),
+    ] {
+        let report = look(&text).unwrap();
+        assert!(codes(&report).contains(code), "{code}:\n{}", report.text());
+    }
+}
+
+/// A dump of `tests/deploy/fixtures`, changed.
+fn dump(name: &str, change: impl Fn(&mut Vec<Value>)) -> BTreeSet<&'static str> {
+    let text = support::read(&support::repository().join(format!("tests/deploy/fixtures/istio/{name}.json")));
+    let mut dump: Value = serde_json::from_str(&text).unwrap();
+    change(dump["configs"].as_array_mut().unwrap());
+    codes(&look(&dump.to_string()).unwrap())
+}
+
+#[test]
+fn nothing_that_istio_does_not_make_is_left_unread() {
+    let waypoint = |listener: &Value| {
+        dump("waypoint", |configs| {
+            configs.push(json!({"@type": "x/ListenersConfigDump", "static_listeners": [{"listener": listener}]}));
+        })
+    };
+    let leads = |port: u16, cluster: &str| {
+        let proxy = json!({"@type": "x/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "cluster": cluster});
+        json!({"name": "other", "address": {"socket_address": {"port_value": port}}, "filter_chains": [{"filters": [{"name": "tcp", "typed_config": proxy}]}]})
+    };
+    let clean = BTreeSet::from(["upgrade"]);
+    assert_eq!(waypoint(&leads(15021, "agent")), clean);
+    assert_eq!(waypoint(&leads(8080, "main_internal")), clean);
+    for bad in [leads(15021, "server"), leads(8080, "server"), leads(15008, "encap")] {
+        assert!(waypoint(&bad).contains("unreadable"), "{bad}");
+    }
+    // A gateway's port of health is one by where it leads.
+    let gateway = |cluster: &str| {
+        dump("ingress-gateway", |configs| {
+            configs.push(json!({"@type": "x/BootstrapConfigDump", "bootstrap": {"node": {"id": "router~x"}}}));
+            configs.push(
+                json!({"@type": "x/ListenersConfigDump", "static_listeners": [{"listener": leads(15021, cluster)}]}),
+            );
+        })
+    };
+    assert_eq!(gateway("agent"), clean);
+    assert!(gateway("server").contains("unchecked-connection"));
+    // What goes nowhere goes nowhere by its cluster.
+    for cluster in [
+        json!({"name": "BlackHoleCluster", "type": "ORIGINAL_DST"}),
+        json!({"name": "BlackHoleCluster", "type": "STATIC", "load_assignment": {"endpoints": [{"lb_endpoints": []}]}}),
+        json!({"name": "BlackHoleCluster", "cluster_type": {"name": "x"}}),
+    ] {
+        let found = dump("sidecar-unix", |configs| {
+            configs.push(json!({"@type": "x/ClustersConfigDump", "static_clusters": [{"cluster": cluster}]}));
+        });
+        assert!(found.contains("unchecked-connection"), "{cluster}: {found:?}");
+    }
+}
+
+#[test]
+fn of_two_that_have_one_name_both_count() {
+    let twice = |first: bool| {
+        dump("ingress-gateway", |configs| {
+            let mut other = configs.iter().find(|config| !config["dynamic_route_configs"].is_null()).unwrap().clone();
+            for routes in other["dynamic_route_configs"].as_array_mut().unwrap() {
+                routes["route_config"]["typed_per_filter_config"] = json!({"envoy.filters.http.ext_authz": {"@type": "x/envoy.config.route.v3.FilterConfig", "disabled": true}});
+            }
+            configs.insert(if first { 0 } else { configs.len() }, other);
+        })
+    };
+    assert!(twice(true).contains("route-disabled") && twice(false).contains("route-disabled"));
 }
