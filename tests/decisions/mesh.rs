@@ -4,6 +4,7 @@
 mod envoy;
 mod gateways;
 mod istio;
+mod patches;
 mod ways;
 
 use std::collections::BTreeSet;

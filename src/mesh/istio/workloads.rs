@@ -116,8 +116,9 @@ pub(super) fn check(mesh: &Mesh<'_>, object: &Object<'_>, finder: &mut Finder<'_
         finder.add(Rule::NotCaptured, line, &place, what);
     }
     let interception = annotations.exact("sidecar.istio.io/interceptionMode");
-    if interception.text() == "NONE" {
-        finder.add(Rule::NotCaptured, interception.line, &place, "sidecar.istio.io/interceptionMode: NONE");
+    if interception.is_there() && !mesh_config::is_captured(interception) {
+        let what = format!("sidecar.istio.io/interceptionMode: {}", interception.text());
+        finder.add(Rule::NotCaptured, interception.line, &place, what);
     }
     let config = annotations.exact("proxy.istio.io/config");
     if config.is_there() {
