@@ -102,6 +102,7 @@ impl<'n> Object<'n> {
             ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet") | ("batch", "Job") => {
                 self.node.at("spec.template")
             }
+            ("", "ReplicationController") => self.node.at("spec.template"),
             ("batch", "CronJob") => self.node.at("spec.jobTemplate.spec.template"),
             _ => return None,
         };

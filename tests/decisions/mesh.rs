@@ -5,6 +5,7 @@ mod envoy;
 mod gateways;
 mod istio;
 mod patches;
+mod pods;
 mod ways;
 
 use std::collections::BTreeSet;

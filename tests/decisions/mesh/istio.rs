@@ -455,6 +455,15 @@ fn values_of_istiod_are_read_wherever_they_are() {
             assert_eq!(codes(&look(&text).unwrap()), expected, "{text}");
         }
     }
+    for (templates, expected) in [
+        ("[grpc-agent]", BTreeSet::from(["not-captured"])),
+        ("[sidecar, mine]", BTreeSet::from(["unreadable"])),
+        ("[sidecar, palisade]", BTreeSet::new()),
+        ("[]", BTreeSet::new()),
+    ] {
+        let text = alone("") + &format!("sidecarInjectorWebhook: {{ defaultTemplates: {templates} }}\n");
+        assert_eq!(codes(&look(&text).unwrap()), expected, "{text}");
+    }
     for text in [bare("a: 1"), sail("a: 1"), operator("a: 1")] {
         let open = text.replace("REGISTRY_ONLY", "ALLOW_ANY");
         assert_eq!(codes(&look(&open).unwrap()), BTreeSet::from(["outbound-open"]), "{open}");
