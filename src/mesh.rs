@@ -26,7 +26,8 @@ pub struct Settings {
 /// Looks at files together: a policy in one of them is about a workload in another.
 ///
 /// # Errors
-/// A file that cannot be read, or is neither Kubernetes' nor Istio's nor Envoy's; what is wrong, behind its name.
+/// A file that cannot be read, or is neither Kubernetes' nor Istio's nor Envoy's, or files in which nothing is looked at; what is wrong,
+/// behind the name.
 pub fn lint(files: &[(String, String)], settings: &Settings) -> Result<Report, String> {
     let mut report = Report::default();
     let mut documents: Vec<(&str, Vec<Node>)> = Vec::new();
@@ -40,6 +41,12 @@ pub fn lint(files: &[(String, String)], settings: &Settings) -> Result<Report, S
             return Err(format!("{file}: holds nothing"));
         }
         for node in nodes {
+            if envoy::is_envoy(node) && kubernetes::is_object(node) {
+                return Err(format!(
+                    "{file}: line {}: is both Kubernetes' and Envoy's: either reads its own part",
+                    node.line
+                ));
+            }
             if envoy::is_envoy(node) {
                 envoy::check(node, &mut Finder { file, report: &mut report }, settings);
             } else {
@@ -54,6 +61,10 @@ pub fn lint(files: &[(String, String)], settings: &Settings) -> Result<Report, S
         envoy::check_version(Node::NULL, settings, &mut Finder { file: "--envoy-version", report: &mut report });
     }
     istio::check(&objects, &mut report, settings)?;
+    if report.checked.is_empty() && report.findings.is_empty() {
+        let files: Vec<&str> = files.iter().map(|(file, _)| file.as_str()).collect();
+        return Err(format!("{}: holds nothing that is looked at", files.join(", ")));
+    }
     report.findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     Ok(report)
 }

@@ -3,15 +3,18 @@
 
 mod connection_manager;
 mod ext_authz;
+mod listeners;
 mod routes;
 mod tls;
 mod version;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::Settings;
 use super::finding::{Finder, Rule};
 use super::node::Node;
+
+use listeners::{BEHIND_TUNNEL, Facing, facing};
 
 pub use connection_manager::{
     HARMLESS_AFTER, ends, forwarded as check_forwarded, settings as check_connection_manager,
@@ -25,10 +28,11 @@ pub use version::{Version, check as check_version};
 pub(super) struct Envoy<'n> {
     role: Role,
     listeners: Vec<&'n Node>,
-    /// Route configurations by name, where they come over RDS.
-    routes: HashMap<&'n str, &'n Node>,
-    /// Filters by name, where they come over ECDS.
-    filters: HashMap<&'n str, &'n Node>,
+    clusters: Vec<&'n Node>,
+    /// Route configurations by name, where they come over RDS: all of one name, for nobody knows which one is in force.
+    routes: BTreeMap<&'n str, Vec<&'n Node>>,
+    /// Filters by name, where they come over ECDS; likewise.
+    filters: BTreeMap<&'n str, Vec<&'n Node>>,
     /// Who it is, and in which version.
     node: &'n Node,
     /// Whether it was running: then everything that came to it is here.
@@ -44,13 +48,9 @@ enum Role {
     Waypoint,
 }
 
-/// Ports of Istio's proxies that are for health and metrics alone.
-const OWN_PORTS: &[&str] = &["15021", "15090"];
-/// The listener of a waypoint behind its tunnel, where policies are.
-const BEHIND_TUNNEL: &str = "main_internal";
 /// The listener of a sidecar to which everything comes that is captured.
 const CAPTURED: &str = "virtualInbound";
-/// Where Istio sends what goes nowhere.
+/// Where Istio sends what goes nowhere: a cluster without endpoints.
 const NOWHERE: &str = "BlackHoleCluster";
 
 /// Whether this is a configuration of Envoy.
@@ -65,20 +65,26 @@ fn is_dump(root: &Node) -> bool {
 
 /// Checks all of it.
 pub fn check(root: &Node, finder: &mut Finder<'_>, settings: &Settings) {
+    finder.count("Envoys");
     let envoy = Envoy::of(root, finder);
     check_version(envoy.node, settings, finder);
     let mut is_any = envoy.role == Role::Plain && !envoy.listeners.is_empty();
     for listener in &envoy.listeners {
-        let name = name_of(listener);
-        if envoy.faces_callers(listener) {
-            is_any = true;
-            finder.count("listeners");
-            envoy.listener(listener, &format!("listener {name}"), finder, settings);
-        } else {
-            finder.skip(format!("{}: listener {name}, which faces no callers", finder.file));
+        let place = format!("listener {}", name_of(listener));
+        match facing(envoy.role, listener) {
+            Facing::Callers => {
+                is_any = true;
+                finder.count("listeners");
+                envoy.listener(listener, &place, finder, settings);
+            }
+            Facing::Nobody => finder.skip(format!("{}: {place}, which faces no callers", finder.file)),
+            Facing::Unknown => finder.add(Rule::Unreadable, listener.line, &place, "Istio makes no such listener"),
         }
     }
     envoy.reachable(finder);
+    if envoy.faces_callers() {
+        envoy.upstream(finder);
+    }
     if !is_any {
         finder.add(Rule::Unreadable, root.line, "listeners", "there is none that faces callers");
     }
@@ -86,17 +92,19 @@ pub fn check(root: &Node, finder: &mut Finder<'_>, settings: &Settings) {
 
 impl<'n> Envoy<'n> {
     fn of(root: &'n Node, finder: &mut Finder<'_>) -> Self {
-        let is_dump = is_dump(root);
+        let is_dump = is_dump(root) && !root.get("static_resources").is_there();
         let mut envoy = Self {
             role: Role::Plain,
             listeners: Vec::new(),
-            routes: HashMap::new(),
-            filters: HashMap::new(),
+            clusters: Vec::new(),
+            routes: BTreeMap::new(),
+            filters: BTreeMap::new(),
             node: root.at("node"),
             is_dump,
         };
         if !is_dump {
             envoy.listeners.extend(root.at("static_resources.listeners").items());
+            envoy.clusters.extend(root.at("static_resources.clusters").items());
             if root.get("dynamic_resources").is_there() {
                 let what = "configuration that comes over xDS is not in this file: a config dump has it";
                 finder.add(Rule::Unreadable, root.get("dynamic_resources").line, "dynamic_resources", what);
@@ -110,9 +118,14 @@ impl<'n> Envoy<'n> {
             }
             envoy.take(config);
         }
-        envoy.role = envoy.role();
+        // What a file calls itself and its listeners anybody can write; a dump is of what runs.
+        if is_dump {
+            envoy.role = envoy.role();
+        }
         // As what it runs is a part of its bootstrap: then nobody knows which of its listeners face callers.
-        if !has_bootstrap && !envoy.listeners.iter().any(|listener| envoy.faces_callers(listener)) {
+        let is_outbound = |listener: &Node| listener.get("traffic_direction").text() == "OUTBOUND";
+        let is_known = |listener: &Node| facing(envoy.role, listener) == Facing::Callers && !is_outbound(listener);
+        if !has_bootstrap && !envoy.listeners.iter().any(|listener| is_known(listener)) {
             let what = "it has no listener that faces callers, as far as a dump without the bootstrap tells";
             finder.add(Rule::Unreadable, root.line, "bootstrap", what);
         }
@@ -139,13 +152,16 @@ impl<'n> Envoy<'n> {
             let states = ["active_state", "warming_state"].map(|state| listener.get(state).get("listener"));
             self.listeners.extend(states.into_iter().filter(|listener| listener.is_there()));
         }
+        let clusters =
+            ["static_clusters", "dynamic_active_clusters", "dynamic_warming_clusters"].into_iter().flat_map(each);
+        self.clusters.extend(clusters.map(|cluster| cluster.get("cluster")));
         for routes in each("static_route_configs").chain(each("dynamic_route_configs")) {
             let routes = routes.get("route_config");
-            self.routes.insert(routes.get("name").text(), routes);
+            self.routes.entry(routes.get("name").text()).or_default().push(routes);
         }
         for filter in each("ecds_filters") {
             let filter = filter.get("ecds_filter");
-            self.filters.insert(filter.get("name").text(), filter);
+            self.filters.entry(filter.get("name").text()).or_default().push(filter);
         }
     }
 
@@ -160,8 +176,10 @@ impl<'n> Envoy<'n> {
             });
         }
         asked.retain(|cluster| !cluster.is_empty());
+        asked.sort_unstable();
+        asked.dedup();
         let mut told = Vec::new();
-        for node in self.listeners.iter().chain(self.routes.values()) {
+        for node in self.listeners.iter().chain(self.routes.values().flatten()) {
             let place = name_of(node);
             node.each(&mut |node| {
                 let cluster = node.get("cluster").text();
@@ -173,19 +191,36 @@ impl<'n> Envoy<'n> {
         }
     }
 
-    fn faces_callers(&self, listener: &Node) -> bool {
-        let direction = listener.get("traffic_direction").text();
-        let is_own = OWN_PORTS.contains(&listener.at("address.socket_address.port_value").text());
-        match self.role {
-            // One without a direction is no generated one, but callers reach it, unless nobody but the proxy itself can.
-            Role::Sidecar => {
-                let is_inner = listener.get("internal_listener").is_there();
-                direction == "INBOUND" || (direction != "OUTBOUND" && !is_own && !is_inner)
+    fn faces_callers(&self) -> bool {
+        self.listeners.iter().any(|listener| facing(self.role, listener) == Facing::Callers)
+    }
+
+    /// Checks what calls go through after their route was chosen.
+    fn upstream(&self, finder: &mut Finder<'_>) {
+        for cluster in &self.clusters {
+            let place = format!("cluster {}", name_of(cluster));
+            cluster.each(&mut |node| {
+                connection_manager::upstream(self, node.get("http_filters").items(), &place, finder);
+            });
+            let header = cluster.at("original_dst_lb_config.use_http_header");
+            if header.is_true() {
+                finder.add(Rule::ChosenByCaller, header.line, &place, "use_http_header: true");
             }
-            Role::Gateway => !is_own,
-            Role::Waypoint => name_of(listener) == BEHIND_TUNNEL,
-            Role::Plain => direction != "OUTBOUND",
         }
+    }
+
+    /// Whether what goes to that cluster ends there.
+    fn is_nowhere(&self, name: &str) -> bool {
+        let mut clusters = self.clusters.iter().filter(|cluster| cluster.get("name").text() == name).peekable();
+        self.role != Role::Plain
+            && name == NOWHERE
+            && clusters.peek().is_some()
+            && clusters.all(|cluster| {
+                let kind = cluster.get("type");
+                (!kind.is_there() || kind.is_enum("STATIC", 0))
+                    && !["cluster_type", "hosts"].iter().any(|name| cluster.get(name).is_there())
+                    && cluster.at("load_assignment.endpoints").items().is_empty()
+            })
     }
 
     fn listener(&self, listener: &Node, place: &str, finder: &mut Finder<'_>, settings: &Settings) {
@@ -202,15 +237,19 @@ impl<'n> Envoy<'n> {
                 if name.is_empty() { format!("{place}, chain {number}") } else { format!("{place}, chain {name}") };
             self.chain(chain, &chain_place, finder, settings);
         }
-        if count == 0 && listener.get("api_listener").is_there() {
-            finder.add(Rule::Unreadable, listener.line, place, "api_listener is not read");
+        let is_udp = |filter: &&Node| typed(filter).is_some_and(|(kind, _)| kind.contains(".filters.udp."));
+        if let Some(filter) = listener.get("listener_filters").items().iter().find(is_udp) {
+            finder.add(Rule::Unreadable, filter.line, place, format!("{} takes datagrams", name_of(filter)));
+        } else if count == 0 {
+            finder.add(Rule::Unreadable, listener.line, place, "it has no filter chains");
         }
     }
 
     fn chain(&self, chain: &Node, place: &str, finder: &mut Finder<'_>, settings: &Settings) {
         finder.count("filter chains");
         let mut is_checked = false;
-        for filter in chain.get("filters").items() {
+        let filters = chain.get("filters").items();
+        for (number, filter) in filters.iter().enumerate() {
             let Some((kind, config)) = self.typed(filter) else {
                 finder.add(Rule::Unreadable, filter.line, place, format!("filter {}", name_of(filter)));
                 continue;
@@ -218,14 +257,14 @@ impl<'n> Envoy<'n> {
             if kind.ends_with("network.ext_authz.v3.ExtAuthz") {
                 is_checked = true;
                 ext_authz::check_connections(config, Extent::Whole, place, finder);
-                ext_authz::check_selection(config, chain.get("filters"), place, finder);
+                ext_authz::check_selection(config, filters.get(..number).unwrap_or_default(), place, finder);
             } else if kind.ends_with("HttpConnectionManager") {
                 self.encryption(chain, connection_manager::asks_for_one_uri_san(config), place, finder);
                 connection_manager::check(self, config, place, finder, settings);
                 return;
             } else if kind.ends_with("TcpProxy") {
                 let cluster = config.get("cluster").text();
-                if cluster == NOWHERE {
+                if self.is_nowhere(cluster) {
                     return;
                 }
                 self.encryption(chain, false, place, finder);
@@ -236,7 +275,7 @@ impl<'n> Envoy<'n> {
             }
         }
         // Without a filter at its end a connection is closed.
-        if let Some(last) = chain.get("filters").items().last() {
+        if let Some(last) = filters.last() {
             let what = format!("ends in {}, which is neither HTTP nor a proxy of connections", name_of(last));
             finder.add(Rule::Unreadable, last.line, place, what);
         }
@@ -252,7 +291,8 @@ impl<'n> Envoy<'n> {
     /// The type of a filter's configuration, without the host before it, and the configuration.
     fn typed(&self, filter: &'n Node) -> Option<(&'n str, &'n Node)> {
         if filter.get("config_discovery").is_there() {
-            return self.filters.get(name_of(filter)).and_then(|found| typed(found));
+            let found = self.filters.get(name_of(filter)).map_or(&[][..], Vec::as_slice);
+            return if let [one] = found { typed(one) } else { None };
         }
         typed(filter)
     }

@@ -63,9 +63,10 @@ rules! {
     RouteDisabled, Error, "route-disabled", "Calls of this route pass unchecked.", "Remove the per-route configuration of the filter.";
     AnotherAuthorizer, Error, "another-authorizer", "Something else than Palisade over gRPC is asked.", "Use grpc_service with Palisade's cluster; in Istio envoyExtAuthzGrpc.";
     Reachable, Warning, "palisade-reachable", "Whoever may call through this proxy can ask Palisade itself: try policies out, and use limits up.", "Take the route out; in Istio remove palisade-ext-authz.local from the outbound routes by an EnvoyFilter.";
-    ChangedAfter, Error, "changed-after-check", "What the server gets is not what was decided on.", "Put the filter before ext_authz, or take it out.";
+    ChangedAfter, Error, "changed-after-check", "What the server gets is not what was decided on.", "Change calls before ext_authz, or not at all.";
+    ChosenByCaller, Error, "chosen-by-caller", "A header of the caller says where the call goes, or for which host it is: another one than was decided on.", "Name the cluster and the host in the route.";
     RouteCache, Error, "route-cache-cleared", "The call may go another way than the one that was decided on.", "Remove clear_route_cache.";
-    PathRewritten, Warning, "path-rewritten", "Policies see another path than the server.", "Rewrite before the check, or write policies for the path as it arrives.";
+    PathRewritten, Warning, "path-rewritten", "Policies see another path, or another host, than the server.", "Rewrite before the check, or write policies for the call as it arrives.";
     PartialBody, Error, "partial-body", "The rest of a large body is never seen by Palisade, and reaches the server.", "allow_partial_message: false; in Istio allowPartialMessage: false.";
     TextBody, Error, "text-body", "Bytes that are no UTF-8 are replaced before Palisade sees them: it decides on another body than the server gets.", "pack_as_bytes: true; in Istio packAsBytes: true.";
     NoBody, Warning, "body-absent", "Palisade cannot read calls whose body it does not get, and denies them.", "with_request_body with max_request_bytes, pack_as_bytes: true and no partial messages.";
@@ -94,7 +95,7 @@ rules! {
     UnknownEnvoy, Warning, "envoy-version-unknown", "Which version of Envoy runs is not said here.", "Give a config dump of the running proxy, or --envoy-version.";
     NotCaptured, Error, "not-captured", "Traffic of this workload does not go through its proxy, so that nobody is asked.", "Let the proxy be injected and capture everything: a namespace with istio-injection: enabled or in ambient mode, no hostNetwork, no inject: \"false\", interceptionMode REDIRECT or TPROXY.";
     ExcludedPort, Error, "excluded-port", "Traffic of these ports or addresses goes around the proxy.", "Remove the annotation, or the value of istiod's global.proxy; what must stay outside is named by --allow.";
-    ProxyUser, Error, "proxy-user", "A container with the proxy's user or group, or that may change the network, goes around the proxy.", "Run it as another user and group, without NET_ADMIN and NET_RAW, not privileged.";
+    ProxyUser, Error, "proxy-user", "A container with the proxy's user or group, that may change the network, or that shares the processes of others, goes around the proxy.", "Run it as another user and group, without NET_ADMIN and NET_RAW, not privileged, without hostPID and shareProcessNamespace.";
     OutboundOpen, Warning, "outbound-open", "Agents can call hosts that nobody registered.", "outboundTrafficPolicy.mode: REGISTRY_ONLY, and NetworkPolicies that let agents out through gateways alone.";
     Provider, Error, "provider", "The policy names a provider that is not there, or one that a longer name hides: Istio denies every call, or asks another one.", "Name the extension provider as meshConfig does, and give it a name that begins no other's.";
     DryRun, Warning, "dry-run", "istio.io/dry-run does nothing for CUSTOM: calls are decided all the same.", "Remove the annotation.";

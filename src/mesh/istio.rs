@@ -1,5 +1,6 @@
 //! Istio: the mesh's configuration, policies, and the workloads that they are about.
 
+mod containers;
 mod coverage;
 mod filters;
 mod gateways;
@@ -42,10 +43,7 @@ pub(super) fn check(objects: &[Object<'_>], report: &mut Report, settings: &Sett
             ("gateway.networking.k8s.io", "Gateway") => gateways::kubernetes(object, &mut finder),
             ("extensions.istio.io", "WasmPlugin" | "TrafficExtension") => extension(object, &mut finder),
             _ if object.pod().is_some() => workloads::check(&mesh, object, &mut finder),
-            _ if values(object).is_there() => {
-                let place = format!("{}, global.proxy", object.place());
-                workloads::mesh_wide(values(object).at("global.proxy"), &place, &mut finder);
-            }
+            _ if values(object).is_there() => workloads::mesh_wide(values(object), &object.place(), &mut finder),
             _ if mesh.configs.iter().any(|(of, _)| std::ptr::eq(*of, object)) => {}
             (_, kind) => match others.iter_mut().find(|(known, _)| *known == kind) {
                 Some((_, count)) => *count += 1,

@@ -17,6 +17,11 @@ pub(super) struct Object<'n> {
 /// The group that stands for a bare `MeshConfig`, or values of istiod's chart, which are no objects.
 pub(super) const MESH_CONFIG: &str = "MeshConfig";
 
+/// Whether it says that it is an object.
+pub(super) fn is_object(node: &Node) -> bool {
+    ["apiVersion", "kind"].iter().all(|name| !node.get(name).text().is_empty())
+}
+
 /// Adds what `node` is to `objects`: itself, or what is in a list.
 ///
 /// # Errors
@@ -33,7 +38,7 @@ pub(super) fn take<'n>(
         return node.get("items").items().iter().try_for_each(|item| take(file, default, item, objects));
     }
     let group = version.split_once('/').map_or("", |(group, _)| group);
-    if !version.is_empty() && !kind.is_empty() {
+    if is_object(node) {
         objects.push(Object { file, node, group, kind, default });
         return Ok(());
     }
@@ -97,6 +102,7 @@ impl<'n> Object<'n> {
             ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet") | ("batch", "Job") => {
                 self.node.at("spec.template")
             }
+            ("", "ReplicationController") => self.node.at("spec.template"),
             ("batch", "CronJob") => self.node.at("spec.jobTemplate.spec.template"),
             _ => return None,
         };

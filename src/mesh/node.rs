@@ -1,10 +1,11 @@
 //! YAML and JSON as one tree that knows its lines, read as strictly as what the mesh reads: a configuration that two readers could
 //! understand differently is not understood.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser};
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// Largest file, in bytes: a dump of a large mesh has some 100 MB.
 pub const MAX_BYTES: usize = 256 * 1024 * 1024;
@@ -14,6 +15,12 @@ const MAX_DEPTH: usize = 127;
 const MAX_REPEATED: usize = 100_000;
 /// Most bytes of them.
 const MAX_REPEATED_BYTES: usize = 16 * 1024 * 1024;
+/// What ends a line, and with it a comment, for some of YAML's readers alone.
+const BREAKS: &[char] = &['\r', '\u{85}', '\u{2028}', '\u{2029}'];
+/// Tags that make nothing else of a value than what it is without them; `!!binary` is decoded, say.
+const TAGS: &[&str] = &["str", "int", "float", "bool", "seq", "map"];
+/// Whose names anybody makes up: two of them are two, however alike.
+const FREE: &[&str] = &["labels", "annotations", "data", "stringData"];
 
 /// One value.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,6 +126,12 @@ impl Node {
         }
     }
 
+    /// Whether it is that value of an enumeration, which Envoy takes in any case, and by its number.
+    #[must_use]
+    pub fn is_enum(&self, name: &str, number: u64) -> bool {
+        self.text().eq_ignore_ascii_case(name) || self.number() == Some(number)
+    }
+
     /// Moves it, and all below, down by so many lines.
     pub fn shift(&mut self, lines: usize) {
         self.line += lines;
@@ -155,16 +168,37 @@ fn camel(name: &str) -> impl Iterator<Item = char> {
 /// # Errors
 /// What is wrong, and on which line.
 pub fn read(text: &str) -> Result<Vec<Node>, String> {
+    let nodes = parse(text)?;
+    nodes.iter().try_for_each(|node| unique(node, false))?;
+    Ok(nodes)
+}
+
+fn parse(text: &str) -> Result<Vec<Node>, String> {
     // As JSON where it is: YAML's reader would take much longer for a large dump.
     if text.trim_start().starts_with('{') {
         match serde_json::from_str::<Node>(text) {
             Ok(node) => return Ok(vec![node]),
             // A flow mapping of YAML begins likewise.
-            Err(error) if error.is_data() => return Err(error.to_string()),
             Err(error) => return yaml(text).map_err(|_| format!("is no JSON: {error}")),
         }
     }
     yaml(text)
+}
+
+/// Refuses names that are there twice, in one spelling or in two: which of the values counts depends on the reader.
+fn unique(node: &Node, is_free: bool) -> Result<(), String> {
+    let is_free =
+        is_free && node.members().iter().all(|(_, value)| matches!(value.value, Value::Scalar(_) | Value::Null));
+    let mut known = HashSet::new();
+    for (name, value) in node.members() {
+        let normal = if is_free || !name.contains('_') { Cow::Borrowed(name.as_str()) } else { camel(name).collect() };
+        if !known.insert(normal) {
+            let at = if value.line == 0 { String::new() } else { format!("line {}: ", value.line) };
+            return Err(format!("{at}`{name}` is there twice, maybe in another spelling"));
+        }
+        unique(value, FREE.contains(&name.as_str()))?;
+    }
+    node.items().iter().try_for_each(|item| unique(item, false))
 }
 
 /// A collection that is being read.
@@ -205,10 +239,23 @@ impl Repeated {
 }
 
 fn yaml(text: &str) -> Result<Vec<Node>, String> {
+    if let Some(number) = text.lines().position(|line| line.contains(BREAKS)) {
+        return Err(format!("line {}: has a line break that is none to every reader", number + 1));
+    }
     let mut stream = Stream::default();
+    let mut lines = (1..).zip(text.lines());
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| format!("line {}: {}", error.marker().line(), error.info()))?;
         let line = span.start.line();
+        if let Event::DocumentStart(is_marked) = event
+            && !stream.done.is_empty()
+        {
+            // Kubernetes' reader takes a file apart at these lines alone, and reads one document of each part.
+            let is_alone = lines.find(|(number, _)| *number == line).is_some_and(|(_, text)| text.trim_end() == "---");
+            if !is_marked || !is_alone {
+                return Err(format!("line {line}: what follows is not read by all: begin it with a line `---`"));
+            }
+        }
         stream.take(event, line).map_err(|what| format!("line {line}: {what}"))?;
     }
     Ok(stream.done)
@@ -216,6 +263,12 @@ fn yaml(text: &str) -> Result<Vec<Node>, String> {
 
 impl Stream {
     fn take(&mut self, event: Event<'_>, line: usize) -> Result<(), String> {
+        if let Event::Scalar(.., Some(tag)) | Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) =
+            &event
+            && !(tag.is_yaml_core_schema() && TAGS.contains(&tag.suffix.as_str()))
+        {
+            return Err(format!("the tag `{}{}` is not read", tag.handle, tag.suffix));
+        }
         match event {
             Event::SequenceStart(anchor, _) => self.open(Value::List(Vec::new()), anchor, line),
             Event::MappingStart(anchor, _) => self.open(Value::Map(Vec::new()), anchor, line),
@@ -223,15 +276,15 @@ impl Stream {
                 let Some(Open { node, anchor, .. }) = self.open.pop() else { return Err("ends nothing".into()) };
                 self.put(node, anchor)
             }
-            Event::Scalar(text, style, anchor, _) => {
-                let is_null =
-                    style == saphyr_parser::ScalarStyle::Plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+            Event::Scalar(text, style, anchor, tag) => {
+                let is_plain = style == saphyr_parser::ScalarStyle::Plain && tag.is_none();
+                let is_null = is_plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
                 let value = if is_null { Value::Null } else { Value::Scalar(text.into_owned()) };
                 self.put(Node { line, value }, anchor)
             }
             Event::Alias(anchor) => {
                 let node = self.repeated.copy(self.anchors.get(&anchor).ok_or("an alias of nothing")?)?;
-                self.put(node, 0)
+                self.put(Node { line, ..node }, 0)
             }
             Event::DocumentStart(_) => {
                 self.anchors.clear();
@@ -260,14 +313,11 @@ impl Stream {
         match (&mut open.node.value, open.name.take()) {
             (Value::List(items), _) => items.push(node),
             (Value::Map(members), Some(name)) => members.push((name, node)),
-            (Value::Map(members), None) => {
+            (Value::Map(_), None) => {
                 let Value::Scalar(name) = node.value else { return Err("a name has to be a text".into()) };
-                // What is merged depends on the reader; so does which of two counts.
+                // What is merged depends on the reader.
                 if name == "<<" {
                     return Err("merge keys (`<<`) are not read: write the values themselves".into());
-                }
-                if members.iter().any(|(known, _)| *known == name) {
-                    return Err(format!("`{name}` is there twice"));
                 }
                 open.name = Some(name);
             }
@@ -326,12 +376,9 @@ impl<'de> Visitor<'de> for Json {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut members: Vec<(String, Node)> = Vec::new();
-        while let Some((name, value)) = map.next_entry::<String, Node>()? {
-            if members.iter().any(|(known, _)| *known == name) {
-                return Err(A::Error::custom(format!("`{name}` is there twice")));
-            }
-            members.push((name, value));
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
         }
         Ok(Value::Map(members))
     }
@@ -366,6 +413,20 @@ mod tests {
         for (text, why) in [
             ("a: 1\na: 2\n", "line 2: `a` is there twice"),
             (r#"{"a": {"b": 1, "b": 2}}"#, "`b` is there twice"),
+            ("a:\n  fail_open: false\n  failOpen: true\n", "line 3: `failOpen` is there twice"),
+            (r#"{"a_b": 1, "aB": 2}"#, "`aB` is there twice"),
+            ("labels: {a_b: {x: 1}, aB: {}}", "`aB` is there twice"),
+            ("labels: {a: 1, a: 2}", "`a` is there twice"),
+            ("a: &x 1\nb: 1\nb: *x\n", "line 3: `b` is there twice"),
+            ("a: !!binary ZmFsc2U=\n", "line 1: the tag"),
+            ("a: !mine false\n", "line 1: the tag"),
+            ("a: !!set {b}\n", "line 1: the tag"),
+            ("%TAG !! tag:example.org,2000:\n---\na: !!str x\n", "line 3: the tag"),
+            ("a: 1\n...\nb: 2\n", "line 3: what follows"),
+            ("a: 1\r\n--- {b: 2}\r\n", "line 2: what follows"),
+            ("a: 1\n--- # b\nb: 2\n", "line 2: what follows"),
+            ("a: 1 # b\u{2028}b: 2\n", "line 1: has a line break"),
+            ("a: 1\n# b\rb: 2\n", "line 2: has a line break"),
             ("base: &b {x: 1}\nother:\n  <<: *b\n", "merge keys"),
             ("[a]: 1\n", "a name has to be a text"),
             ("a: [1\n", "line"),
@@ -376,6 +437,12 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
+        // What all read alike is read.
+        let ended =
+            read("--- # one\na: !!str null\n...\n---\nlabels: {a_b: 1, aB: 2}\r\n--- \r\nc: !!bool true\n...\n")
+                .unwrap();
+        assert_eq!(ended.len(), 3);
+        assert!(ended[0].get("a").is_there() && ended[2].get("c").is_true());
         // An alias is what it stands for; a bomb of them has an end.
         let aliased = read("a: &x {b: [1]}\nc: *x\n").unwrap();
         assert_eq!(aliased[0].at("c.b").items()[0].text(), "1");
@@ -385,6 +452,14 @@ mod tests {
             bomb += &format!("a{level}: &a{level} [{}]\n", vec![last; 10].join(", "));
         }
         assert!(read(&bomb).unwrap_err().contains("aliases repeat"));
+    }
+
+    #[test]
+    fn many_names_take_no_time() {
+        let names: Vec<String> = (0..200_000).map(|number| format!("\"k{number}\": 1")).collect();
+        let text = format!("{{{}}}", names.join(",\n"));
+        assert_eq!(read(&text).unwrap()[0].members().len(), 200_000);
+        assert_eq!(read(&format!("a:\n {text}")).unwrap()[0].get("a").members().len(), 200_000);
     }
 
     #[test]

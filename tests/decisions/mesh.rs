@@ -4,8 +4,12 @@
 mod envoy;
 mod gateways;
 mod istio;
+mod patches;
+mod pods;
+mod ways;
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use palisade::mesh::finding::{Report, Rule};
 use palisade::mesh::{Settings, lint};
@@ -75,6 +79,8 @@ fn what_is_wrong_is_found_by_its_name() {
     let (mut found, mut wrong) = (BTreeSet::new(), String::new());
     for (clean, breaks) in [
         (&*bootstrap("tools.yaml"), envoy::BREAKS),
+        (&*bootstrap("tools.yaml"), ways::ENUMERATIONS),
+        (&*bootstrap("tools.yaml"), ways::CHANGES),
         (&*bootstrap("connections.yaml"), envoy::CONNECTIONS),
         (ISTIO, istio::BREAKS),
     ] {
@@ -93,7 +99,7 @@ fn the_bootstraps_are_clean() {
     for name in ["tools.yaml", "connections.yaml", "agents.yaml", "spire.yaml", "spire-agent.yaml"] {
         let report = look(&bootstrap(name)).unwrap();
         assert_eq!(report.findings, [], "{name}");
-        assert!(!report.checked.is_empty() || !report.skipped.is_empty(), "{name}: nothing was looked at");
+        assert!(!report.checked.is_empty(), "{name}: nothing was looked at");
     }
 }
 
@@ -108,6 +114,10 @@ fn what_cannot_be_read_is_an_error_and_never_clean() {
         ("{\"configs\": []}", "is neither"),
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: { name: istio }\ndata: { mesh: \"a: [\" }\n", "ConfigMap"),
         ("apiVersion: v1\nkind: ConfigMap\ndata: { mesh: \"a: 1\\n---\\nb: 2\" }\n", "expected one document"),
+        // One reader takes one part of it, another one the other.
+        ("apiVersion: v1\nkind: Pod\nconfigs: [{ \"@type\": x/ListenersConfigDump }]\n", "line 1: is both"),
+        ("apiVersion: v1\nkind: Pod\nstatic_resources: {}\n", "line 1: is both"),
+        ("apiVersion: v1\nkind: Secret\nmetadata: { name: a }\n", "nothing that is looked at"),
     ] {
         let error = look(text).unwrap_err();
         assert!(error.contains("mesh.yaml") && error.contains(why), "{text:?}: {error}");
@@ -119,6 +129,24 @@ fn what_cannot_be_read_is_an_error_and_never_clean() {
     ] {
         assert!(codes(&look(text).unwrap()).contains("unreadable"), "{text}");
     }
+}
+
+#[test]
+fn the_command_shows_what_files_say_as_mere_text() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_palisade")).args(["mesh", "lint"]).arg(&path).output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!text.contains('\u{1b}') && text.contains("\\u{1b}"), "{text}");
+        output.status.code()
+    };
+    assert_eq!(run("twice", "{\"\\u001b[2J\": 1, \"\\u001b[2J\": 2}"), Some(1));
+    assert_eq!(run("\u{1b}[2J-unknown", "a: 1"), Some(1));
+    let open = bootstrap("tools.yaml").replacen("failure_mode_allow: false", "failure_mode_allow: true", 1);
+    assert_eq!(run("\u{1b}[2J.yaml", &open), Some(17));
+    assert_eq!(run("one-secret-\u{1b}", "apiVersion: v1\nkind: Secret\n"), Some(1));
 }
 
 #[test]
@@ -143,7 +171,7 @@ fn each_listener_of_a_sidecar_that_callers_can_reach_is_read() {
         .replace("\"server\"", "\"BlackHoleCluster\"");
     let look = |listeners: &str| {
         let text = format!(
-            r#"{{"configs": [{{"@type": "x/BootstrapConfigDump", "bootstrap": {{"node": {{"id": "sidecar~10.0.0.1~a.b~c"}}}}}}, {{"@type": "x/ListenersConfigDump", "dynamic_listeners": [{{"active_state": {{"listener": {nowhere}}}}}, {listeners}]}}]}}"#
+            r#"{{"configs": [{{"@type": "x/BootstrapConfigDump", "bootstrap": {{"node": {{"id": "sidecar~10.0.0.1~a.b~c"}}}}}}, {{"@type": "x/ClustersConfigDump", "static_clusters": [{{"cluster": {{"name": "BlackHoleCluster"}}}}]}}, {{"@type": "x/ListenersConfigDump", "dynamic_listeners": [{{"active_state": {{"listener": {nowhere}}}}}, {listeners}]}}]}}"#
         );
         codes(&look(&text).unwrap())
     };
@@ -152,7 +180,8 @@ fn each_listener_of_a_sidecar_that_callers_can_reach_is_read() {
     let outbound = r#""traffic_direction": "OUTBOUND","#;
     assert_eq!(look(&active(&bare("out", 80, outbound))), BTreeSet::new());
     // Health and metrics, and what only the proxy itself can reach.
-    assert_eq!(look(&active(&bare("metrics", 15090, ""))), BTreeSet::new());
+    assert_eq!(look(&active(&bare("metrics", 15090, "").replace("\"server\"", "\"agent\""))), BTreeSet::new());
+    assert_eq!(look(&active(&bare("metrics", 15090, ""))), unchecked);
     assert_eq!(look(&active(&bare("inner", 0, r#""internal_listener": {},"#))), BTreeSet::new());
     assert_eq!(look(&active(&bare("patched", 8080, ""))), unchecked);
     assert_eq!(look(&active(&bare("patched", 8080, r#""traffic_direction": "UNSPECIFIED","#))), unchecked);

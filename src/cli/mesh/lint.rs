@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::super::control::show::plain;
 use super::super::{exit, print};
 use crate::mesh::envoy::Version;
-use crate::mesh::finding::{Rule, Severity};
+use crate::mesh::finding::{Report, Rule, Severity};
 use crate::mesh::node::MAX_BYTES;
 use crate::mesh::{Settings, lint};
 
@@ -69,6 +69,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, String> {
     if arguments.list {
         return Ok(print(&list(), exit::OK));
     }
+    // What files are called, and what is in them, somebody else wrote.
+    let (report, counts) = look(arguments).map_err(|error| plain(&error))?;
+    let text = if arguments.json { report.json() } else { report.text() };
+    Ok(print(&text, if counts > 0 { exit::UNSAFE } else { exit::OK }))
+}
+
+/// What is found, and how much of that counts.
+fn look(arguments: &Arguments) -> Result<(Report, usize), String> {
     let mut files = Vec::new();
     for path in &arguments.files {
         collect(path, &mut files)?;
@@ -91,12 +99,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, String> {
     }
     let counts = report.count(Severity::Error) + if arguments.strict { report.count(Severity::Warning) } else { 0 };
     for finding in &mut report.findings {
-        // Names that somebody else gave.
-        (finding.place, finding.what) = (plain(&finding.place), plain(&finding.what));
+        for text in [&mut finding.file, &mut finding.place, &mut finding.what] {
+            *text = plain(text);
+        }
     }
     report.skipped = report.skipped.iter().map(|skipped| plain(skipped)).collect();
-    let text = if arguments.json { report.json() } else { report.text() };
-    Ok(print(&text, if counts > 0 { exit::UNSAFE } else { exit::OK }))
+    Ok((report, counts))
 }
 
 /// The files that a path names: itself, or what is in a directory, in the order of names.

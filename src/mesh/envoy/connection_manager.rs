@@ -12,7 +12,6 @@ pub const HARMLESS_AFTER: &[&str] = &[
     "filters.http.ext_authz.",
     "filters.http.router.",
     "filters.http.rbac.",
-    "filters.http.jwt_authn.",
     "filters.http.fault.",
     "filters.http.cors.",
     "filters.http.csrf.",
@@ -25,6 +24,7 @@ pub const HARMLESS_AFTER: &[&str] = &[
     "filters.http.grpc_stats.",
     "filters.http.compressor.",
     "filters.http.health_check.",
+    "filters.http.upstream_codec.",
     // Istio's own: who is at the other end, and metrics.
     "io.istio.http.peer_metadata.",
     "istio.envoy.config.filter.http.alpn.",
@@ -42,15 +42,25 @@ pub(super) fn check(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut
     } else {
         forwarded(manager, place, finder);
     }
-    let names = filters(envoy, manager, place, finder, all);
+    let mut names = filters(envoy, manager, "http_filters", place, finder, all);
     upgrades(manager, place, finder);
+    // The filters of an upgrade are a chain of their own, also of one that a route may turn on.
+    for upgrade in manager.get("upgrade_configs").items() {
+        let own = upgrade.get("filters").items();
+        if own.iter().any(routes::is_ext_authz) || (!own.is_empty() && routes::is_disabled(upgrade)) {
+            let place = format!("{place}, upgrade {}", upgrade.get("upgrade_type").text());
+            names.extend(filters(envoy, upgrade, "filters", &place, finder, all));
+        }
+    }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (inline, discovered) = (manager.get("route_config"), manager.get("rds"));
     let name = discovered.get("route_config_name").text();
     if inline.is_there() {
         routes::check(inline, &names, place, finder, all);
     } else if let Some(found) = envoy.routes.get(name) {
-        routes::check(found, &names, &format!("{place}, routes {name}"), finder, all);
+        for routes in found {
+            routes::check(routes, &names, &format!("{place}, routes {name}"), finder, all);
+        }
     } else {
         let hint = if envoy.is_dump { "they are not in this dump" } else { "a config dump has them" };
         let what = if name.is_empty() { format!("its routes: {hint}") } else { format!("routes {name}: {hint}") };
@@ -70,10 +80,18 @@ pub fn upgrades(manager: &Node, place: &str, finder: &mut Finder<'_>) {
     }
 }
 
-/// Checks the filters, and gives back the names of those that ask Palisade.
-fn filters(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut Finder<'_>, all: &Settings) -> Vec<String> {
+/// Checks the filters that `node` has as its `list`, and gives back the names of those that ask Palisade, or decide whether to.
+fn filters(
+    envoy: &Envoy<'_>,
+    node: &Node,
+    list: &str,
+    place: &str,
+    finder: &mut Finder<'_>,
+    all: &Settings,
+) -> Vec<String> {
     let mut names = Vec::new();
-    for filter in manager.get("http_filters").items() {
+    let filters = node.get(list).items();
+    for (number, filter) in filters.iter().enumerate() {
         let name = name_of(filter);
         let place = format!("{place}, filter {name}");
         let Some((kind, config)) = envoy.typed(filter) else {
@@ -92,33 +110,27 @@ fn filters(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut Finder<'
         if kind.ends_with("filters.http.ext_authz.v3.ExtAuthz") {
             names.push(name.to_owned());
             finder.count("ext_authz filters");
-            asks(envoy, filter, config, manager, &place, finder, all);
+            asks(envoy, filter, config, &place, finder, all);
+            let before = filters.get(..number).unwrap_or_default();
+            names.extend(ext_authz::check_selection(config, before, &place, finder).map(str::to_owned));
         } else if !names.is_empty() {
             after(kind, config, filter, &place, finder);
+            upstream(envoy, config.get("upstream_http_filters").items(), &place, finder);
         }
     }
     if names.is_empty() {
-        finder.add(Rule::Unchecked, manager.line, place, "no ext_authz filter");
+        finder.add(Rule::Unchecked, node.line, place, "no ext_authz filter");
     }
     names
 }
 
-fn asks(
-    envoy: &Envoy<'_>,
-    filter: &Node,
-    config: &Node,
-    manager: &Node,
-    place: &str,
-    finder: &mut Finder<'_>,
-    all: &Settings,
-) {
+fn asks(envoy: &Envoy<'_>, filter: &Node, config: &Node, place: &str, finder: &mut Finder<'_>, all: &Settings) {
     for flag in ["disabled", "is_optional"].map(|name| filter.get(name)).into_iter().filter(|flag| flag.is_true()) {
         finder.add(Rule::Conditional, flag.line, place, "the filter is disabled, or optional");
     }
     // Behind a waypoint's tunnel there is no certificate to hand over.
     let extent = if envoy.role == Role::Waypoint { Extent::Tunnelled } else { Extent::Whole };
     ext_authz::check(config, extent, place, finder, all);
-    ext_authz::check_selection(config, manager.get("http_filters"), place, finder);
 }
 
 /// Whether one of its filters decides by the URI SANs of the caller's certificate.
@@ -126,6 +138,17 @@ pub(super) fn asks_for_one_uri_san(manager: &Node) -> bool {
     let mut asks = false;
     manager.get("http_filters").each(&mut |node| asks |= node.exact("@type").text().ends_with("ssl.v3.UriSanInput"));
     asks
+}
+
+/// Checks filters behind the router's choice, be they its own or a cluster's.
+pub(super) fn upstream(envoy: &Envoy<'_>, filters: &[Node], place: &str, finder: &mut Finder<'_>) {
+    for filter in filters {
+        let place = format!("{place}, filter {}", name_of(filter));
+        match envoy.typed(filter) {
+            Some((kind, config)) => after(kind, config, filter, &place, finder),
+            None => finder.add(Rule::Unreadable, filter.line, &place, "its configuration is not here"),
+        }
+    }
 }
 
 fn after(kind: &str, config: &Node, filter: &Node, place: &str, finder: &mut Finder<'_>) {
@@ -152,14 +175,14 @@ pub fn settings(manager: &Node, extent: Extent, place: &str, finder: &mut Finder
         finder.add(Rule::PathSpellings, merge.line.max(manager.line), place, "merge_slashes is not true");
     }
     let escaped = manager.get("path_with_escaped_slashes_action");
-    let is_kept = !matches!(escaped.text(), "REJECT_REQUEST" | "UNESCAPE_AND_REDIRECT" | "UNESCAPE_AND_FORWARD");
-    if is_kept && (is_whole || escaped.is_there()) {
+    let known = [("REJECT_REQUEST", 2), ("UNESCAPE_AND_REDIRECT", 3), ("UNESCAPE_AND_FORWARD", 4)];
+    if !known.iter().any(|(name, number)| escaped.is_enum(name, *number)) && (is_whole || escaped.is_there()) {
         let what = "path_with_escaped_slashes_action leaves %2F as it is";
         finder.add(Rule::PathSpellings, escaped.line.max(manager.line), place, what);
     }
     let options = manager.get("common_http_protocol_options");
     let underscores = options.get("headers_with_underscores_action");
-    let is_allowed = !matches!(underscores.text(), "REJECT_REQUEST" | "DROP_HEADER");
+    let is_allowed = !underscores.is_enum("REJECT_REQUEST", 1) && !underscores.is_enum("DROP_HEADER", 2);
     if is_allowed && (is_whole || underscores.is_there()) {
         finder.add(Rule::Underscores, underscores.line.max(manager.line), place, "headers with underscores are taken");
     }
@@ -197,12 +220,9 @@ fn overwritten(manager: &Node, place: &str, finder: &mut Finder<'_>) {
 /// Checks whose word `x-forwarded-client-cert` is.
 pub fn forwarded(manager: &Node, place: &str, finder: &mut Finder<'_>) {
     let mode = manager.get("forward_client_cert_details");
-    let rule = match mode.text() {
-        "ALWAYS_FORWARD_ONLY" | "FORWARD_ONLY" => Some(Rule::ForwardedIdentity),
-        "APPEND_FORWARD" => Some(Rule::AppendedIdentity),
-        _ => None,
-    };
-    if let Some(rule) = rule {
+    if mode.is_there() && !mode.is_enum("SANITIZE", 0) && !mode.is_enum("SANITIZE_SET", 3) {
+        let is_appended = mode.is_enum("APPEND_FORWARD", 2);
+        let rule = if is_appended { Rule::AppendedIdentity } else { Rule::ForwardedIdentity };
         finder.add(rule, mode.line, place, format!("forward_client_cert_details: {}", mode.text()));
     }
     let format = manager.at("set_current_client_cert_details.format");

@@ -1,5 +1,6 @@
 //! The filter that asks Palisade, setting by setting.
 
+use super::connection_manager::HARMLESS_AFTER;
 use super::typed;
 use crate::mesh::Settings;
 use crate::mesh::finding::{Finder, Rule};
@@ -13,6 +14,12 @@ const LONG_MS: f64 = 1000.0;
 const DEADLINE_MS: f64 = 150.0;
 /// How Istio names the policies whose calls a provider is asked about.
 const ISTIO_POLICIES: &str = "istio-ext-authz-";
+
+/// The filters by which Istio selects calls: their names, under which they write what they find, and their types.
+const RBAC: &[(&str, &str)] = &[
+    ("envoy.filters.http.rbac", "envoy.extensions.filters.http.rbac.v3.RBAC"),
+    ("envoy.filters.network.rbac", "envoy.extensions.filters.network.rbac.v3.RBAC"),
+];
 
 /// How much of the filter there is to read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,8 +47,7 @@ pub fn check(config: &Node, extent: Extent, place: &str, finder: &mut Finder<'_>
     bad(Rule::NoCertificate, "include_peer_certificate", &|node| extent != Extent::Tunnelled && is_not_on(node));
     bad(Rule::Mutations, "validate_mutations", &is_not_on);
     bad(Rule::StatusOnError, "status_on_error", &|node| {
-        let code = node.get("code").text();
-        (is_whole || node.is_there()) && code != "ServiceUnavailable" && code != "503"
+        (is_whole || node.is_there()) && !node.get("code").is_enum("ServiceUnavailable", 503)
     });
     bad(Rule::Conditional, "filter_enabled", &is_a_share);
     if is_whole || config.get("with_request_body").is_there() {
@@ -52,8 +58,7 @@ pub fn check(config: &Node, extent: Extent, place: &str, finder: &mut Finder<'_>
 /// Checks the configuration of one `envoy.extensions.filters.network.ext_authz.v3.ExtAuthz`, all of which HTTP's has as well.
 pub fn check_connections(config: &Node, extent: Extent, place: &str, finder: &mut Finder<'_>) {
     bad(config, Rule::FailOpen, "failure_mode_allow", &is_on, place, finder);
-    let is_not_istios =
-        |node: &Node| node.is_there() && !node.at("value.string_match.prefix").text().starts_with(ISTIO_POLICIES);
+    let is_not_istios = |node: &Node| node.is_there() && selection(node).is_none();
     bad(config, Rule::Conditional, "filter_enabled_metadata", &is_not_istios, place, finder);
     timeout(config, extent, place, finder);
 }
@@ -65,21 +70,62 @@ fn bad(config: &Node, rule: Rule, name: &str, is_bad: &dyn Fn(&Node) -> bool, pl
     }
 }
 
-/// Checks that Istio, which asks only about calls that its policies select, by one of the `filters` before this one, selects them all.
-pub(super) fn check_selection(config: &Node, filters: &Node, place: &str, finder: &mut Finder<'_>) {
-    let prefix = config.at("filter_enabled_metadata.value.string_match.prefix").text();
-    if !prefix.is_empty() && !selects_all(filters, prefix) {
-        finder.add(Rule::Conditional, config.line, place, format!("no policy of {prefix} is about every call"));
+/// Checks that Istio, which asks only about calls that its policies select, by an RBAC filter `before` this one, selects them all. Gives
+/// back that filter's name, if it is one: what a route says of it counts as well.
+pub(super) fn check_selection<'n>(
+    config: &'n Node,
+    before: &[Node],
+    place: &str,
+    finder: &mut Finder<'_>,
+) -> Option<&'n str> {
+    let (name, key, prefix) = selection(config.get("filter_enabled_metadata"))?;
+    // The last one counts that may have changed what is looked for.
+    let last = before.iter().rev().find(|filter| writes(filter, key) || !is_harmless(filter));
+    if !last.is_some_and(|filter| filter.get("name").text() == name && selects_all(filter, key, prefix)) {
+        let what = format!("no filter {name} before it that has a policy of {prefix} about every call, and no others");
+        finder.add(Rule::Conditional, config.line, place, what);
     }
+    Some(name)
 }
 
-/// Whether one of the policies whose names begin with `prefix` is about every call.
-fn selects_all(filters: &Node, prefix: &str) -> bool {
-    let rules = filters.items().iter().filter_map(typed);
-    rules
-        .flat_map(|(_, config)| config.at("shadow_rules.policies").members())
-        .filter(|(name, _)| name.starts_with(prefix))
-        .any(|(_, policy)| ["permissions", "principals"].iter().all(|name| policy.get(name).items().iter().any(is_any)))
+/// Istio's selection of calls: the filter that makes it, the key under which it writes the policy, and how the policy's name begins.
+fn selection(metadata: &Node) -> Option<(&str, &str, &str)> {
+    let [key] = metadata.get("path").items() else { return None };
+    let (name, prefix) = (metadata.get("filter").text(), metadata.at("value.string_match.prefix").text());
+    let is_istios = !is_on(metadata.get("invert")) && prefix.starts_with(ISTIO_POLICIES);
+    is_istios.then_some((name, key.get("key").text(), prefix))
+}
+
+/// Whether a filter says under `key` which policy it found.
+fn writes(filter: &Node, key: &str) -> bool {
+    typed(filter).is_some_and(|(_, config)| {
+        key.strip_suffix("shadow_effective_policy_id") == Some(config.get("shadow_rules_stat_prefix").text())
+            && ["shadow_rules", "shadow_matcher"].iter().any(|name| config.get(name).is_there())
+    })
+}
+
+fn is_harmless(filter: &Node) -> bool {
+    typed(filter).is_some_and(|(kind, _)| HARMLESS_AFTER.iter().any(|known| kind.contains(known)))
+}
+
+/// Whether a filter finds for every call a policy whose name begins with `prefix`.
+fn selects_all(filter: &Node, key: &str, prefix: &str) -> bool {
+    let Some((kind, config)) = typed(filter) else { return false };
+    let is_rbac = RBAC.contains(&(filter.get("name").text(), kind)) && writes(filter, key);
+    let may_be_off = ["disabled", "is_optional"].iter().any(|name| is_on(filter.get(name)));
+    let rules = config.get("shadow_rules");
+    let policies = rules.get("policies").members();
+    is_rbac
+        && !may_be_off
+        && !config.get("shadow_matcher").is_there()
+        && rules.get("action").is_enum("DENY", 1)
+        && policies.iter().all(|(name, _)| name.starts_with(prefix))
+        && policies.iter().any(|(_, policy)| is_about_all(policy))
+}
+
+fn is_about_all(policy: &Node) -> bool {
+    !["condition", "checked_condition"].iter().any(|name| policy.get(name).is_there())
+        && ["permissions", "principals"].iter().all(|name| policy.get(name).items().iter().any(is_any))
 }
 
 /// Whether a permission or a principal of RBAC is about everything.
@@ -108,10 +154,13 @@ fn has_patterns(node: &Node) -> bool {
 /// Less than every call, or what a runtime key may make less.
 fn is_a_share(node: &Node) -> bool {
     let share = node.get("default_value");
-    let whole = match share.get("denominator").text() {
-        "TEN_THOUSAND" => 10_000,
-        "MILLION" => 1_000_000,
-        _ => 100,
+    let denominator = share.get("denominator");
+    let whole = if !denominator.is_there() || denominator.is_enum("HUNDRED", 0) {
+        100
+    } else if denominator.is_enum("TEN_THOUSAND", 1) {
+        10_000
+    } else {
+        1_000_000
     };
     let is_less = share.get("numerator").number().unwrap_or(0) < whole;
     node.is_there() && (is_less || node.get("runtime_key").is_there())

@@ -4,10 +4,23 @@ use super::ext_authz::{self, Extent};
 use super::typed;
 use crate::mesh::Settings;
 use crate::mesh::finding::{Finder, Rule};
-use crate::mesh::node::Node;
+use crate::mesh::node::{Node, Value};
 
-/// What changes the path behind the check.
-const REWRITES: &[&str] = &["prefix_rewrite", "regex_rewrite", "path_rewrite", "path_rewrite_policy"];
+/// What changes the path behind the check, in the action of a route.
+const PATHS: &[&str] = &["prefix_rewrite", "regex_rewrite", "path_rewrite", "path_rewrite_policy"];
+/// What changes something else behind the check, wherever it stands, and what comes of it.
+const CHANGES: &[(&str, Rule)] = &[
+    ("host_rewrite_literal", Rule::PathRewritten),
+    ("host_rewrite_path_regex", Rule::PathRewritten),
+    ("auto_host_rewrite", Rule::PathRewritten),
+    ("host_rewrite_header", Rule::ChosenByCaller),
+    ("cluster_header", Rule::ChosenByCaller),
+    ("request_headers_to_add", Rule::ChangedAfter),
+    ("request_headers_to_remove", Rule::ChangedAfter),
+    ("cluster_specifier_plugin", Rule::Unreadable),
+    ("inline_cluster_specifier_plugin", Rule::Unreadable),
+    ("vhds", Rule::Unreadable),
+];
 
 /// Checks routes, or whatever holds some: the filter can be configured for a whole configuration, a virtual host, a route, one cluster of
 /// several, and in the actions of matchers. The filter that asks Palisade has one of `names`.
@@ -41,7 +54,14 @@ fn one(node: &Node, names: &[&str], place: &str, finder: &mut Finder<'_>, settin
         }
     }
     let action = node.get("route");
-    for rewrite in REWRITES.iter().filter(|name| action.get(name).is_there()) {
+    for (name, rule) in CHANGES {
+        let change = node.get(name);
+        let is_empty = matches!(&change.value, Value::List(items) if items.is_empty());
+        if change.is_there() && change.text() != "false" && !is_empty {
+            finder.add(*rule, change.line, place, *name);
+        }
+    }
+    for rewrite in PATHS.iter().filter(|name| action.get(name).is_there()) {
         finder.add(Rule::PathRewritten, action.line, place, *rewrite);
     }
     for upgrade in action.get("upgrade_configs").items().iter().filter(|upgrade| !is_disabled(upgrade)) {

@@ -37,14 +37,16 @@ pub(super) fn check(chain: &Node, has_uri_san: bool, place: &str, finder: &mut F
     let secret = [common, combined].map(|node| node.get("validation_context_sds_secret_config"));
     let secret = secret.into_iter().find(|secret| secret.is_there());
     let has = |name: &str| own.iter().any(|context| context.get(name).is_there());
-    if own.iter().any(|context| context.get("trust_chain_verification").text() == "ACCEPT_UNTRUSTED") {
-        finder.add(Rule::AnyPeer, common.line, place, "trust_chain_verification: ACCEPT_UNTRUSTED");
+    for chain in own.iter().map(|context| context.get("trust_chain_verification")) {
+        if chain.is_there() && !chain.is_enum("VERIFY_TRUST_CHAIN", 0) {
+            finder.add(Rule::AnyPeer, chain.line, place, format!("trust_chain_verification: {}", chain.text()));
+        }
     }
     if !has("trusted_ca") && !has("custom_validator_config") && secret.is_none() {
         finder.add(Rule::AnyPeer, common.line.max(context.line), place, "no trusted_ca");
         return;
     }
-    let is_uri = |matcher: &Node| matcher.get("san_type").text() == "URI";
+    let is_uri = |matcher: &Node| matcher.get("san_type").is_enum("URI", 3);
     let matches_uris = own.iter().any(|context| {
         let matchers = context.get("match_typed_subject_alt_names").items();
         // As Istio still writes it: any kind of name, by its text.

@@ -42,7 +42,7 @@ pub(super) fn check(mesh: &Mesh<'_>, object: &Object<'_>, finder: &mut Finder<'_
             "HTTP_FILTER" => http_filter(patch, value, &place, finder, settings),
             "NETWORK_FILTER" => network_filter(patch, value, &place, finder),
             "HTTP_ROUTE" | "VIRTUAL_HOST" | "ROUTE_CONFIGURATION" => {
-                check_routes(value, &[EXT_AUTHZ], &place, finder, settings);
+                check_routes(value, &[EXT_AUTHZ, RBAC], &place, finder, settings);
             }
             "CLUSTER" => cluster(mesh, patch, value, &place, finder),
             other => finder.add(Rule::Unreadable, patch.line, &place, format!("a patch of {other}")),
@@ -53,16 +53,19 @@ pub(super) fn check(mesh: &Mesh<'_>, object: &Object<'_>, finder: &mut Finder<'_
 fn http_filter(patch: &Node, value: &Node, place: &str, finder: &mut Finder<'_>, settings: &Settings) {
     let operation = patch.at("patch.operation").text();
     let beside = patch.at("match.listener.filterChain.filter.subFilter.name").text();
-    let asks = [EXT_AUTHZ, RBAC].contains(&beside);
+    // Without a name a patch is of every filter.
+    let asks = beside.is_empty() || [EXT_AUTHZ, RBAC].contains(&beside);
+    let is_change = asks && matches!(operation, "REPLACE" | "MERGE");
     if operation == "REMOVE" {
-        if asks || beside.is_empty() {
+        if asks {
             finder.add(Rule::Unchecked, patch.line, place, "removes the filter that asks, or that says about what");
         }
         return;
     }
     let disabled = value.get("disabled");
-    if disabled.is_true() && (asks || value.get("name").text() == EXT_AUTHZ) {
-        finder.add(Rule::Conditional, disabled.line, place, "disabled: true");
+    let is_either = is_change || [EXT_AUTHZ, RBAC].contains(&value.get("name").text());
+    if is_either && disabled.is_there() && disabled.text() != "false" {
+        finder.add(Rule::Conditional, disabled.line, place, format!("disabled: {}", disabled.text()));
     }
     let Some((kind, config)) = typed(value) else {
         if !value.get("disabled").is_there() {
@@ -73,9 +76,12 @@ fn http_filter(patch: &Node, value: &Node, place: &str, finder: &mut Finder<'_>,
     if kind.ends_with("filters.http.ext_authz.v3.ExtAuthz") {
         let extent = if operation == "MERGE" { Extent::Patch } else { Extent::Whole };
         check_ext_authz(config, extent, place, finder, settings);
+        selection(config, place, finder);
         return;
     }
-    if asks && matches!(operation, "REPLACE" | "MERGE") {
+    // What has another type than a filter is not merged into it.
+    let is_merged = !beside.is_empty() || kind.ends_with("filters.http.rbac.v3.RBAC");
+    if is_change && (operation == "REPLACE" || is_merged) {
         let what = format!("{operation} of the filter that asks, or that says about what");
         finder.add(Rule::Unchecked, value.line, place, what);
         return;
@@ -119,12 +125,22 @@ fn network_filter(patch: &Node, value: &Node, place: &str, finder: &mut Finder<'
         Some((kind, config)) if kind.ends_with("network.ext_authz.v3.ExtAuthz") => {
             let extent = if is_merged { Extent::Patch } else { Extent::Whole };
             check_connections(config, extent, place, finder);
+            selection(config, place, finder);
         }
         Some((kind, _))
             if matches!(operation, "INSERT_FIRST" | "INSERT_BEFORE" | "INSERT_AFTER" | "ADD")
                 && HARMLESS_CONNECTIONS.iter().any(|known| kind.contains(known)) => {}
         Some((kind, _)) => finder.add(Rule::Unreadable, value.line, place, format!("{operation} of {kind}")),
         None => finder.add(Rule::Unreadable, value.line.max(patch.line), place, "its value has no type"),
+    }
+}
+
+/// Istio itself says of which calls the filter asks; what a patch says instead may be any.
+fn selection(config: &Node, place: &str, finder: &mut Finder<'_>) {
+    let metadata = config.get("filter_enabled_metadata");
+    if metadata.is_there() {
+        let what = "says by metadata of which calls Palisade is asked, as Istio itself should";
+        finder.add(Rule::Conditional, metadata.line.max(config.line), place, what);
     }
 }
 

@@ -84,12 +84,12 @@ pub(super) fn sidecar(object: &Object<'_>, finder: &mut Finder<'_>) {
     let place = object.place();
     for listener in spec.get("ingress").items().iter().chain(spec.get("egress").items()) {
         let capture = listener.get("captureMode");
-        if capture.text() == "NONE" {
-            finder.add(Rule::NotCaptured, capture.line, &place, "captureMode: NONE");
+        if capture.is_there() && !["DEFAULT", "IPTABLES"].contains(&capture.text()) {
+            finder.add(Rule::NotCaptured, capture.line, &place, format!("captureMode: {}", capture.text()));
         }
     }
     let mode = spec.at("outboundTrafficPolicy.mode");
-    if mode.text() == "ALLOW_ANY" {
-        finder.add(Rule::OutboundOpen, mode.line, &place, "outboundTrafficPolicy.mode: ALLOW_ANY");
+    if mode.is_there() && !mode.is_enum("REGISTRY_ONLY", 0) {
+        finder.add(Rule::OutboundOpen, mode.line, &place, format!("outboundTrafficPolicy.mode: {}", mode.text()));
     }
 }

@@ -7,6 +7,14 @@ use crate::mesh::node::Node;
 
 /// Istio's timeout of a check where none is set, in milliseconds.
 const DEFAULT_TIMEOUT_MS: f64 = 600_000.0;
+/// What makes no caller's word of `x-forwarded-client-cert`. Istio takes numbers of enumerations as well as their names.
+const BELIEVED: &[(&str, u64)] = &[("UNDEFINED", 0), ("SANITIZE", 1), ("SANITIZE_SET", 4)];
+/// Where it is said, for all proxies and for gateways.
+const FORWARDED: &[&str] = &["proxyHeaders.forwardedClientCert", "gatewayTopology.forwardClientCertDetails"];
+/// How traffic gets to a proxy.
+const CAPTURED: &[(&str, u64)] = &[("REDIRECT", 0), ("TPROXY", 1)];
+/// What makes something else of the proxy than the Envoy that Istio configures.
+const REPLACED: &[&str] = &["binaryPath", "customConfigFile", "proxyBootstrapTemplatePath", "runtimeValues"];
 
 /// Checks it.
 pub(super) fn check(config: &Node, place: &str, finder: &mut Finder<'_>, settings: &Settings) {
@@ -31,7 +39,7 @@ pub(super) fn check(config: &Node, place: &str, finder: &mut Finder<'_>, setting
     }
     normalization(config, place, finder);
     let outbound = config.at("outboundTrafficPolicy.mode");
-    if outbound.text() != "REGISTRY_ONLY" {
+    if !outbound.is_enum("REGISTRY_ONLY", 0) {
         let what = format!(
             "outboundTrafficPolicy.mode: {}",
             if outbound.is_there() { outbound.text() } else { "ALLOW_ANY (default)" }
@@ -74,27 +82,42 @@ fn provider(config: &Node, place: &str, finder: &mut Finder<'_>, settings: &Sett
 fn normalization(config: &Node, place: &str, finder: &mut Finder<'_>) {
     let how = config.at("pathNormalization.normalization");
     let line = how.line.max(config.line);
-    match how.text() {
-        "NONE" => finder.add(Rule::PathNotNormal, line, place, "pathNormalization: NONE"),
-        "MERGE_SLASHES" | "DECODE_AND_MERGE_SLASHES" => {}
-        "" => finder.add(Rule::PathSpellings, line, place, "pathNormalization: BASE (default)"),
-        other => finder.add(Rule::PathSpellings, line, place, format!("pathNormalization: {other}")),
+    let is_one = |known: &[(&str, u64)]| is_one_of(how, known);
+    if !how.is_there() {
+        finder.add(Rule::PathSpellings, line, place, "pathNormalization: BASE (default)");
+    } else if is_one(&[("DEFAULT", 0), ("BASE", 2)]) {
+        finder.add(Rule::PathSpellings, line, place, format!("pathNormalization: {}", how.text()));
+    } else if !is_one(&[("MERGE_SLASHES", 3), ("DECODE_AND_MERGE_SLASHES", 4)]) {
+        finder.add(Rule::PathNotNormal, line, place, format!("pathNormalization: {}", how.text()));
     }
+}
+
+fn is_one_of(node: &Node, known: &[(&str, u64)]) -> bool {
+    known.iter().any(|(name, number)| node.is_enum(name, *number))
+}
+
+/// Whether it says how traffic is captured, and says that it is.
+pub(super) fn is_captured(mode: &Node) -> bool {
+    is_one_of(mode, CAPTURED)
 }
 
 /// Checks a `ProxyConfig`: the mesh's, or a pod's own.
 pub(super) fn proxy(config: &Node, place: &str, finder: &mut Finder<'_>) {
-    let forwarded = config.at("proxyHeaders.forwardedClientCert");
-    if matches!(forwarded.text(), "ALWAYS_FORWARD_ONLY" | "FORWARD_ONLY") {
-        finder.add(
-            Rule::ForwardedIdentity,
-            forwarded.line,
-            place,
-            format!("forwardedClientCert: {}", forwarded.text()),
-        );
+    for path in FORWARDED {
+        let forwarded = config.at(path);
+        let what = format!("{path}: {}", forwarded.text());
+        if forwarded.is_enum("APPEND_FORWARD", 3) {
+            finder.add(Rule::AppendedIdentity, forwarded.line, place, what);
+        } else if forwarded.is_there() && !is_one_of(forwarded, BELIEVED) {
+            finder.add(Rule::ForwardedIdentity, forwarded.line, place, what);
+        }
     }
     let interception = config.get("interceptionMode");
-    if interception.text() == "NONE" {
-        finder.add(Rule::NotCaptured, interception.line, place, "interceptionMode: NONE");
+    if interception.is_there() && !is_captured(interception) {
+        let what = format!("interceptionMode: {}", interception.text());
+        finder.add(Rule::NotCaptured, interception.line, place, what);
+    }
+    for (name, node) in REPLACED.iter().map(|name| (name, config.get(name))).filter(|(_, node)| node.is_there()) {
+        finder.add(Rule::Unreadable, node.line, place, format!("{name}: another proxy than Istio's"));
     }
 }

@@ -1,8 +1,9 @@
 //! Through which proxies calls arrive, and which policies and EnvoyFilters istiod gives to those.
 
 use super::Mesh;
+use super::containers::{is_istios, servers};
 use super::gateways::{is_waypoint, leads_elsewhere};
-use super::workloads::{ITS_CONTAINERS, PALISADE, Plane};
+use super::workloads::Plane;
 use crate::mesh::kubernetes::{Object, selects};
 use crate::mesh::node::Node;
 
@@ -162,8 +163,7 @@ impl<'n> Mesh<'n> {
             return ways;
         }
         let name = labels.exact(GATEWAY_NAME).text();
-        let mut containers = pod.at("spec.containers").items().iter().map(|container| container.get("name").text());
-        let is_gateway = !name.is_empty() || containers.all(|name| name == PALISADE || ITS_CONTAINERS.contains(&name));
+        let is_gateway = !name.is_empty() || servers(pod).all(is_istios);
         vec![Proxy { kind: if is_gateway { Kind::Gateway(name) } else { Kind::Sidecar }, namespace, labels }]
     }
 
@@ -183,11 +183,8 @@ impl<'n> Mesh<'n> {
     /// Whether others call it: it has ports, or a Service leads to it. Palisade itself is asked, and not called.
     pub(super) fn takes_calls(&self, workload: &Object<'_>) -> bool {
         let Some(pod) = workload.pod() else { return false };
-        let containers = pod.at("spec.containers").items();
-        let others: Vec<&Node> =
-            containers.iter().filter(|container| container.get("name").text() != PALISADE).collect();
-        let has_ports = others.iter().any(|container| !container.get("ports").items().is_empty());
-        !others.is_empty() && (has_ports || self.services(workload, pod).next().is_some())
+        let has_ports = servers(pod).any(|server| !server.get("ports").items().is_empty());
+        has_ports || (servers(pod).next().is_some() && self.services(workload, pod).next().is_some())
     }
 
     fn services(&self, workload: &Object<'_>, pod: &'n Node) -> impl Iterator<Item = &'n Object<'n>> {

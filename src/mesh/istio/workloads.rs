@@ -1,6 +1,6 @@
 //! Pods: what of their traffic does not go through their proxy.
 
-use super::{Mesh, mesh_config, within};
+use super::{Mesh, containers, mesh_config, within};
 use crate::mesh::finding::{Finder, Rule};
 use crate::mesh::kubernetes::Object;
 use crate::mesh::node::Node;
@@ -14,6 +14,9 @@ const EXCLUSIONS: &[(&str, &str, &[&str])] = &[
     ("traffic.sidecar.istio.io/excludeOutboundIPRanges", "excludeIPRanges", &[""]),
     ("traffic.sidecar.istio.io/includeOutboundIPRanges", "includeIPRanges", &["*"]),
     ("traffic.sidecar.istio.io/excludeInterfaces", "", &[""]),
+    // What comes in there counts as going out.
+    ("traffic.sidecar.istio.io/kubevirtInterfaces", "", &[""]),
+    ("istio.io/reroute-virtual-interfaces", "", &[""]),
     ("ambient.istio.io/bypass-inbound-capture", "", &["", "false"]),
 ];
 /// Says whether a pod gets a sidecar, as a label or an annotation.
@@ -27,12 +30,15 @@ const REVISION: &str = "istio.io/rev";
 /// Whether ztunnel carries the traffic of a namespace, or of a pod.
 const MODE: &str = "istio.io/dataplane-mode";
 const AMBIENT: &str = "ambient";
-/// The user and the group of Istio's proxy, whose traffic is not captured.
-const PROXY: &str = "1337";
-/// What the proxy's own containers are called.
-pub(super) const ITS_CONTAINERS: &[&str] = &["istio-proxy", "istio-init", "istio-validation"];
-/// Palisade's container, which shares the proxy's group for the socket between them.
-pub(super) const PALISADE: &str = "palisade";
+/// Says from which templates the injector makes what it adds.
+const TEMPLATES: &str = "inject.istio.io/templates";
+/// Those that give a pod its proxy.
+const PROXIES: &[&str] = &["sidecar", "gateway"];
+/// Those that may come with one: Palisade's, and SPIRE's of `istio/spire`.
+const ADDED: &[&str] = &["palisade", "spire", "spire-gateway"];
+/// Annotations that make something else of a pod's proxy than what Istio configures.
+const REPLACED: &[&str] =
+    &["sidecar.istio.io/bootstrapOverride", "sidecar.istio.io/proxyImage", "sidecar.istio.io/discoveryAddress"];
 
 /// What carries the traffic of pods.
 pub(super) enum Plane {
@@ -60,12 +66,7 @@ impl<'n> Mesh<'n> {
 
 /// Why a pod gets no sidecar, as Istio's webhooks choose pods.
 fn not_injected(pod: &Node, namespace: Option<&Object<'_>>, workload: &Object<'_>) -> Option<(usize, String)> {
-    let containers = ["containers", "initContainers"].map(|kind| pod.get("spec").get(kind).items());
-    // Where it has a proxy already, and not the place of one.
-    let is_proxy = |container: &Node| {
-        ITS_CONTAINERS.contains(&container.get("name").text()) && !matches!(container.get("image").text(), "" | "auto")
-    };
-    if containers.into_iter().flatten().any(is_proxy) {
+    if containers::has_proxy(pod) {
         return None;
     }
     let labels = pod.at("metadata.labels");
@@ -89,16 +90,33 @@ fn not_injected(pod: &Node, namespace: Option<&Object<'_>>, workload: &Object<'_
     (!is_chosen).then_some((workload.node.line, what))
 }
 
-/// Checks what istiod's `global.proxy` leaves out of every proxy.
-pub(super) fn mesh_wide(proxy: &Node, place: &str, finder: &mut Finder<'_>) {
+/// Checks what istiod's values do to every proxy.
+pub(super) fn mesh_wide(values: &Node, place: &str, finder: &mut Finder<'_>) {
+    finder.count("values of istiod");
     for (_, name, harmless) in EXCLUSIONS.iter().filter(|(_, name, _)| !name.is_empty()) {
-        excluded(proxy.get(name), name, harmless, place, finder);
+        excluded(values.at("global.proxy").get(name), name, harmless, &format!("{place}, global.proxy"), finder);
+    }
+    let defaults = values.at("sidecarInjectorWebhook.defaultTemplates");
+    if !defaults.items().is_empty() {
+        templates(defaults, "defaultTemplates", place, finder);
     }
 }
 
 fn excluded(node: &Node, name: &str, harmless: &[&str], place: &str, finder: &mut Finder<'_>) {
     if node.is_there() && !harmless.contains(&node.text()) {
         finder.add(Rule::ExcludedPort, node.line, place, format!("{name}: {}", node.text()));
+    }
+}
+
+/// Checks of which templates a pod is made, in a list or a text: one has to be a proxy's, and others may be anything.
+fn templates(node: &Node, name: &str, place: &str, finder: &mut Finder<'_>) {
+    let listed: Vec<&str> = node.items().iter().map(Node::text).collect();
+    let names = if listed.is_empty() { node.text().split(',').map(str::trim).collect() } else { listed };
+    let is_known = |template: &&str| PROXIES.contains(template) || ADDED.contains(template);
+    if !names.iter().any(|template| PROXIES.contains(template)) {
+        finder.add(Rule::NotCaptured, node.line, place, format!("{name}: {}", names.join(",")));
+    } else if let Some(other) = names.into_iter().find(|template| !is_known(template)) {
+        finder.add(Rule::Unreadable, node.line, place, format!("{name}: what {other} adds"));
     }
 }
 
@@ -114,9 +132,19 @@ pub(super) fn check(mesh: &Mesh<'_>, object: &Object<'_>, finder: &mut Finder<'_
     if let Plane::Nothing(line, what) = mesh.plane(object, pod) {
         finder.add(Rule::NotCaptured, line, &place, what);
     }
+    let named = annotations.exact(TEMPLATES);
+    if named.is_there() {
+        templates(named, TEMPLATES, &place, finder);
+    }
+    for (name, node) in REPLACED.iter().map(|name| (name, annotations.exact(name))) {
+        if node.is_there() {
+            finder.add(Rule::Unreadable, node.line, &place, format!("{name}: another proxy than Istio's"));
+        }
+    }
     let interception = annotations.exact("sidecar.istio.io/interceptionMode");
-    if interception.text() == "NONE" {
-        finder.add(Rule::NotCaptured, interception.line, &place, "sidecar.istio.io/interceptionMode: NONE");
+    if interception.is_there() && !mesh_config::is_captured(interception) {
+        let what = format!("sidecar.istio.io/interceptionMode: {}", interception.text());
+        finder.add(Rule::NotCaptured, interception.line, &place, what);
     }
     let config = annotations.exact("proxy.istio.io/config");
     if config.is_there() {
@@ -130,34 +158,5 @@ pub(super) fn check(mesh: &Mesh<'_>, object: &Object<'_>, finder: &mut Finder<'_
     if host.is_true() {
         finder.add(Rule::NotCaptured, host.line, &place, "hostNetwork: true");
     }
-    for kind in ["containers", "initContainers", "ephemeralContainers"] {
-        for container in spec.get(kind).items() {
-            let name = container.get("name").text();
-            if !ITS_CONTAINERS.contains(&name) {
-                self::container(container, spec, &format!("{place}, container {name}"), finder);
-            }
-        }
-    }
-}
-
-fn container(container: &Node, spec: &Node, place: &str, finder: &mut Finder<'_>) {
-    let own = container.get("securityContext");
-    let is_palisade = container.get("name").text() == PALISADE;
-    for name in ["runAsUser", "runAsGroup"] {
-        let here = own.get(name);
-        let node = if here.is_there() { here } else { spec.get("securityContext").get(name) };
-        if node.text() == PROXY && !(is_palisade && name == "runAsGroup") {
-            finder.add(Rule::ProxyUser, node.line, place, format!("{name}: {PROXY}"));
-        }
-    }
-    let privileged = own.get("privileged");
-    if privileged.is_true() {
-        finder.add(Rule::ProxyUser, privileged.line, place, "privileged: true");
-    }
-    for capability in own.at("capabilities.add").items() {
-        let name = capability.text().trim_start_matches("CAP_");
-        if matches!(name, "NET_ADMIN" | "NET_RAW" | "SYS_ADMIN" | "SYS_PTRACE" | "ALL") {
-            finder.add(Rule::ProxyUser, capability.line, place, format!("capability {name}"));
-        }
-    }
+    containers::check(spec, &place, finder);
 }

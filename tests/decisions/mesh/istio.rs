@@ -27,6 +27,33 @@ pub(super) const BREAKS: &[Break] = &[
     ("DECODE_AND_MERGE_SLASHES", "BASE", &["path-spellings"]),
     ("REGISTRY_ONLY", "ALLOW_ANY", &["outbound-open"]),
     ("forwardedClientCert: SANITIZE_SET", "forwardedClientCert: ALWAYS_FORWARD_ONLY", &["forwarded-identity"]),
+    // Enumerations by number, and whatever else is not known to be right.
+    ("forwardedClientCert: SANITIZE_SET", "forwardedClientCert: 5", &["forwarded-identity"]),
+    ("forwardedClientCert: SANITIZE_SET", "forwardedClientCert: 4", &[]),
+    ("forwardedClientCert: SANITIZE_SET", "forwardedClientCert: APPEND_FORWARD", &["appended-identity"]),
+    ("    defaultConfig:\n", "    defaultConfig:\n      interceptionMode: 2\n", &["not-captured"]),
+    ("    defaultConfig:\n", "    defaultConfig:\n      interceptionMode: TPROXY\n", &[]),
+    ("    defaultConfig:\n", "    defaultConfig:\n      customConfigFile: /x\n", &["unreadable"]),
+    ("DECODE_AND_MERGE_SLASHES", "1", &["path-not-normalized"]),
+    ("DECODE_AND_MERGE_SLASHES", "4", &[]),
+    ("REGISTRY_ONLY", "1", &["outbound-open"]),
+    (
+        "    defaultConfig:\n",
+        "    defaultConfig:\n      gatewayTopology: { forwardClientCertDetails: ALWAYS_FORWARD_ONLY }\n",
+        &["forwarded-identity"],
+    ),
+    (
+        "    defaultConfig:\n",
+        "    defaultConfig:\n      gatewayTopology: { forwardClientCertDetails: SANITIZE_SET }\n",
+        &[],
+    ),
+    (
+        "annotations: {}",
+        "annotations: { proxy.istio.io/config: \"{ gatewayTopology: { forward_client_cert_details: 2 } }\" }",
+        &["forwarded-identity"],
+    ),
+    ("annotations: {}", "annotations: { sidecar.istio.io/interceptionMode: none }", &["not-captured"]),
+    ("annotations: {}", "annotations: { sidecar.istio.io/interceptionMode: TPROXY }", &[]),
     ("mtls: { mode: STRICT }", "mtls: { mode: PERMISSIVE }", &["permissive-mtls"]),
     ("mtls: { mode: STRICT }", "mtls: { mode: UNSET }", &["permissive-mtls"]),
     (
@@ -427,6 +454,15 @@ fn values_of_istiod_are_read_wherever_they_are() {
         for text in [bare(proxy), sail(proxy), operator(proxy), alone(proxy)] {
             assert_eq!(codes(&look(&text).unwrap()), expected, "{text}");
         }
+    }
+    for (templates, expected) in [
+        ("[grpc-agent]", BTreeSet::from(["not-captured"])),
+        ("[sidecar, mine]", BTreeSet::from(["unreadable"])),
+        ("[sidecar, palisade]", BTreeSet::new()),
+        ("[]", BTreeSet::new()),
+    ] {
+        let text = alone("") + &format!("sidecarInjectorWebhook: {{ defaultTemplates: {templates} }}\n");
+        assert_eq!(codes(&look(&text).unwrap()), expected, "{text}");
     }
     for text in [bare("a: 1"), sail("a: 1"), operator("a: 1")] {
         let open = text.replace("REGISTRY_ONLY", "ALLOW_ANY");
