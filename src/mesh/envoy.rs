@@ -259,7 +259,7 @@ impl<'n> Envoy<'n> {
                 ext_authz::check_connections(config, Extent::Whole, place, finder);
                 ext_authz::check_selection(config, filters.get(..number).unwrap_or_default(), place, finder);
             } else if kind.ends_with("HttpConnectionManager") {
-                self.encryption(chain, connection_manager::asks_for_one_uri_san(config), place, finder);
+                self.encryption(chain, connection_manager::by_uri_san(config).next().is_some(), place, finder);
                 connection_manager::check(self, config, place, finder, settings);
                 return;
             } else if kind.ends_with("TcpProxy") {

@@ -14,6 +14,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+
+import charts
 from istio_sets import (
     PLACES, ROOT, SETS, Json, Resource, documents, mesh_config, of_kind, pod_specs, resource_schema, resources, schemas,
     strict_proto, values, walk,
@@ -91,6 +93,13 @@ def test_every_kind_is_known() -> None:
     assert {key_of(it) for it in resources() if it.body["apiVersion"] not in CORE} <= known
     core = {"ConfigMap", "Deployment", "Namespace", "Service", "ServiceAccount"}
     assert {it.kind for it in resources() if it.body["apiVersion"] in CORE} <= core
+
+
+@pytest.mark.parametrize("version", ["1.37.2", "1.34.4"])
+def test_kubernetes_takes_its_own_kinds(version: str) -> None:
+    own = [it.body for it in resources() if it.body["apiVersion"] in ("v1", "apps/v1")]
+    assert {"ConfigMap", "Deployment", "Service", "ServiceAccount"} <= {body["kind"] for body in own}
+    charts.conforms(own, version)
 
 
 def test_mesh_config_is_read_without_a_rest() -> None:

@@ -1,7 +1,7 @@
 //! HTTP: how requests are read before anybody decides on them, and which filters they go through.
 
 use super::ext_authz::{self, Extent};
-use super::{Envoy, Role, name_of, routes};
+use super::{Envoy, Role, name_of, routes, typed};
 use crate::mesh::Settings;
 use crate::mesh::finding::{Finder, Rule};
 use crate::mesh::node::Node;
@@ -52,7 +52,7 @@ pub(super) fn check(envoy: &Envoy<'_>, manager: &Node, place: &str, finder: &mut
             names.extend(filters(envoy, upgrade, "filters", &place, finder, all));
         }
     }
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).chain(by_uri_san(manager).map(name_of)).collect();
     let (inline, discovered) = (manager.get("route_config"), manager.get("rds"));
     let name = discovered.get("route_config_name").text();
     if inline.is_there() {
@@ -133,11 +133,15 @@ fn asks(envoy: &Envoy<'_>, filter: &Node, config: &Node, place: &str, finder: &m
     ext_authz::check(config, extent, place, finder, all);
 }
 
-/// Whether one of its filters decides by the URI SANs of the caller's certificate.
-pub(super) fn asks_for_one_uri_san(manager: &Node) -> bool {
-    let mut asks = false;
-    manager.get("http_filters").each(&mut |node| asks |= node.exact("@type").text().ends_with("ssl.v3.UriSanInput"));
-    asks
+/// Its filters that decide by the URI SANs of the caller's certificate.
+pub(super) fn by_uri_san(manager: &Node) -> impl Iterator<Item = &Node> {
+    manager.get("http_filters").items().iter().filter(|filter| {
+        let matcher = typed(filter).map_or(Node::NULL, |(_, config)| config.get("matcher"));
+        let mut asks = false;
+        matcher.each(&mut |node| asks |= node.exact("@type").text().ends_with("ssl.v3.UriSanInput"));
+        asks && !matcher.get("on_no_match").is_there()
+            && !["disabled", "is_optional"].iter().any(|name| filter.get(name).is_true())
+    })
 }
 
 /// Checks filters behind the router's choice, be they its own or a cluster's.

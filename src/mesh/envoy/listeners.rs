@@ -46,8 +46,8 @@ pub(super) fn facing(role: Role, listener: &Node) -> Facing {
         Role::Waypoint if is_inner => name_of(listener) != BEHIND_TUNNEL,
         Role::Waypoint if is_own() || leads_only_to(listener, &[BEHIND_TUNNEL]) => true,
         Role::Waypoint => return Facing::Unknown,
-        // The direction is a mere remark: what counts is that nobody else can connect.
-        Role::Plain => direction == "OUTBOUND" && is_local(listener),
+        // The direction is a mere remark: what counts is that nobody else can connect, or is asked who it is.
+        Role::Plain => direction == "OUTBOUND" && is_local(listener) && !has_tls(listener),
     };
     if is_for_nobody { Facing::Nobody } else { Facing::Callers }
 }
@@ -58,6 +58,12 @@ fn is_local(listener: &Node) -> bool {
         let ip = address.at("socket_address.address").text().parse::<IpAddr>();
         address.get("pipe").is_there() || ip.is_ok_and(|ip| ip.is_loopback())
     })
+}
+
+fn has_tls(listener: &Node) -> bool {
+    let mut has = false;
+    listener.each(&mut |node| has |= node.get("transport_socket").is_there());
+    has
 }
 
 fn leads_only_to(listener: &Node, clusters: &[&str]) -> bool {

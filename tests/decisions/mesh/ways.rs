@@ -175,6 +175,28 @@ fn istios_selection_of_calls_is_believed_in_its_own_form_alone() {
 }
 
 #[test]
+fn a_filter_that_is_off_asks_for_no_uri_san() {
+    let tools = bootstrap("tools.yaml").replace("san_type: URI", "san_type: DNS");
+    let name = "- name: envoy.filters.http.rbac\n";
+    let off = "typed_per_filter_config: { envoy.filters.http.rbac: { \"@type\": x/envoy.config.route.v3.FilterConfig, disabled: true } }\n                  virtual_hosts:";
+    for (old, new, expected) in [
+        (name, name.to_owned(), None),
+        (name, format!("{name}                    disabled: true\n"), Some("any-san")),
+        (name, format!("{name}                    is_optional: true\n"), Some("any-san")),
+        (
+            "matcher:\n                        matcher_list",
+            "shadow_matcher:\n                        matcher_list".to_owned(),
+            Some("any-san"),
+        ),
+        ("virtual_hosts:", off.to_owned(), Some("route-disabled")),
+    ] {
+        assert!(tools.contains(old), "{old}");
+        let report = look(&tools.replacen(old, &new, 1)).unwrap();
+        assert_eq!(codes(&report), expected.into_iter().collect(), "{}", report.text());
+    }
+}
+
+#[test]
 fn the_filters_of_an_upgrade_are_a_chain_of_their_own() {
     let typed = |name: &str, kind: &str, more: &str| {
         format!("{{ name: {name}, typed_config: {{ \"@type\": x/envoy.extensions.filters.http.{kind}{more} }} }}")
@@ -220,6 +242,8 @@ fn what_a_listener_says_of_itself_hides_it_from_nobody() {
         (decoy, "permissive-mtls"),
         (sidecar, "permissive-mtls"),
         (nowhere, "unchecked-connection"),
+        // Who asks for certificates does not face its own host's agent.
+        (bootstrap("connections.yaml").replacen("    - name: connections\n", "    - name: connections\n      traffic_direction: OUTBOUND\n", 1).replacen("allow: false", "allow: true", 1), "fail-open"),
         (bootstrap("tools.yaml").replacen("  listeners:\n", datagrams, 1), "unreadable"),
         (bootstrap("tools.yaml").replacen("  listeners:\n", "  listeners:\n    - name: api\n", 1), "unreadable"),
     ] {
