@@ -6,6 +6,7 @@ mod filters;
 mod gateways;
 mod mesh_config;
 mod proxies;
+mod routes;
 mod workloads;
 
 use super::Settings;
@@ -40,11 +41,18 @@ pub(super) fn check(objects: &[Object<'_>], report: &mut Report, settings: &Sett
             ("networking.istio.io", "EnvoyFilter") => filters::check(&mesh, object, &mut finder, settings),
             ("networking.istio.io", "Gateway") => gateways::istio(object, &mut finder),
             ("networking.istio.io", "Sidecar") => gateways::sidecar(object, &mut finder),
+            ("networking.istio.io", "VirtualService") => mesh.virtual_service(object, &mut finder),
             ("gateway.networking.k8s.io", "Gateway") => gateways::kubernetes(object, &mut finder),
+            ("gateway.networking.k8s.io", "HTTPRoute" | "GRPCRoute") => mesh.route(object, &mut finder),
             ("extensions.istio.io", "WasmPlugin" | "TrafficExtension") => extension(object, &mut finder),
             _ if object.pod().is_some() => workloads::check(&mesh, object, &mut finder),
             _ if values(object).is_there() => workloads::mesh_wide(values(object), &object.place(), &mut finder),
             _ if mesh.configs.iter().any(|(of, _)| std::ptr::eq(*of, object)) => {}
+            (_, kind) if let Some(groups) = object.other_groups() => {
+                let version = object.node.get("apiVersion");
+                let what = format!("{kind} of {}: what is looked at is of {}", version.text(), groups.join(" or "));
+                finder.add(Rule::Unreadable, version.line, &object.place(), what);
+            }
             (_, kind) => match others.iter_mut().find(|(known, _)| *known == kind) {
                 Some((_, count)) => *count += 1,
                 None => others.push((kind, 1)),

@@ -17,6 +17,33 @@ pub(super) struct Object<'n> {
 /// The group that stands for a bare `MeshConfig`, or values of istiod's chart, which are no objects.
 pub(super) const MESH_CONFIG: &str = "MeshConfig";
 
+/// Kinds that are looked at, and their groups.
+const KINDS: &[(&str, &[&str])] = &[
+    ("AuthorizationPolicy", &["security.istio.io"]),
+    ("PeerAuthentication", &["security.istio.io"]),
+    ("EnvoyFilter", &["networking.istio.io"]),
+    ("Sidecar", &["networking.istio.io"]),
+    ("VirtualService", &["networking.istio.io"]),
+    ("Gateway", &["networking.istio.io", "gateway.networking.k8s.io"]),
+    ("HTTPRoute", &["gateway.networking.k8s.io"]),
+    ("GRPCRoute", &["gateway.networking.k8s.io"]),
+    ("WasmPlugin", &["extensions.istio.io"]),
+    ("TrafficExtension", &["extensions.istio.io"]),
+    ("IstioOperator", &["install.istio.io"]),
+    ("Istio", &["sailoperator.io"]),
+    ("Namespace", &[""]),
+    ("Service", &[""]),
+    ("ConfigMap", &[""]),
+    ("Pod", &[""]),
+    ("ReplicationController", &[""]),
+    ("Deployment", &["apps"]),
+    ("StatefulSet", &["apps"]),
+    ("DaemonSet", &["apps"]),
+    ("ReplicaSet", &["apps"]),
+    ("Job", &["batch"]),
+    ("CronJob", &["batch"]),
+];
+
 /// Whether it says that it is an object.
 pub(super) fn is_object(node: &Node) -> bool {
     ["apiVersion", "kind"].iter().all(|name| !node.get(name).text().is_empty())
@@ -87,6 +114,12 @@ impl<'n> Object<'n> {
         self.node.at("metadata.labels").exact(name)
     }
 
+    /// Of a kind that is looked at, but of another group: those that it should be of.
+    pub(super) fn other_groups(&self) -> Option<&'static [&'static str]> {
+        let (_, groups) = KINDS.iter().find(|(kind, _)| *kind == self.kind)?;
+        (!groups.contains(&self.group)).then_some(groups)
+    }
+
     /// Kind and name, as people say it.
     pub(super) fn place(&self) -> String {
         if self.kind == MESH_CONFIG {
@@ -112,5 +145,10 @@ impl<'n> Object<'n> {
 
 /// Whether `labels` have everything that `selector` asks for; an empty one asks for nothing.
 pub(super) fn selects(selector: &Node, labels: &Node) -> bool {
-    selector.members().iter().all(|(name, value)| labels.exact(name).text() == value.text())
+    selector.members().iter().all(|(name, value)| has_label(labels, name, value.text()))
+}
+
+/// Whether a label is there with that value: one that is not there has none, not even an empty one.
+pub(super) fn has_label(labels: &Node, name: &str, value: &str) -> bool {
+    labels.members().iter().any(|(label, own)| label == name && own.text() == value)
 }

@@ -1,6 +1,7 @@
 //! `palisade mesh lint`: what is right is left alone, and each thing that is wrong is found, by its own code. A configuration in which
 //! nothing is to be found is broken in one place, and exactly that has to be told.
 
+mod coverage;
 mod envoy;
 mod gateways;
 mod istio;

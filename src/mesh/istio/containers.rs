@@ -89,7 +89,8 @@ fn container(container: &Node, shared: &Node, place: &str, finder: &mut Finder<'
     let context = container.get("securityContext");
     for name in ["runAsUser", "runAsGroup"] {
         let node = if context.get(name).is_there() { context.get(name) } else { shared.get(name) };
-        if !is_istios && !(is_palisades && name == "runAsGroup") {
+        let is_shared = is_istios || (is_palisades && name == "runAsGroup");
+        if !is_shared {
             own(name, node, place, finder);
         }
     }

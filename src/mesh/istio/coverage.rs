@@ -10,6 +10,8 @@ use crate::mesh::node::Node;
 /// Where Istio's policies for the whole mesh are unless configured.
 const ROOT_NAMESPACE: &str = "istio-system";
 const STRICT: &str = "STRICT";
+/// The group of policies.
+const SECURITY: &str = "security.istio.io";
 
 /// Checks one `PeerAuthentication`: nothing but STRICT, for no port.
 pub(super) fn peer_authentication(object: &Object<'_>, finder: &mut Finder<'_>) {
@@ -49,17 +51,17 @@ fn is_set(name: &str, kind: &str, config: &Node) -> bool {
 }
 
 impl<'n> Mesh<'n> {
-    fn root(&self) -> &str {
+    pub(super) fn root(&self) -> &str {
         let named = self.configs.iter().map(|(_, config)| config.get("root_namespace").text());
         named.into_iter().find(|name| !name.is_empty()).unwrap_or(ROOT_NAMESPACE)
     }
 
-    pub(super) fn of(&self, kind: &'static str) -> impl Iterator<Item = &'n Object<'n>> {
-        self.objects.iter().filter(move |object| object.kind == kind)
+    pub(super) fn of(&self, group: &'static str, kind: &'static str) -> impl Iterator<Item = &'n Object<'n>> {
+        self.objects.iter().filter(move |object| (object.group, object.kind) == (group, kind))
     }
 
-    fn custom(&self) -> impl Iterator<Item = &'n Object<'n>> {
-        self.of("AuthorizationPolicy").filter(|policy| policy.spec().get("action").text() == "CUSTOM")
+    pub(super) fn custom(&self) -> impl Iterator<Item = &'n Object<'n>> {
+        self.of(SECURITY, "AuthorizationPolicy").filter(|policy| policy.spec().get("action").text() == "CUSTOM")
     }
 
     /// Checks everything that takes calls, and the policies about it.
@@ -71,6 +73,8 @@ impl<'n> Mesh<'n> {
             for proxy in self.proxies(object) {
                 if !self.custom().any(|policy| proxy.takes(policy, self.root())) {
                     finder.add(Rule::Unchecked, line, &place, proxy.unchecked());
+                } else if let Some(what) = self.unused(&proxy) {
+                    finder.add(Rule::Unchecked, line, &place, what);
                 } else if proxy
                     .waypoint()
                     .is_none_or(|name| !proxies.iter().any(|other| other.waypoint() == Some(name)))
@@ -81,9 +85,8 @@ impl<'n> Mesh<'n> {
             }
             if let Some(pod) = object.pod()
                 && self.takes_calls(object)
-                && !self.is_strict(object, pod)
+                && let Some(what) = self.not_strict(object, pod)
             {
-                let what = "no PeerAuthentication says STRICT for it: Istio's default is PERMISSIVE";
                 finder.add(Rule::PermissiveMtls, line, &place, what);
             }
         }
@@ -97,7 +100,7 @@ impl<'n> Mesh<'n> {
             }
         }
         let Some(policy) = self.custom().next() else { return };
-        if self.of("PeerAuthentication").next().is_none() {
+        if self.of(SECURITY, "PeerAuthentication").next().is_none() {
             let what = "no PeerAuthentication is among the files";
             finder(policy, report).add(Rule::PermissiveMtls, policy.node.line, &policy.place(), what);
         }
@@ -105,7 +108,8 @@ impl<'n> Mesh<'n> {
 
     /// Checks what EnvoyFilters set at a proxy that asks.
     fn settings(&self, proxy: &Proxy<'_>, object: &Object<'_>, finder: &mut Finder<'_>) {
-        let filters: Vec<_> = self.of("EnvoyFilter").filter(|filter| proxy.takes(filter, self.root())).collect();
+        let filters: Vec<_> =
+            self.of("networking.istio.io", "EnvoyFilter").filter(|filter| proxy.takes(filter, self.root())).collect();
         for (rule, name) in BY_ENVOY_FILTER {
             if !filters.iter().any(|filter| filters::sets(filter, proxy, &|kind, config| is_set(name, kind, config))) {
                 let what = format!("no EnvoyFilter that is for it sets {name}");
@@ -116,17 +120,18 @@ impl<'n> Mesh<'n> {
 
     /// A policy about nothing that is among the files: a waypoint does not look at it.
     fn ignored(&self, policy: &Object<'_>, finder: &mut Finder<'_>) {
-        let mut waypoints = self.of("Gateway").filter(|gateway| gateways::is_waypoint(gateway));
+        let gateways = self.of("gateway.networking.k8s.io", "Gateway");
+        let mut waypoints = gateways.filter(|gateway| gateways::is_waypoint(gateway));
         if !has_references(policy) && waypoints.any(|gateway| gateway.namespace() == policy.namespace()) {
             let what = "has no targetRefs, and a waypoint is in its namespace";
             finder.add(Rule::Selected, policy.spec().line, &policy.place(), what);
         }
     }
 
-    /// Whether mTLS is required of callers: by the policy that is closest, unless that leaves it open.
-    fn is_strict(&self, workload: &Object<'_>, pod: &Node) -> bool {
+    /// Why nobody knows that mTLS is required of callers: the policy that is closest says it, unless that leaves it open.
+    fn not_strict(&self, workload: &Object<'_>, pod: &Node) -> Option<&'static str> {
         let about = |rank: usize| {
-            self.of("PeerAuthentication").filter(move |policy| {
+            self.of(SECURITY, "PeerAuthentication").filter(move |policy| {
                 let selector = policy.spec().at("selector.matchLabels");
                 let is_own = policy.namespace() == workload.namespace();
                 match rank {
@@ -136,11 +141,19 @@ impl<'n> Mesh<'n> {
                 }
             })
         };
-        let mode = (0..3).find_map(|rank| {
-            let mode = about(rank).map(|policy| policy.spec().at("mtls.mode").text());
-            mode.into_iter().find(|mode| !matches!(*mode, "" | "UNSET"))
-        });
-        // Another mode is reported where it is said.
-        mode.is_some()
+        for rank in 0..3 {
+            let is_open = |policy: &Object<'_>| matches!(policy.spec().at("mtls.mode").text(), "" | "UNSET");
+            let mut open = about(rank).map(is_open);
+            // Another mode is reported where it is said.
+            match open.next() {
+                Some(first) if open.any(|other| other != first) => {
+                    // Istio takes the oldest alone, which no file says.
+                    return Some("of several PeerAuthentications that are equally close only some say STRICT");
+                }
+                Some(false) => return None,
+                _ => {}
+            }
+        }
+        Some("no PeerAuthentication says STRICT for it: Istio's default is PERMISSIVE")
     }
 }

@@ -4,13 +4,15 @@ use super::Mesh;
 use super::containers::{is_istios, servers};
 use super::gateways::{is_waypoint, leads_elsewhere};
 use super::workloads::Plane;
-use crate::mesh::kubernetes::{Object, selects};
+use crate::mesh::kubernetes::{Object, has_label, selects};
 use crate::mesh::node::Node;
 
 /// Names the waypoint of a namespace, a Service or a pod.
 const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 /// The namespace of that waypoint, where it is another one.
 const WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+/// Of what a waypoint carries the calls: Services, unless it says something else.
+const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
 /// What the pods of the Gateway API's gateways are labelled with: the name of their Gateway.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 /// The class that policies of the root namespace name to be about every waypoint.
@@ -48,6 +50,16 @@ impl<'n> Proxy<'n> {
         };
         let labels = policy.spec().at("selector.matchLabels");
         Some(Self { kind: Kind::Absent(name), namespace: policy.namespace(), labels })
+    }
+
+    /// The proxy of pods that a gateway of `namespace` selects, as far as that says what they are.
+    pub(super) const fn selected(namespace: &'n str, selector: &'n Node) -> Self {
+        Self { kind: Kind::Absent(""), namespace, labels: selector }
+    }
+
+    /// Whether a gateway selects its pods.
+    pub(super) fn is_of(&self, selector: &Node) -> bool {
+        matches!(self.kind, Kind::Gateway(_) | Kind::Sidecar) && selects(selector, self.labels)
     }
 
     /// Namespace and name of a waypoint, which many workloads have in common.
@@ -102,8 +114,7 @@ impl<'n> Proxy<'n> {
 
     fn has(&self, label: &str, value: &str) -> bool {
         let is_name = matches!(self.kind, Kind::Gateway(name) if label == GATEWAY_NAME && name == value);
-        let own = self.labels.exact(label);
-        is_name || (own.is_there() && own.text() == value)
+        is_name || has_label(self.labels, label, value)
     }
 
     /// Whether a patch of an EnvoyFilter is about what arrives at it.
@@ -167,6 +178,23 @@ impl<'n> Mesh<'n> {
         vec![Proxy { kind: if is_gateway { Kind::Gateway(name) } else { Kind::Sidecar }, namespace, labels }]
     }
 
+    /// Why no call comes through the waypoint that is named for it.
+    pub(super) fn unused(&self, proxy: &Proxy<'_>) -> Option<String> {
+        let Kind::Waypoint(name, service) = proxy.kind else { return None };
+        let mut gateways = self.of("gateway.networking.k8s.io", "Gateway").filter(|gateway| is_waypoint(gateway));
+        let place = format!("waypoint {}/{name}", proxy.namespace);
+        let Some(gateway) = gateways.find(|gateway| (gateway.namespace(), gateway.name()) == (proxy.namespace, name))
+        else {
+            return Some(format!("{place} is not among the files"));
+        };
+        let (what, suffices) = match (gateway.label(WAYPOINT_FOR).text(), service) {
+            ("", None) => ("service, where nothing is said", false),
+            (what, Some(_)) => (what, ["", "service", "all"].contains(&what)),
+            (what, None) => (what, ["workload", "all"].contains(&what)),
+        };
+        (!suffices).then(|| format!("{place} does not carry its calls: {WAYPOINT_FOR}: {what}"))
+    }
+
     /// What calls come through in ambient mode, by the labels of what is called: a Service, or a pod itself.
     fn way(&self, labels: &'n Node, namespace: &'n str, service: Option<&'n Object<'n>>) -> Proxy<'n> {
         let inherited = self.namespace(namespace).map(|namespace| namespace.node.at("metadata.labels"));
@@ -189,7 +217,7 @@ impl<'n> Mesh<'n> {
 
     fn services(&self, workload: &Object<'_>, pod: &'n Node) -> impl Iterator<Item = &'n Object<'n>> {
         let namespace = workload.namespace().to_owned();
-        self.of("Service").filter(move |service| {
+        self.of("", "Service").filter(move |service| {
             let selector = service.spec().get("selector");
             service.namespace() == namespace
                 && !selector.members().is_empty()
@@ -207,6 +235,6 @@ impl<'n> Mesh<'n> {
 
     /// The Namespace of that name, if it is among the files.
     pub(super) fn namespace(&self, name: &str) -> Option<&'n Object<'n>> {
-        self.of("Namespace").find(|namespace| namespace.name() == name)
+        self.of("", "Namespace").find(|namespace| namespace.name() == name)
     }
 }

@@ -92,7 +92,9 @@ fn not_injected(pod: &Node, namespace: Option<&Object<'_>>, workload: &Object<'_
 
 /// Checks what istiod's values do to every proxy.
 pub(super) fn mesh_wide(values: &Node, place: &str, finder: &mut Finder<'_>) {
-    finder.count("values of istiod");
+    if values.get("global").is_there() {
+        finder.count("values of istiod");
+    }
     for (_, name, harmless) in EXCLUSIONS.iter().filter(|(_, name, _)| !name.is_empty()) {
         excluded(values.at("global.proxy").get(name), name, harmless, &format!("{place}, global.proxy"), finder);
     }
