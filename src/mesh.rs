@@ -75,6 +75,13 @@ pub fn lint(files: &[(String, String)], settings: &Settings) -> Result<Report, S
             }
         }
     }
+    let nowhere = objects.iter().filter(|object| object.names_no_namespace()).count();
+    if nowhere > 0 {
+        let taken = &settings.namespace;
+        report
+            .skipped
+            .push(format!("the namespace of {nowhere} policies that name none: `{taken}` is taken (--namespace)"));
+    }
     // Files of Istio do not say it; what was told then is all that there is.
     if settings.envoy_version.is_some()
         && documents.iter().flat_map(|(_, nodes)| nodes).all(|node| !envoy::is_envoy(node))

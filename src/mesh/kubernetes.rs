@@ -97,6 +97,12 @@ impl<'n> Object<'n> {
         self.node.at("metadata.name").text()
     }
 
+    /// Whether it is a policy that counts where somebody applies it.
+    pub(super) fn names_no_namespace(&self) -> bool {
+        matches!(self.kind, "AuthorizationPolicy" | "PeerAuthentication" | "EnvoyFilter")
+            && self.node.at("metadata.namespace").text().is_empty()
+    }
+
     pub(super) fn namespace(&self) -> &'n str {
         let namespace = self.node.at("metadata.namespace").text();
         if namespace.is_empty() { self.default } else { namespace }
