@@ -12,6 +12,9 @@ use finding::{Finder, Report};
 use kubernetes::Object;
 use node::Node;
 
+/// What is counted of things that take calls.
+const TAKES_CALLS: [&str; 3] = ["workloads", "gateways", "listeners"];
+
 /// What the configuration is held against.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -23,6 +26,24 @@ pub struct Settings {
     pub namespace: String,
 }
 
+/// What may be why a text is not read.
+fn hint(text: &str) -> &'static str {
+    if text.contains("${") {
+        "; it has placeholders (`${…}`): fill them in first, or take the dump of a running Envoy"
+    } else if text.contains("{{") {
+        "; it looks like a template: render it first"
+    } else {
+        ""
+    }
+}
+
+/// Whether a text is for [`lint`]: something in it is of a kind that is read, or it cannot be read at all.
+#[must_use]
+pub fn concerns(text: &str) -> bool {
+    let is_of_ours = |node: &Node| envoy::is_envoy(node) || kubernetes::take("", "", node, &mut Vec::new()).is_ok();
+    node::read(text).map_or(true, |nodes| nodes.iter().filter(|node| node.is_there()).any(is_of_ours))
+}
+
 /// Looks at files together: a policy in one of them is about a workload in another.
 ///
 /// # Errors
@@ -32,7 +53,7 @@ pub fn lint(files: &[(String, String)], settings: &Settings) -> Result<Report, S
     let mut report = Report::default();
     let mut documents: Vec<(&str, Vec<Node>)> = Vec::new();
     for (file, text) in files {
-        let nodes = node::read(text).map_err(|error| format!("{file}: {error}"))?;
+        let nodes = node::read(text).map_err(|error| format!("{file}: {error}{}", hint(text)))?;
         documents.push((file, nodes.into_iter().filter(Node::is_there).collect()));
     }
     let mut objects: Vec<Object<'_>> = Vec::new();
@@ -64,6 +85,11 @@ pub fn lint(files: &[(String, String)], settings: &Settings) -> Result<Report, S
     if report.checked.is_empty() && report.findings.is_empty() {
         let files: Vec<&str> = files.iter().map(|(file, _)| file.as_str()).collect();
         return Err(format!("{}: holds nothing that is looked at", files.join(", ")));
+    }
+    if !report.checked.iter().any(|(kind, _)| TAKES_CALLS.contains(kind)) {
+        report
+            .skipped
+            .push("whether calls are checked: nothing that takes calls is here (workload, gateway, listener)".into());
     }
     report.findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     Ok(report)

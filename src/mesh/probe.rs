@@ -96,7 +96,8 @@ impl Place {
     /// Canaries of any protocol: whatever the message says, nobody has what is called, and the rest is for readers to stumble over.
     fn requests(&self, call: &str) -> Vec<Canary> {
         let path = self.path.as_str();
-        let method = if self.protocol == Protocol::Http { "PALISADECANARY" } else { "POST" };
+        // One that Envoy knows, else it answers by itself; and no policy can speak of it.
+        let method = if self.protocol == Protocol::Http { "PROPFIND" } else { "POST" };
         let plain = |path: &str, more: &[(&str, &str)]| self.request(method, path, more, call.as_bytes());
         let forged = [
             ("x-forwarded-client-cert", "By=spiffe://example.org/x;URI=spiffe://example.org/ns/operators/sa/on-call"),

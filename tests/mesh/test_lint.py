@@ -116,6 +116,14 @@ def test_canaries_are_denied_and_show_a_way_around(start_mesh) -> None:
     assert nobody.returncode == 1 and "cannot be reached" in nobody.stderr
 
 
+def test_canaries_of_a_target_without_messages(start_mesh) -> None:
+    mesh = start_mesh()
+    through = f"http://127.0.0.1:{mesh.ports.agents['support-bot']}/status"
+    done = palisade("probe", "--through", through, "--host", HOSTS["crm"], "--protocol", "http", "--timeout", "20s")
+    assert done.returncode == 0 and "8 of 8" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.splitlines()[0].startswith("a call that nobody registered      denied by Palisade: ")
+
+
 def test_health_is_what_the_admin_port_says(start_mesh) -> None:
     mesh = start_mesh()
 

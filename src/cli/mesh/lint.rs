@@ -9,7 +9,7 @@ use super::super::{exit, print};
 use crate::mesh::envoy::Version;
 use crate::mesh::finding::{Report, Rule, Severity};
 use crate::mesh::node::MAX_BYTES;
-use crate::mesh::{Settings, lint};
+use crate::mesh::{Settings, concerns, lint};
 
 /// Read configuration of Istio and Envoy, and tell what would let a call pass unchecked or misread
 #[derive(Debug, clap::Args)]
@@ -17,11 +17,15 @@ use crate::mesh::{Settings, lint};
 Files are read together: manifests of workloads, Istio's resources and MeshConfig (by itself, in a ConfigMap, in values), Envoy's
 bootstraps and config dumps, as YAML or JSON. What Istio really made of them a dump of a running proxy shows:
 
-  kubectl exec deploy/crm -c istio-proxy -- pilot-agent request GET config_dump | palisade mesh lint --config-dump -
+  kubectl exec -n tools deploy/crm -c istio-proxy -- pilot-agent request GET config_dump | palisade mesh lint --config-dump -
+
+A whole mesh at once, as it is now:
+
+  kubectl get -A -o yaml deploy,sts,ds,svc,ns,cm,envoyfilters,authorizationpolicies,peerauthentications | palisade mesh lint -
 
 Exit status: 0 if nothing is wrong, 17 if something is, 1 if a file cannot be read.")]
 pub(super) struct Arguments {
-    /// Files, or directories with *.yaml, *.yml and *.json in them
+    /// Files, or directories with *.yaml, *.yml and *.json in them or below; `-` is standard input
     #[arg(value_name = "FILES", required_unless_present_any = ["config_dump", "list"])]
     files: Vec<PathBuf>,
     /// What /config_dump of a running Envoy says; `-` is standard input
@@ -77,9 +81,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8, String> {
 
 /// What is found, and how much of that counts.
 fn look(arguments: &Arguments) -> Result<(Report, usize), String> {
-    let mut files = Vec::new();
+    let (mut files, mut skipped) = (Vec::new(), Vec::new());
     for path in &arguments.files {
-        collect(path, &mut files)?;
+        collect(path, &mut files, &mut skipped)?;
+    }
+    if files.is_empty() && arguments.config_dump.is_empty() {
+        return Err(format!("{}: hold nothing of a kind that is read here", skipped.join(", ")));
     }
     for path in &arguments.config_dump {
         files.push((path.display().to_string(), read(path)?));
@@ -90,6 +97,7 @@ fn look(arguments: &Arguments) -> Result<(Report, usize), String> {
     let is_meant = |allowed: &Allowed, rule: Rule, texts: [&str; 2]| {
         allowed.rule == rule && texts.iter().any(|text| text.contains(&allowed.within))
     };
+    report.skipped.extend(skipped.into_iter().map(|file| format!("{file}: of no kind that is read here")));
     let before = report.findings.len();
     report.findings.retain(|finding| {
         !arguments.allow.iter().any(|allowed| is_meant(allowed, finding.rule, [&finding.place, &finding.what]))
@@ -107,23 +115,36 @@ fn look(arguments: &Arguments) -> Result<(Report, usize), String> {
     Ok((report, counts))
 }
 
-/// The files that a path names: itself, or what is in a directory, in the order of names.
-fn collect(path: &Path, files: &mut Vec<(String, String)>) -> Result<(), String> {
+/// The files that a path names: itself, or what is in a directory and below, in the order of names. What is found there and of no
+/// kind that is read is `skipped`.
+fn collect(path: &Path, files: &mut Vec<(String, String)>, skipped: &mut Vec<String>) -> Result<(), String> {
     if !path.is_dir() {
         files.push((path.display().to_string(), read(path)?));
         return Ok(());
     }
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-    let entries = std::fs::read_dir(path).map_err(failed)?;
-    let mut names: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>().map_err(failed)?;
-    names.sort();
-    let is_read = |path: &Path| path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json");
-    let before = files.len();
-    for name in names.iter().filter(|name| name.is_file() && is_read(name)) {
-        files.push((name.display().to_string(), read(name)?));
+    let before = files.len() + skipped.len();
+    walk(path, files, skipped)?;
+    if files.len() + skipped.len() == before {
+        return Err(format!("{}: has no *.yaml, *.yml or *.json in it or below", path.display()));
     }
-    if files.len() == before {
-        return Err(format!("{}: has no *.yaml, *.yml or *.json", path.display()));
+    Ok(())
+}
+
+fn walk(directory: &Path, files: &mut Vec<(String, String)>, skipped: &mut Vec<String>) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", directory.display());
+    let mut entries: Vec<_> =
+        std::fs::read_dir(directory).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let (path, kind) = (entry.path(), entry.file_type().map_err(failed)?);
+        let is_read = path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json");
+        // A link to a directory may lead back; one to a file is read, as Kubernetes lays out what it mounts.
+        if kind.is_dir() {
+            walk(&path, files, skipped)?;
+        } else if is_read && path.is_file() {
+            let (name, text) = (path.display().to_string(), read(&path)?);
+            if concerns(&text) { files.push((name, text)) } else { skipped.push(name) }
+        }
     }
     Ok(())
 }
