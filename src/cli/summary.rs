@@ -79,8 +79,20 @@ pub fn of(bundle: &Bundle, reference: &Reference, trust_domains: Option<&[String
         let says = "`identity.trust_domains` does not list: no caller is theirs";
         let _ = writeln!(text, "foreign    policies name agents of {}, which {says}", names(&foreign));
     }
+    let astray = trust_domains.map(|known| astray(bundle, known)).unwrap_or_default();
+    if !astray.is_empty() {
+        let says = "`identity.trust_domains` does not list: is that the name of your mesh?";
+        let _ = writeln!(text, "foreign    targets are workloads of {}, which {says}", names(&astray));
+    }
     text.push_str("the bundle is valid\n");
     text
+}
+
+/// The trust domains of targets that are none of these.
+fn astray(bundle: &Bundle, known: &[String]) -> BTreeSet<String> {
+    let named = bundle.targets().iter().filter_map(|target| target.matches.destination_principal.as_deref());
+    let domain = |name: &str| name.strip_prefix("spiffe://")?.split('/').next().map(str::to_owned);
+    named.filter_map(domain).filter(|domain| !known.contains(domain)).collect()
 }
 
 /// The trust domains of what policies name that are none of these.

@@ -436,6 +436,10 @@ fn a_bundle_is_held_against_its_configuration() {
     std::fs::write(&config, "[[listener]]\ntcp = \"127.0.0.1:0\"\n[identity]\ntrust_domains = [\"mesh.acme.io\"]\n")
         .unwrap();
     let output = palisade(&["check", "--bundle", bundle.to_str().unwrap(), "--config", config.to_str().unwrap()]);
-    let said = "policies name agents of example.org, which `identity.trust_domains` does not list";
-    assert!(code(&output) == 0 && stdout(&output).contains(said), "{}", stdout(&output));
+    for said in [
+        "policies name agents of example.org, which `identity.trust_domains` does not list",
+        "targets are workloads of example.org, which `identity.trust_domains` does not list",
+    ] {
+        assert!(code(&output) == 0 && stdout(&output).contains(said), "{}", stdout(&output));
+    }
 }
