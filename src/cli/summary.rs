@@ -74,35 +74,32 @@ pub fn of(bundle: &Bundle, reference: &Reference, trust_domains: Option<&[String
     let _ = writeln!(text, "named      trust domains: {}", names(&reference.named("TrustDomain")));
     let _ = writeln!(text, "           namespaces: {}", names(&reference.named("Namespace")));
     let _ = writeln!(text, "           agents: {}", names(&reference.named("Agent")));
-    let foreign = trust_domains.map(|known| foreign(reference, known)).unwrap_or_default();
-    if !foreign.is_empty() {
-        let says = "`identity.trust_domains` does not list: no caller is theirs";
-        let _ = writeln!(text, "foreign    policies name agents of {}, which {says}", names(&foreign));
-    }
-    let astray = trust_domains.map(|known| astray(bundle, known)).unwrap_or_default();
-    if !astray.is_empty() {
-        let says = "`identity.trust_domains` does not list: is that the name of your mesh?";
-        let _ = writeln!(text, "foreign    targets are workloads of {}, which {says}", names(&astray));
-    }
+    text += &trust_domains.map(|known| foreign(bundle, reference, known)).unwrap_or_default();
     text.push_str("the bundle is valid\n");
     text
 }
 
-/// The trust domains of targets that are none of these.
-fn astray(bundle: &Bundle, known: &[String]) -> BTreeSet<String> {
-    let named = bundle.targets().iter().filter_map(|target| target.matches.destination_principal.as_deref());
-    let domain = |name: &str| name.strip_prefix("spiffe://")?.split('/').next().map(str::to_owned);
-    named.filter_map(domain).filter(|domain| !known.contains(domain)).collect()
-}
-
-/// The trust domains of what policies name that are none of these.
-fn foreign(reference: &Reference, known: &[String]) -> BTreeSet<String> {
-    let named = ["TrustDomain", "Namespace", "Agent"].into_iter().flat_map(|kind| reference.named(kind));
-    let domain = |name: String| {
-        let name = name.strip_prefix("spiffe://").unwrap_or(&name);
+/// What is named of trust domains that are none of these, a line each.
+fn foreign(bundle: &Bundle, reference: &Reference, known: &[String]) -> String {
+    let domain = |name: &str| {
+        let name = name.strip_prefix("spiffe://").unwrap_or(name);
         name.split('/').next().unwrap_or_default().to_owned()
     };
-    named.map(domain).filter(|domain| !known.contains(domain)).collect()
+    let unknown = |domain: &String| !known.contains(domain);
+    let named = ["TrustDomain", "Namespace", "Agent"].into_iter().flat_map(|kind| reference.named(kind));
+    let callers: BTreeSet<String> = named.map(|name| domain(&name)).filter(unknown).collect();
+    let places = bundle.targets().iter().filter_map(|target| target.matches.destination_principal.as_deref());
+    let places: BTreeSet<String> = places.map(domain).filter(unknown).collect();
+    let mut text = String::new();
+    if !callers.is_empty() {
+        let says = "`identity.trust_domains` does not list: no caller is theirs";
+        let _ = writeln!(text, "foreign    policies name agents of {}, which {says}", names(&callers));
+    }
+    if !places.is_empty() {
+        let says = "`identity.trust_domains` does not list: is that the name of your mesh?";
+        let _ = writeln!(text, "foreign    targets are workloads of {}, which {says}", names(&places));
+    }
+    text
 }
 
 fn names(all: &BTreeSet<String>) -> String {
