@@ -150,6 +150,34 @@ fn the_command_shows_what_files_say_as_mere_text() {
     assert_eq!(run("one-secret-\u{1b}", "apiVersion: v1\nkind: Secret\n"), Some(1));
 }
 
+/// As Kubernetes lays out a ConfigMap that it mounts, too: each file once.
+#[test]
+fn a_directory_is_read_with_all_below_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |path: &str| directory.path().join(path);
+    std::fs::create_dir_all(at("below/..2026_11_23")).unwrap();
+    std::fs::create_dir(at("none")).unwrap();
+    let open = bootstrap("tools.yaml").replacen("failure_mode_allow: false", "failure_mode_allow: true", 1);
+    std::fs::write(at("below/..2026_11_23/tools.yaml"), open).unwrap();
+    std::fs::write(at("chart.yaml"), "name: x\n").unwrap();
+    std::os::unix::fs::symlink("..2026_11_23/tools.yaml", at("below/tools.yaml")).unwrap();
+    std::os::unix::fs::symlink("..", at("below/back")).unwrap();
+    let run = |path: &str| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_palisade")).args(["mesh", "lint"]).arg(at(path)).output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (status, text) = run("");
+    assert!(status == Some(17) && text.contains("error[fail-open]") && text.contains("looked at: 1 Envoys"), "{text}");
+    assert!(text.contains("chart.yaml: of no kind") && text.contains("below/back: a link to a directory"), "{text}");
+    assert_eq!(run("none").0, Some(1));
+    std::fs::remove_dir_all(at("below")).unwrap();
+    let (status, text) = run("");
+    assert!(status == Some(1) && text.contains("of a kind that is read"), "{text}");
+    std::fs::write(at("half.yaml"), "kind: {").unwrap();
+    assert_eq!(run("").0, Some(1), "what cannot be read is not passed over");
+}
+
 #[test]
 fn a_version_that_is_given_counts_where_no_file_is_of_envoy() {
     let look = |version: Option<&str>, text: &str| {

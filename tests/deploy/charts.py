@@ -144,7 +144,8 @@ def add_proxy(pod: Object, native: bool) -> None:
     written = {"PILOT_CERT_PROVIDER": "istiod", "CA_ADDR": "istiod.istio-system.svc:15012", "PROXY_CONFIG": "{}\n",
                "ISTIO_META_APP_CONTAINERS": "application", "ISTIO_META_INTERCEPTION_MODE": "REDIRECT", "TRUST_DOMAIN": "cluster.local"}
     mounts = {"workload-socket": "/var/run/secrets/workload-spiffe-uds", "istiod-ca-cert": "/var/run/secrets/istio",
-              "istio-data": "/var/lib/istio/data", "istio-envoy": "/etc/istio/proxy", "istio-token": "/var/run/secrets/tokens"}
+              "istio-data": "/var/lib/istio/data", "istio-envoy": "/etc/istio/proxy", "istio-token": "/var/run/secrets/tokens",
+              "istio-podinfo": "/etc/istio/pod"}
     ready: Object = {"httpGet": {"path": "/healthz/ready", "port": 15021}, "periodSeconds": 15}
     proxy: Object = {
         "name": "istio-proxy",
@@ -172,6 +173,8 @@ def add_proxy(pod: Object, native: bool) -> None:
         {"name": "istio-data", "emptyDir": {}},
         {"name": "istio-token", "projected": {"sources": [token]}},
         {"name": "istiod-ca-cert", "configMap": {"name": "istio-ca-root-cert"}},
+        {"name": "istio-podinfo", "downwardAPI": {"items": [
+            {"path": path, "fieldRef": {"fieldPath": f"metadata.{path}"}} for path in ("labels", "annotations")]}},
     ])
     pod["metadata"].setdefault("labels", {})["security.istio.io/tlsMode"] = "istio"
     pod["metadata"].setdefault("annotations", {}).update({"istio.io/rev": "default", "sidecar.istio.io/status": "{}"})

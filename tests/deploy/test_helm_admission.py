@@ -201,6 +201,12 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda pod: proxy(pod)["env"].append({"name": "PROXY_CONFIG", "value": "{}"}), "environment"),
     "another bootstrap by the environment": (environment("ISTIO_BOOTSTRAP_OVERRIDE", value="/mine"), "environment"),
     "a proxy that says it is of another namespace": (environment("POD_NAMESPACE", value="open"), "environment"),
+    "a proxy whose namespace is its service account's name": (
+        environment("POD_NAMESPACE", valueFrom={"fieldRef": {"fieldPath": "spec.serviceAccountName"}}), "environment"),
+    "labels of one's own for the proxy": (
+        lambda pod: (volume(pod, "istio-podinfo").pop("downwardAPI"), volume(pod, "istio-podinfo").update(MINE)), "the proxy's own"),
+    "annotations as labels for the proxy": (
+        lambda pod: volume(pod, "istio-podinfo")["downwardAPI"]["items"][0]["fieldRef"].update(fieldPath="metadata.annotations"), "the proxy's own"),
     "a proxy that redirects nothing": (environment("ISTIO_META_INTERCEPTION_MODE", value="NONE"), "environment"),
     "variables from a Secret": (lambda pod: proxy(pod).update(envFrom=[{"secretRef": {"name": "mine"}}]), "environment"),
     "the proxy's directory": (mount("istio-envoy"), "the proxy's own"),

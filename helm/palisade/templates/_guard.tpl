@@ -64,7 +64,7 @@ these names into it, and the injector merges its own over them.
     c.env.all(e, e.name != 'PROXY_CONFIG' || (has(e.value) && e.value.trim() in {{ $values.guard.proxyConfigs | toJson }})) &&
     c.env.all(e, e.name != 'ISTIO_META_INTERCEPTION_MODE' || (has(e.value) && e.value == 'REDIRECT')) &&
     c.env.all(e, !(e.name in ['POD_NAMESPACE', 'SERVICE_ACCOUNT']) || (has(e.valueFrom) && has(e.valueFrom.fieldRef) &&
-    e.valueFrom.fieldRef.fieldPath in ['metadata.namespace', 'spec.serviceAccountName']))))))
+    e.valueFrom.fieldRef.fieldPath == {'POD_NAMESPACE': 'metadata.namespace', 'SERVICE_ACCOUNT': 'spec.serviceAccountName'}[e.name]))))))
 - message: nothing is mounted into the proxy but what the injector mounts
   expression: >-
     variables.containers.all(c, !(c.name in {{ $mesh | toJson }}) || !has(c.volumeMounts) || c.volumeMounts.all(m,
@@ -74,7 +74,9 @@ these names into it, and the injector merges its own over them.
     variables.containers.all(c, c.name == 'istio-proxy' || !has(c.volumeMounts) || c.volumeMounts.all(m, !(m.name in {{ $own | toJson }}))) &&
     (!has(object.spec.volumes) || dyn(object.spec.volumes).all(v, !has(v.projected) || v.name == 'istio-token' || v.projected.sources.all(s,
     !has(s.serviceAccountToken) || !has(s.serviceAccountToken.audience) || s.serviceAccountToken.audience != 'istio-ca')) &&
-    dyn(object.spec.volumes).all(v, !(v.name in ['istio-envoy', 'istio-data']) || has(v.emptyDir)))
+    dyn(object.spec.volumes).all(v, !(v.name in ['istio-envoy', 'istio-data']) || has(v.emptyDir)) &&
+    dyn(object.spec.volumes).all(v, v.name != 'istio-podinfo' || (has(v.downwardAPI) && has(v.downwardAPI.items) && v.downwardAPI.items.all(i,
+    has(i.fieldRef) && i.fieldRef.fieldPath == 'metadata.' + i.path))))
 - message: istio-validation and istio-init redirect everything, and have no other arguments
   expression: >-
     variables.containers.all(c, !(c.name in {{ without $mesh "istio-proxy" | toJson }}) || (has(c.args) && c.args.filter(a, !a.startsWith('--log_output_level=')) in [

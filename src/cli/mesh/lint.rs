@@ -86,7 +86,7 @@ fn look(arguments: &Arguments) -> Result<(Report, usize), String> {
         collect(path, &mut files, &mut skipped)?;
     }
     if files.is_empty() && arguments.config_dump.is_empty() {
-        return Err(format!("{}: hold nothing of a kind that is read here", skipped.join(", ")));
+        return Err(format!("nothing is of a kind that is read here: {}", skipped.join("; ")));
     }
     for path in &arguments.config_dump {
         files.push((path.display().to_string(), read(path)?));
@@ -97,7 +97,7 @@ fn look(arguments: &Arguments) -> Result<(Report, usize), String> {
     let is_meant = |allowed: &Allowed, rule: Rule, texts: [&str; 2]| {
         allowed.rule == rule && texts.iter().any(|text| text.contains(&allowed.within))
     };
-    report.skipped.extend(skipped.into_iter().map(|file| format!("{file}: of no kind that is read here")));
+    report.skipped.extend(skipped);
     let before = report.findings.len();
     report.findings.retain(|finding| {
         !arguments.allow.iter().any(|allowed| is_meant(allowed, finding.rule, [&finding.place, &finding.what]))
@@ -138,12 +138,22 @@ fn walk(directory: &Path, files: &mut Vec<(String, String)>, skipped: &mut Vec<S
     for entry in entries {
         let (path, kind) = (entry.path(), entry.file_type().map_err(failed)?);
         let is_read = path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json");
-        // A link to a directory may lead back; one to a file is read, as Kubernetes lays out what it mounts.
+        // A link to a file is read, as Kubernetes lays out what it mounts; and not a second time in the directory behind it, `..` and a time.
+        if entry.file_name().as_encoded_bytes().starts_with(b"..") {
+            continue;
+        }
         if kind.is_dir() {
             walk(&path, files, skipped)?;
+        } else if kind.is_symlink() && path.is_dir() {
+            // It may lead back.
+            skipped.push(format!("{}: a link to a directory", path.display()));
         } else if is_read && path.is_file() {
             let (name, text) = (path.display().to_string(), read(&path)?);
-            if concerns(&text) { files.push((name, text)) } else { skipped.push(name) }
+            if concerns(&text) {
+                files.push((name, text))
+            } else {
+                skipped.push(format!("{name}: of no kind that is read here"))
+            }
         }
     }
     Ok(())

@@ -23,6 +23,12 @@ use super::*;
 use crate::keys::dial::Dialer;
 use crate::keys::https::{Https, Profile, Trust};
 
+fn pem(label: &str, der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let lines: Vec<&str> = body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
 /// A certificate authority of its own, as a file.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -35,10 +41,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let body = STANDARD.encode(issuer.der());
-        let lines: Vec<&str> = body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-        let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
-        std::fs::write(folder.path().join("ca.pem"), pem).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), pem("CERTIFICATE", issuer.der())).unwrap();
         Self { issuer, folder }
     }
 
@@ -79,11 +82,6 @@ impl Authority {
     /// A certificate and its key as files.
     fn files(&self, names: &[&str]) -> [PathBuf; 2] {
         let (certificate, key) = self.certificate(names);
-        let pem = |label: &str, der: &[u8]| {
-            let body = STANDARD.encode(der);
-            let lines: Vec<&str> = body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
-        };
         let files = ["certificate.pem", "key.pem"].map(|name| self.folder.path().join(name));
         std::fs::write(&files[0], pem("CERTIFICATE", certificate.der())).unwrap();
         std::fs::write(&files[1], pem("PRIVATE KEY", &key.serialize_der())).unwrap();
