@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from demo import wire
-from demo.processes import MeshError
+from demo.processes import wait_until
 
 Line = dict[str, Any]
 
@@ -24,16 +23,16 @@ def lines(path: Path) -> list[Line]:
     return [json.loads(line) for line in complete.splitlines()]
 
 
-def find(path: Path, wanted: Callable[[Line], bool], what: str, seconds: float = 30.0) -> Line:
-    """The first line that is wanted, as soon as it is there; what comes over a disk that is busy may take its seconds."""
-    deadline = time.monotonic() + seconds
-    while True:
-        for line in lines(path):
-            if wanted(line):
-                return line
-        if time.monotonic() > deadline:
-            raise MeshError(f"{what} is not in {path.name} after {seconds:g} s")
-        time.sleep(0.02)
+def find(path: Path, wanted: Callable[[Line], bool], what: str) -> Line:
+    """The first line that is wanted, as soon as it is there."""
+    found: list[Line] = []
+
+    def is_there() -> bool:
+        found.extend(filter(wanted, lines(path)))
+        return bool(found)
+
+    wait_until(is_there, f"{what} in {path.name}")
+    return found[0]
 
 
 def get(port: int, path: str) -> wire.Answer:

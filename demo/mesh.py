@@ -34,8 +34,8 @@ from demo.names import AGENTS, CONTROLLERS, HOSTS, PALISADE, SERVERS, TRUST_DOMA
 from demo.processes import Component, MeshError, uninterrupted, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
-_READY_SECONDS = 30.0
-_STOP_SECONDS = 5.0
+# A slow disk may take its seconds for the last records; who hangs is killed.
+_STOP_SECONDS = 20.0
 
 _PALISADE_CONFIG = """\
 [[listener]]
@@ -277,7 +277,7 @@ class Mesh:
     def records(self) -> list[evidence.Line]:
         """All decisions that there are at this moment. (An entry can also be something else: a gap, a restart.)"""
         if self.components.get("palisade") is not None:
-            wait_until(self._all_is_published, "all records are in the log", 20)
+            wait_until(self._all_is_published, "all records are in the log")
         show = [self.settings.palisade, "audit", "show", self.log_path, "--json"]
         shown = subprocess.run(show, check=True, stdout=subprocess.PIPE, text=True).stdout
         return [line for line in map(json.loads, shown.splitlines()) if "decisionId" in line]
@@ -332,7 +332,7 @@ class Mesh:
     def spawn_envoy(self, name: str, config: str, admin: int) -> None:
         """Start one more Envoy, and wait until it is ready."""
         self._spawn_envoy(name, config)
-        self.components[name].wait_ready(lambda: evidence.answers(admin, "/ready"), _READY_SECONDS)
+        self.components[name].wait_ready(lambda: evidence.answers(admin, "/ready"))
 
     def _spawn_envoy(self, name: str, config: str) -> None:
         path = self.path(f"{name}.yaml")
@@ -359,7 +359,7 @@ class Mesh:
             "tools-envoy": lambda: evidence.answers(self.ports.tools_envoy_admin, "/ready"),
             "agents-envoy": lambda: evidence.answers(self.ports.agents_envoy_admin, "/ready"),
         }
-        self.components[name].wait_ready(ready[name], _READY_SECONDS)
+        self.components[name].wait_ready(ready[name])
 
     def _render_tools(self) -> str:
         return string.Template((ROOT / "envoy" / "tools.yaml").read_text()).substitute(

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+# How long to wait for what comes at once: on a machine that does ten other things, and writes all of it to one slow disk.
+PATIENCE_SECONDS = 60.0
 # Loaded before any fork: loading a library between fork and exec can deadlock.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -43,7 +45,7 @@ def uninterrupted() -> Iterator[None]:
             signal.raise_signal(pending[0])
 
 
-def wait_until(event: Callable[[], bool], what: str, seconds: float, every: float = 0.02) -> None:
+def wait_until(event: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS, every: float = 0.02) -> None:
     """Poll for an event; the only way anything here waits."""
     deadline = time.monotonic() + seconds
     while not event():
@@ -86,7 +88,7 @@ class Component:
         """Its exit status, or the negative number of the signal that ended it."""
         return self._process.poll()
 
-    def wait_ready(self, ready: Callable[[], bool], seconds: float) -> None:
+    def wait_ready(self, ready: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
         """Return when `ready` says so; fail with the end of the log when the process dies or takes too long."""
         deadline = time.monotonic() + seconds
         while not ready():

@@ -162,7 +162,7 @@ def totals(mesh: Mesh, found: list[Row]) -> str:
         return spans >= len(mesh.records())
 
     try:
-        wait_until(all_exported, "a span for each decision", seconds=10)
+        wait_until(all_exported, "a span for each decision")
     except MeshError:
         pass  # the smaller number speaks for itself
     seen = f"{len(mesh.records())} records, {spans} spans, palisade_decisions_total {counted(mesh)}"

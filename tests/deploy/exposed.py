@@ -79,10 +79,10 @@ def running(directory: Path) -> Iterator[Mesh]:
     [port] = ports.some(1)
     watched = subprocess.Popen([sys.executable, "-c", _WATCHED, str(port)])
     try:
-        wait_until(lambda: evidence.accepts(port), "the watched server listens", 60)
+        wait_until(lambda: evidence.accepts(port), "the watched server listens")
         tokens = _CONFIGURATION.format(keys=json.dumps(str(keys)), tools=port)
         with Mesh(Settings(palisade=binary("debug"), tokens=tokens)) as mesh:
-            wait_until(lambda: "palisade_tool_definitions{" in mesh.metrics(), "its tools were listed", 60)
+            wait_until(lambda: "palisade_tool_definitions{" in mesh.metrics(), "its tools were listed")
             yield mesh
     finally:
         watched.kill()
@@ -123,5 +123,5 @@ def chain(mesh: Mesh, tool: str) -> tuple[tuple[str, str], ...]:
             span = spans.get(span["parentSpanId"])
         return bool(up) and up[-1]["parentSpanId"] == caller
 
-    wait_until(is_whole, "all spans of the call were exported", 20)
+    wait_until(is_whole, "all spans of the call were exported")
     return tuple((span["service"], span["name"]) for span in reversed(up))

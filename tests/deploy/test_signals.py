@@ -64,12 +64,12 @@ def starting(tmp_path: Path) -> Iterator[Palisade]:
 
 @pytest.fixture
 def palisade(starting: Palisade) -> Palisade:
-    wait_until(starting.ready, "ready", SECONDS)
+    wait_until(starting.ready, "ready")
     return starting
 
 
 def test_a_sigterm_while_it_starts_counts_when_it_has_started(starting: Palisade) -> None:
-    wait_until(starting.socket.exists, "sockets are bound", SECONDS)
+    wait_until(starting.socket.exists, "sockets are bound")
     starting.process.terminate()
     assert starting.ended() == 0
     messages = [json.loads(line)["message"] for line in starting.log.read_text().splitlines()]

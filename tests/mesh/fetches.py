@@ -5,8 +5,6 @@ from __future__ import annotations
 from demo.mesh import Mesh
 from demo.processes import wait_until
 
-SECONDS = 60
-
 
 def fetches(mesh: Mesh, owner: str, outcome: str) -> int:
     name = f'palisade_key_fetches_total{{outcome="{outcome}",owner="{owner}"}} '
@@ -18,7 +16,7 @@ def fetches(mesh: Mesh, owner: str, outcome: str) -> int:
 def fetched(mesh: Mesh, owner: str, outcome: str, attempts: int = 1) -> None:
     """Until so many more attempts have ended so."""
     before = fetches(mesh, owner, outcome)
-    wait_until(lambda: fetches(mesh, owner, outcome) >= before + attempts, f"{attempts} attempts, {outcome}", SECONDS)
+    wait_until(lambda: fetches(mesh, owner, outcome) >= before + attempts, f"{attempts} attempts, {outcome}")
 
 
 def looked(mesh: Mesh, owner: str) -> None:

@@ -29,8 +29,7 @@ from demo.names import AGENTS, SERVERS
 from demo.processes import Component, MeshError, uninterrupted
 
 _FOLDER = ROOT / "tests" / "idp"
-_READY_SECONDS = 30.0
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 20.0
 _FORM = {"content-type": "application/x-www-form-urlencoded"}
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 
@@ -114,7 +113,7 @@ class Idp:
             command = ["node", _FOLDER / "server.mjs", json.dumps(config)]
             self.component = Component("the identity provider", command, self._log, _FOLDER)
         try:
-            self.component.wait_ready(self._is_ready, _READY_SECONDS)
+            self.component.wait_ready(self._is_ready)
         except BaseException:
             self.stop()
             raise

@@ -42,7 +42,6 @@ AUTHZ_PORT, ADMIN_PORT = 9191, 9192
 # Who else there is to reach, each with a web server.
 OUTSIDE = {"internet": "203.0.113.10", "metadata": "169.254.169.254", "api-server": "10.96.0.1"}
 
-_READY_SECONDS = 30.0
 
 # What Istio's own init container sets (`istio-iptables`), in the words of nftables.
 _CAPTURE = f"""
@@ -125,7 +124,7 @@ class Pods:
     def _stop(self) -> None:
         for component in reversed(self.components.values()):
             component.ask_to_stop()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         for component in self.components.values():
             component.stopped(deadline)
         for name in self._namespaces:
@@ -319,7 +318,7 @@ class Pods:
             def ready(pod: str = pod, to: Sequence[Any] = to, path: str = path) -> bool:
                 return self.attempt(pod, to, path=path, host="crm.example.org").get("status") == 200
 
-            self.components[name].wait_ready(ready, _READY_SECONDS)
+            self.components[name].wait_ready(ready)
 
 
 def _readable(folder: Path) -> None:

@@ -311,7 +311,7 @@ class World:
             found.extend(line for line in self.records.read() if line.get("decisionId") == decision)
             return bool(found)
 
-        wait_until(written, f"the record of {decision}", 5.0)
+        wait_until(written, f"the record of {decision}")
         return found[0]
 
     def request(self, decision: str) -> Line | None:

@@ -20,7 +20,6 @@ from demo.mesh import ROOT, Mesh
 from demo.processes import Component, wait_until
 
 AGENT = "support-bot"
-_READY_SECONDS = 60.0
 # Here is looked at order, not at speed: a debug build on a busy machine has all the time it needs.
 _DECIDES_MS, _ENVOY_WAITS = 20_000, "30s"
 
@@ -65,7 +64,7 @@ class Pod:
             )
         )
         self._palisade = self._spawn("palisade", self.mesh.settings.palisade, "serve", "--config", config)
-        self._palisade.wait_ready(lambda: evidence.answers(self._palisade_admin, "/readyz"), _READY_SECONDS)
+        self._palisade.wait_ready(lambda: evidence.answers(self._palisade_admin, "/readyz"))
 
     def start_envoy(self) -> None:
         """Returns when it is ready."""
@@ -80,13 +79,13 @@ class Pod:
         if self._socket:
             envoys.lead(config, "palisade", {"pipe": {"path": str(self._socket)}})
         self._envoy = self._spawn("envoy", *_envoy(self.mesh.path(f"{self.name}-envoy.yaml"), config))
-        self._envoy.wait_ready(lambda: evidence.answers(self._envoy_admin, "/ready"), _READY_SECONDS)
+        self._envoy.wait_ready(lambda: evidence.answers(self._envoy_admin, "/ready"))
 
     def end_envoy(self) -> None:
         """As Istio ends it: not healthy, draining, ended when nobody is connected any more."""
         for page in ("/healthcheck/fail", "/drain_listeners?graceful&skip_exit"):
             assert wire.send(wire.plain(self._envoy_admin), "POST", "localhost", page, body=b"").status == 200
-        wait_until(lambda: self._connected() == 0, f"nobody is connected to {self.name}", 60)
+        wait_until(lambda: self._connected() == 0, f"nobody is connected to {self.name}")
         _end(self._envoy)
 
     def end_palisade(self) -> int | None:
@@ -135,7 +134,7 @@ class Client:
         crm["type"] = "EDS"
         crm["eds_cluster_config"] = {"eds_config": {"path_config_source": {"path": str(self._endpoints)}}}
         component = _spawn(self.mesh, "client", *_envoy(self.mesh.path("client.yaml"), config))
-        component.wait_ready(lambda: evidence.answers(self._admin, "/ready"), _READY_SECONDS)
+        component.wait_ready(lambda: evidence.answers(self._admin, "/ready"))
 
     def use(self, *pods: Pod) -> None:
         """Says which pods there are; returns when the Envoy knows."""
@@ -148,7 +147,7 @@ class Client:
         os.replace(aside, self._endpoints)
         if "client" in self.mesh.components:
             wanted = {pod.port for pod in pods}
-            wait_until(lambda: self._knows() == wanted, "the agent's Envoy knows the pods", 20)
+            wait_until(lambda: self._knows() == wanted, "the agent's Envoy knows the pods")
 
     def _knows(self) -> set[int]:
         page = evidence.get(self._admin, "/clusters").body.decode()

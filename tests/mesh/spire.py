@@ -21,8 +21,7 @@ from demo.processes import Component, MeshError, uninterrupted, wait_until
 
 _FOLDER = ROOT / "tests" / "spire"
 _TOOLS = ROOT / ".tools" / "spire"
-_READY_SECONDS = 60.0
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 20.0
 
 AUDIENCE = "palisade"
 
@@ -126,7 +125,7 @@ class Spire:
             self.components[name] = Component(f"spire-{name}", [program, *arguments], log, self.directory)
         check = [program, "healthcheck", "-socketPath", self.directory / f"{name}.sock"]
         self.components[name].wait_ready(
-            lambda: subprocess.run(check, capture_output=True).returncode == 0, _READY_SECONDS
+            lambda: subprocess.run(check, capture_output=True).returncode == 0
         )
 
     def stop(self) -> None:
@@ -219,7 +218,7 @@ class Spire:
                 fetched.append(json.loads(done.stdout)[0]["svids"][0]["svid"])
             return done.returncode == 0
 
-        wait_until(fetch, f"a JWT-SVID of {spiffe_id}", 60, every=0.2)
+        wait_until(fetch, f"a JWT-SVID of {spiffe_id}", every=0.2)
         return fetched[0]
 
     def server(self, *command: str) -> Any:

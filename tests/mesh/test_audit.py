@@ -156,7 +156,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Log]:
                 palisade.kill()
             else:
                 palisade.ask_to_stop()
-                wait_until(lambda: not palisade.running, "the end of Palisade", _SECONDS)
+                wait_until(lambda: not palisade.running, "the end of Palisade")
     assert palisade.status == 0, palisade.tail()
     key = audit("key", path)
     assert key.returncode == 0, key.stderr

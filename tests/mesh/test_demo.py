@@ -20,7 +20,7 @@ import pytest
 
 from demo import guide, tour, wire
 from demo.mesh import ROOT, Mesh, binary
-from demo.processes import wait_until
+from demo.processes import PATIENCE_SECONDS, wait_until
 
 TOTALS = re.compile(
     r"\d+ records, \d+ spans, palisade_decisions_total \d+: "
@@ -65,7 +65,7 @@ def read_until(demo: subprocess.Popen[str], wanted: str) -> str:
 def interrupt(demo: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
     """End it as the terminal does, which tells everyone in the foreground; return what it still says."""
     os.killpg(demo.pid, number)
-    rest, _ = demo.communicate(timeout=20)
+    rest, _ = demo.communicate(timeout=PATIENCE_SECONDS)
     assert demo.returncode == 0, rest
     assert "Traceback" not in rest
     return rest
@@ -118,7 +118,7 @@ def test_printed_check_explains_the_decision_as_it_was(mesh: Mesh) -> None:
     command = shlex.split(guide.check_command(mesh, rows))
     row = next(row for row in rows if f"{row.decision_id}.json" in command[2])
     capture = mesh.captures_path / f"{row.decision_id}.json"
-    wait_until(lambda: capture.exists() and capture.read_text().endswith("}"), "the capture is written", 10)
+    wait_until(lambda: capture.exists() and capture.read_text().endswith("}"), "the capture is written")
     explained = subprocess.run(command, capture_output=True, text=True)
     assert explained.returncode == 10, explained
     assert f"DENIAL ({row.reason})" in explained.stdout
@@ -146,7 +146,7 @@ def test_demo_can_be_interrupted_at_any_moment(scratch: Path, moment: str, numbe
 
     demo = start(scratch)
     assert demo.stdout and demo.stdout.readline().startswith("starting the mesh")
-    wait_until(reached, f"the demo comes to {moment}", 20, every=0.001)
+    wait_until(reached, f"the demo comes to {moment}", every=0.001)
     assert interrupt(demo, number).strip().splitlines()[-1] == "stopped, nothing is left behind"
     assert left_behind(scratch) == []
 
@@ -167,7 +167,7 @@ def test_ctrl_c_before_the_first_line_is_one_line(scratch: Path, seconds: float)
 def test_what_a_killed_demo_leaves_the_next_one_removes(scratch: Path) -> None:
     demo = start(scratch)
     read_until(demo, "starting the mesh")
-    wait_until(lambda: bool(list(scratch.glob("palisade-*/access.jsonl"))), "the mesh is up", 20)
+    wait_until(lambda: bool(list(scratch.glob("palisade-*/access.jsonl"))), "the mesh is up")
     # Neither somebody's who is alive, nor anything that is no demo's.
     others = [scratch / f"palisade-{os.getpid()}-alive", scratch / "palisade-notes", scratch / "palisade-0-x"]
     for other in others:
@@ -175,9 +175,9 @@ def test_what_a_killed_demo_leaves_the_next_one_removes(scratch: Path) -> None:
     demo.kill()
     demo.wait()
     [left] = set(scratch.glob("palisade-*")) - set(others)
-    wait_until(lambda: left_behind(scratch) == [*map(str, scratch.iterdir())], "the processes of the killed demo end", 10)
+    wait_until(lambda: left_behind(scratch) == [*map(str, scratch.iterdir())], "the processes of the killed demo end")
     again = start(scratch)
-    wait_until(lambda: not left.exists(), "its directory is removed", 20)
+    wait_until(lambda: not left.exists(), "its directory is removed")
     interrupt(again)
     assert set(scratch.iterdir()) == set(others)
 
@@ -218,7 +218,7 @@ def test_palisade_and_its_bundle_are_watched(scratch: Path) -> None:
     demo.stdin.write("\n")
     demo.stdin.flush()
     read_until(demo, "Palisade is up again")
-    wait_until(lambda: status() == 200, "calls pass again", 10)
+    wait_until(lambda: status() == 200, "calls pass again")
     interrupt(demo)
     assert left_behind(scratch) == [str(bundle)]
 
@@ -228,7 +228,7 @@ def test_a_mesh_that_lost_anything_else_ends(scratch: Path) -> None:
     read_until(demo, "Ctrl-C stops everything")
     listed = subprocess.run(["pgrep", "-f", f"{scratch}/palisade-.*/crm.sock"], capture_output=True, text=True)
     os.kill(int(listed.stdout.split()[0]), signal.SIGKILL)
-    rest, _ = demo.communicate(timeout=20)
+    rest, _ = demo.communicate(timeout=PATIENCE_SECONDS)
     assert demo.returncode == 1
     assert "crm ended by itself" in rest
     assert left_behind(scratch) == []
@@ -237,7 +237,7 @@ def test_a_mesh_that_lost_anything_else_ends(scratch: Path) -> None:
 def test_recorded_checks_can_be_kept(scratch: Path) -> None:
     kept = scratch / "kept"
     demo = start(scratch, "--tour-only", "--record", str(kept))
-    said, _ = demo.communicate(timeout=60)
+    said, _ = demo.communicate(timeout=PATIENCE_SECONDS)
     assert demo.returncode == 0, said
     counted = re.search(r"(\d+) records", said)
     assert counted and len(list(kept.glob("*.json"))) == int(counted[1])
@@ -250,7 +250,7 @@ def test_busy_port_is_one_line(scratch: Path) -> None:
         taken.bind(("127.0.0.1", BASE_PORT + 12))
         taken.listen()
         demo = start(scratch)
-        said, _ = demo.communicate(timeout=20)
+        said, _ = demo.communicate(timeout=PATIENCE_SECONDS)
     assert demo.returncode == 1
     [_, line] = said.splitlines()
     assert f"port {BASE_PORT + 12} (Palisade ext_authz) is in use" in line
@@ -259,7 +259,7 @@ def test_busy_port_is_one_line(scratch: Path) -> None:
 
 def test_missing_program_is_one_line(scratch: Path) -> None:
     demo = start(scratch, "--palisade", str(scratch / "nothing"))
-    said, _ = demo.communicate(timeout=20)
+    said, _ = demo.communicate(timeout=PATIENCE_SECONDS)
     assert demo.returncode == 1
     assert len(said.splitlines()) == 2
     assert "cargo build" in said

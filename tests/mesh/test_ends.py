@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from bundles import at_any_hour
@@ -34,7 +33,6 @@ unless { principal == Agent::"%s" };
 @id("one-stream-at-a-time") @reason("One event stream at a time") @limit("one-at-a-time")
 permit (principal, action == Action::"mcp:stream", resource);
 """ % AGENTS["support-bot"]
-_SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +73,7 @@ def is_full(answer: wire.Answer) -> bool:
 
 def passes_again(mesh: Mesh, agent: str) -> None:
     # What is refused takes nothing, and of what passes the end is told as well.
-    wait_until(lambda: look_up(mesh, agent).status == 200, "the next call passes", _SECONDS)
+    wait_until(lambda: look_up(mesh, agent).status == 200, "the next call passes")
 
 
 @contextlib.contextmanager
@@ -87,7 +85,7 @@ def in_progress(mesh: Mesh, agent: str) -> Iterator[http.client.HTTPConnection]:
         body = wire.mcp_body("get_customer", {"customer_id": 4})
         headers = {"host": "crm.example.org", **wire.mcp_headers("get_customer")}
         connection.request("POST", "/mcp", body, headers)
-        wait_until(lambda: permits(mesh, agent) == before + 1, "the call is permitted", _SECONDS)
+        wait_until(lambda: permits(mesh, agent) == before + 1, "the call is permitted")
         yield connection
     finally:
         mesh.components["crm"].resume()
@@ -110,7 +108,7 @@ def test_a_caller_that_goes_away_ends_its_call(mesh: Mesh) -> None:
     with in_progress(mesh, "scraper") as first:
         assert is_full(look_up(mesh, "scraper"))
         first.close()
-        wait_until(lambda: entries(mesh, "ended") == ended + 1, "Envoy tells the end", _SECONDS)
+        wait_until(lambda: entries(mesh, "ended") == ended + 1, "Envoy tells the end")
     passes_again(mesh, "scraper")
 
 
@@ -144,7 +142,7 @@ def test_many_calls_end_and_nothing_is_told_of_others(mesh: Mesh) -> None:
         assert look_up(mesh, "outsider").status == 403
     assert set(answers) <= {200, 429} and 200 in answers
     passed = permits(mesh, "analyst") - passed
-    wait_until(lambda: entries(mesh, "ended") == before + passed, "the ends of all calls that passed", _SECONDS)
+    wait_until(lambda: entries(mesh, "ended") == before + passed, "the ends of all calls that passed")
     assert (entries(mesh, "other"), entries(mesh, "unknown"), entries(mesh, "unreadable")) == (other, unknown, 0)
     assert (other, unknown) == (0, 0)
     passes_again(mesh, "analyst")
@@ -157,4 +155,4 @@ def test_ends_are_told_to_a_palisade_that_comes_back(mesh: Mesh) -> None:
     # Envoy's stream went with the process: for the next end there is another one.
     for _ in range(3):
         passes_again(mesh, "scraper")
-    wait_until(lambda: entries(mesh, "ended") >= 3, "the ends of three calls", _SECONDS)
+    wait_until(lambda: entries(mesh, "ended") >= 3, "the ends of three calls")

@@ -186,7 +186,7 @@ def test_a_hold_and_a_grant_survive_a_kill(start_mesh: Callable[..., Mesh], tmp_
     dead = wire.call_tool(mesh.as_agent("coder"), WRITES, {"customer_id": 2, "email": email}, headers={TASK: task})
     assert dead.status == 503
     mesh.start_palisade()
-    wait_until(decides, "Envoy finds the new process", 30)
+    wait_until(decides, "Envoy finds the new process")
     assert said(mesh, write(mesh, task, email)) == HELD
     assert not ran(mesh, WRITES, email=email)
     status = done(mesh, "on-call", "status")
@@ -200,7 +200,7 @@ def test_a_hold_and_a_grant_survive_a_kill(start_mesh: Callable[..., Mesh], tmp_
     done(mesh, "planner", "complete", task)
     mesh.stop_palisade()
     mesh.start_palisade()
-    wait_until(decides, "Envoy finds the new process", 30)
+    wait_until(decides, "Envoy finds the new process")
     assert said(mesh, write(mesh, task)) == NO_GRANT
 
 
@@ -210,13 +210,13 @@ def test_an_operator_watches_what_happens(mesh: Mesh, task: str, tmp_path: Path)
     with seen.open("wb") as out, complaints.open("wb") as error:
         watch = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=error)
     try:
-        evidence.find(seen, lambda line: "status" in line, "the beginning", 60)
+        evidence.find(seen, lambda line: "status" in line, "the beginning")
         granted = grant(mesh, WRITES, task)
         with held(mesh, f"task:{task}") as held_:
             pass
         done(mesh, "planner", "complete", task)
         for what, id in [("granted", granted), ("held", held_), ("released", held_), ("ended", granted)]:
-            evidence.find(seen, lambda line: line.get(what, {}).get("id") == id, what, 20)  # noqa: B023
+            evidence.find(seen, lambda line: line.get(what, {}).get("id") == id, what)  # noqa: B023
     finally:
         watch.kill()
         watch.wait()
@@ -238,7 +238,7 @@ def test_beyond_a_rate_there_is_429_and_when_to_come_back(mesh: Mesh) -> None:
     assert "lookups" not in beyond.body.decode()
     # Others have their own, and what was denied took nothing: it passes when there is room.
     assert read(mesh, "coder").status == 200
-    wait_until(lambda: read(mesh, "analyst").status == 200, "room again", 30, every=0.1)
+    wait_until(lambda: read(mesh, "analyst").status == 200, "room again", every=0.1)
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])

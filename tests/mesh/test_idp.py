@@ -18,7 +18,7 @@ from jwt.algorithms import OKPAlgorithm
 from demo import wire
 from demo.certs import ThrowAwayCa
 from demo.names import AGENTS
-from demo.processes import wait_until
+from demo.processes import PATIENCE_SECONDS, wait_until
 
 # PyJWT knows the algorithm by its older name alone, `EdDSA`.
 jwt.register_algorithm("Ed25519", OKPAlgorithm())
@@ -267,7 +267,7 @@ def test_it_sends_100_mb(start_idp: StartIdp) -> None:
     connection.request("GET", "/jwks")
     assert connection.getresponse().read(1_000)
     connection.close()
-    wait_until(lambda: len(idp.sent("/jwks")) == 2, "the end of both", 10)
+    wait_until(lambda: len(idp.sent("/jwks")) == 2, "the end of both")
     assert sorted(idp.sent("/jwks"))[1] == 100_000_000 > sorted(idp.sent("/jwks"))[0]
     idp.behave("/jwks")
     assert json.loads(idp.get("/jwks").body)["keys"]
@@ -277,7 +277,7 @@ def test_it_sends_a_byte_at_a_time(start_idp: StartIdp) -> None:
     idp = start_idp()
     idp.answer("/jwks", body="x", times=20, pause_ms=1)
     assert idp.get("/jwks").body == b"x" * 20
-    wait_until(lambda: idp.sent("/jwks") == [20], "its end", 10)
+    wait_until(lambda: idp.sent("/jwks") == [20], "its end")
 
 
 def test_it_hangs_until_it_is_told_how_to_answer(start_idp: StartIdp) -> None:
@@ -286,11 +286,11 @@ def test_it_hangs_until_it_is_told_how_to_answer(start_idp: StartIdp) -> None:
     answers: list[wire.Answer] = []
     waiting = threading.Thread(target=lambda: answers.append(idp.get("/jwks")))
     waiting.start()
-    wait_until(lambda: idp.requests("/jwks") == 1, "the request", 10)
+    wait_until(lambda: idp.requests("/jwks") == 1, "the request")
     assert idp.get("/.well-known/openid-configuration").status == 200
     assert not answers
     idp.behave("/jwks")
-    waiting.join(10)
+    waiting.join(PATIENCE_SECONDS)
     assert answers[0].json()["keys"]
 
 

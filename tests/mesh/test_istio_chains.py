@@ -148,7 +148,7 @@ def test_the_access_log_has_the_decision(mesh: Mesh, sidecar: Sidecar) -> None:
         found[:] = [json.loads(line) for line in lines if line.startswith("{") and str(answer.decision_id) in line]
         return bool(found)
 
-    wait_until(logged, "the call in the log", 5)
+    wait_until(logged, "the call in the log")
     assert (found[0]["verdict"], found[0]["caller"]) == ("permit", AGENTS["support-bot"])
 
 

@@ -272,7 +272,7 @@ def test_every_method_without_sessions(world: World, client: str, server: str) -
     # Who gives up closes the stream of the call, and the server notices.
     given_up = world.ran("wait, given up")
     give_up(session)
-    wait_until(lambda: world.ran("wait, given up") > given_up, "the server's notice", 5.0)
+    wait_until(lambda: world.ran("wait, given up") > given_up, "the server's notice")
     assert {event["method"] for event in session.events() if event["kind"] == "http"} == {"POST"}
 
 

@@ -15,7 +15,7 @@ from journals import ran
 from benches import bundles
 from demo import evidence, wire
 from demo.mesh import ROOT, Mesh
-from demo.processes import wait_until
+from demo.processes import PATIENCE_SECONDS, wait_until
 
 # A debug build on a busy machine takes its time for ten thousand policies.
 LOADED_SECONDS = 240
@@ -48,7 +48,7 @@ class Caller:
         while not self._stop.is_set():
             self.answers.append(wire.call_tool(self._mesh.as_agent(self._agent), "query_customers", {}))
 
-    def wait_for(self, status: int, more: int = 10, seconds: float = 20) -> None:
+    def wait_for(self, status: int, more: int = 10, seconds: float = PATIENCE_SECONDS) -> None:
         """Until that many calls in a row were answered so, beginning now."""
         start = len(self.answers)
 
@@ -167,7 +167,7 @@ def test_ten_thousand_policies_come_and_go_under_load(start_mesh: Callable[..., 
             volume.swap(version)
             analyst.wait_for(status, seconds=LOADED_SECONDS)
             support_bot.wait_for(200)
-            wait_until(lambda: metric(mesh, "palisade_bundle_policies") == policies, f"{policies} policies", 20)  # noqa: B023
+            wait_until(lambda: metric(mesh, "palisade_bundle_policies") == policies, f"{policies} policies")  # noqa: B023
             decided_by.setdefault(in_force(mesh), MANY)
     assert len(decided_by) == 2, "what is back has the digest it had"
     # No call failed, and each change was taken once.
@@ -209,7 +209,7 @@ def test_a_broken_bundle_changes_nothing_until_it_is_mended(start_mesh: Callable
     with Caller(mesh) as caller:
         caller.wait_for(200)
         put(extra, FREEZE.replace("resource);", "resource"))
-        wait_until(lambda: metric(mesh, "palisade_bundle_stale") == 1, "the metric of a broken bundle", 20)
+        wait_until(lambda: metric(mesh, "palisade_bundle_stale") == 1, "the metric of a broken bundle")
         caller.wait_for(200)
         assert in_force(mesh) == digest
         assert metric(mesh, "palisade_bundle_load_failures_total") == 1
@@ -218,7 +218,7 @@ def test_a_broken_bundle_changes_nothing_until_it_is_mended(start_mesh: Callable
         assert "zz-freeze.cedar" in log
         put(extra, FREEZE)
         caller.wait_for(403)
-        wait_until(lambda: metric(mesh, "palisade_bundle_stale") == 0, "the metric of a mended bundle", 20)
+        wait_until(lambda: metric(mesh, "palisade_bundle_stale") == 0, "the metric of a mended bundle")
     assert caller.changes() == [200, 403]
     records = [mesh.record(str(answer.decision_id)) for answer in (caller.answers[0], caller.answers[-1])]
     assert [record["bundle"] for record in records] == [digest, in_force(mesh)]

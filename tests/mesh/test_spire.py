@@ -10,7 +10,7 @@ from pathlib import Path
 import jwt
 import pytest
 from conftest import decided, running_mesh
-from fetches import SECONDS, fetches, looked
+from fetches import fetches, looked
 from spire import AUDIENCE, Spire
 
 from demo import evidence, wire
@@ -130,7 +130,7 @@ def admitted(mesh: Mesh, partner: Spire, bundle: Path) -> Mesh:
     assert own in text
     guardrails.write_text(text.replace(own, f'{own} principal == Agent::"{PARTNERS}" ||'))
     (bundle / "policies" / "partner.cedar").write_text(ADMITTED)
-    wait_until(lambda: call(mesh, "outsider", token).status == 200, "the policy that admits it", SECONDS)
+    wait_until(lambda: call(mesh, "outsider", token).status == 200, "the policy that admits it")
     return mesh
 
 
@@ -158,13 +158,13 @@ def test_signing_keys_are_rotated_and_revoked(admitted: Mesh, domain: str, reque
     spire.server("localauthority", "jwt", "activate", "-authorityID", prepared)
     after = spire.jwt_svid(spiffe_id, LATER[0])
     assert key_of(before) != key_of(after) == prepared
-    wait_until(lambda: outcome(mesh, call(mesh, agent, after)) == PERMITTED, "the new key", SECONDS)
+    wait_until(lambda: outcome(mesh, call(mesh, agent, after)) == PERMITTED, "the new key")
     assert outcome(mesh, call(mesh, agent, before)) == PERMITTED, "the old key is still in the bundle"
 
     spire.server("localauthority", "jwt", "taint", "-authorityID", key_of(before))
     spire.server("localauthority", "jwt", "revoke", "-authorityID", key_of(before))
     gone = (401, "token_key_unknown")
-    wait_until(lambda: outcome(mesh, call(mesh, agent, before)) == gone, "the end of the old key", SECONDS)
+    wait_until(lambda: outcome(mesh, call(mesh, agent, before)) == gone, "the end of the old key")
     assert outcome(mesh, call(mesh, agent, after)) == PERMITTED
 
 
@@ -177,14 +177,14 @@ def test_a_bundle_endpoint_is_followed_while_its_own_authority_rotates(admitted:
     partner.server(*authority, "activate", "-authorityID", new)
     partner.server(*authority, "taint", "-authorityID", old)
     # The endpoint's certificate is of the new one when the old one cannot be needed any more.
-    wait_until(lambda: partner.endpoint_is_of(new), "the endpoint's new certificate", SECONDS)
+    wait_until(lambda: partner.endpoint_is_of(new), "the endpoint's new certificate")
     partner.server(*authority, "revoke", "-authorityID", old)
 
     prepared = partner.server("localauthority", "jwt", "prepare")["prepared_authority"]["authority_id"]
     partner.server("localauthority", "jwt", "activate", "-authorityID", prepared)
     token = partner.jwt_svid(PARTNERS, LATER[1])
     assert key_of(token) == prepared
-    wait_until(lambda: outcome(mesh, call(mesh, "outsider", token)) == PERMITTED, "a key of after the rotation", SECONDS)
+    wait_until(lambda: outcome(mesh, call(mesh, "outsider", token)) == PERMITTED, "a key of after the rotation")
 
 
 def test_what_the_workload_api_withdraws_is_gone_and_an_agent_that_dies_takes_nothing(
@@ -199,15 +199,15 @@ def test_what_the_workload_api_withdraws_is_gone_and_an_agent_that_dies_takes_no
         # Nothing is registered any more, so nothing is what this workload may have.
         spire.server("entry", "delete", "-entryID", entry)
         gone = (503, "token_keys_unavailable")
-        wait_until(lambda: outcome(mesh, call(mesh, "support-bot", token)) == gone, "the withdrawal", SECONDS)
+        wait_until(lambda: outcome(mesh, call(mesh, "support-bot", token)) == gone, "the withdrawal")
         ready = evidence.get(mesh.ports.palisade_admin, "/readyz").body.decode()
         assert "gives this workload nothing" in ready, ready
 
         spire.register(OWN)
-        wait_until(lambda: call(mesh, "support-bot", token).status == 200, "the keys again", SECONDS)
+        wait_until(lambda: call(mesh, "support-bot", token).status == 200, "the keys again")
         failed = fetches(mesh, TRUST_DOMAIN, "failure")
         spire.stop_agent()
-        wait_until(lambda: fetches(mesh, TRUST_DOMAIN, "failure") > failed, "the broken stream", SECONDS)
+        wait_until(lambda: fetches(mesh, TRUST_DOMAIN, "failure") > failed, "the broken stream")
         assert call(mesh, "support-bot", token).status == 200, "the last good keys count"
 
 
@@ -225,5 +225,5 @@ def test_a_federated_trust_domain_comes_and_goes_with_the_entry(
 
         spire.change(entry, OWN)
         gone = (503, "token_keys_unavailable")
-        wait_until(lambda: outcome(mesh, call(mesh, "outsider", partners)) == gone, "its end", SECONDS)
+        wait_until(lambda: outcome(mesh, call(mesh, "outsider", partners)) == gone, "its end")
         assert call(mesh, "support-bot", own).status == 200, "nobody else's keys are gone"

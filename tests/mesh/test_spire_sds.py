@@ -28,7 +28,6 @@ pytestmark = pytest.mark.spire
 
 PARTNER = "partner.example"
 # Envoy waits 15 s for a first secret before it goes on without.
-READY_SECONDS = 40.0
 
 
 class Envoys:
@@ -88,11 +87,11 @@ class Envoys:
         ]  # fmt: skip
         component = Component(name, [str(part) for part in command], self.mesh.path(f"{name}.log"), cwd=ROOT)
         self.mesh.components[name] = component
-        component.wait_ready(lambda: evidence.answers(admin, "/ready"), READY_SECONDS)
+        component.wait_ready(lambda: evidence.answers(admin, "/ready"))
         if registered:
             # SPIRE's agent hears of a new entry some seconds later, and Envoy does not wait for its certificate for ever.
             active = "/config_dump?resource=dynamic_active_secrets"
-            wait_until(lambda: b"certificate_chain" in evidence.get(admin, active).body, f"a certificate of {name}", READY_SECONDS)
+            wait_until(lambda: b"certificate_chain" in evidence.get(admin, active).body, f"a certificate of {name}")
 
     def _program(self, name: str) -> Path:
         program = self.mesh.path(f"{name}-envoy")

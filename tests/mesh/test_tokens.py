@@ -183,7 +183,7 @@ def test_the_tokens_of_other_agents_end_at_envoy(start_mesh: Callable[..., Mesh]
     replacement = tmp_path / "targets.toml"
     replacement.write_text(changed)
     replacement.rename(targets)
-    wait_until(lambda: at_server().get("x-delegation") == coder, "the chain at an agent", 20)
+    wait_until(lambda: at_server().get("x-delegation") == coder, "the chain at an agent")
 
 
 def test_every_algorithm_of_the_provider(shared: tuple[Mesh, Idp]) -> None:
@@ -252,7 +252,7 @@ def test_an_agent_whose_user_has_logged_out_can_do_nothing(
     def later(**claims: object) -> str:
         return idp.user_token(claims=fresh(**claims), scope="crm:write")
 
-    wait_until(lambda: delete(mesh, later(sid="session-1")).status == 200, "tokens of a later second", 5)
+    wait_until(lambda: delete(mesh, later(sid="session-1")).status == 200, "tokens of a later second")
     one, other, nameless = later(sid="session-1"), later(sid="session-2"), later(sid=None)
     assert [delete(mesh, token).status for token in (one, other, nameless)] == [200, 200, 200]
     idp.log_out("support-bot", channel, session="session-1")
@@ -283,7 +283,7 @@ def test_a_logout_that_comes_before_its_key_is_not_lost(
     with pytest.raises(AssertionError):  # 503
         idp.log_out("support-bot", f"http://127.0.0.1:{port}/backchannel-logout", session="session-1")
     assert 'palisade_logout_tokens_waiting{owner="idp"} 1' in mesh.metrics()
-    wait_until(lambda: reason(mesh, delete(mesh, token)) == "session_ended", "the key of the logout token", 45)
+    wait_until(lambda: reason(mesh, delete(mesh, token)) == "session_ended", "the key of the logout token")
     assert 'palisade_logout_tokens_total{outcome="accepted"} 1' in mesh.metrics()
 
 
@@ -294,7 +294,7 @@ def test_a_token_of_a_new_key_has_it_looked_for(running: tuple[Mesh, Idp]) -> No
     idp.rotate()
     after = idp.user_token(claims=fresh(), scope="crm:write")
     # An unknown key asks for an early look; until then it is refused, and never fetched while a call waits.
-    wait_until(lambda: delete(mesh, after).status == 200, "the new key", 45)
+    wait_until(lambda: delete(mesh, after).status == 200, "the new key")
     assert delete(mesh, before).status == 200, "the old key is still published"
 
 
@@ -321,4 +321,4 @@ def test_without_keys_no_token_counts_and_the_fault_is_ours(
     answer = delete(mesh, token)
     assert (answer.status, reason(mesh, answer)) == (503, "token_keys_unavailable")
     idp.up()
-    wait_until(lambda: delete(mesh, token).status == 200, "keys that came late", 45)
+    wait_until(lambda: delete(mesh, token).status == 200, "keys that came late")

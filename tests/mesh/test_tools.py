@@ -107,7 +107,7 @@ class Server:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
-        wait_until(listens, "the server listens", 60)
+        wait_until(listens, "the server listens")
 
     def stop(self) -> None:
         if self._process is not None:
@@ -183,11 +183,11 @@ timeout_ms = 30000
     def call(tool: str, arguments: dict[str, object]) -> wire.Answer:
         return decided(lambda: wire.call_tool(mesh.as_agent("support-bot"), tool, arguments))
 
-    wait_until(lambda: states(mesh).get("same") == 7, "the first list", 60)
+    wait_until(lambda: states(mesh).get("same") == 7, "the first list")
     assert call("get_customer", {"customer_id": 4}).status == 200
 
     server.start(changed=True)
-    wait_until(lambda: states(mesh).get("changed") == 1, "the change", 60)
+    wait_until(lambda: states(mesh).get("changed") == 1, "the change")
     denied = call("get_customer", {"customer_id": 5})
     assert denied.status == 403
     assert denied.json()["error"]["data"]["code"] == "tool_definition_changed"
@@ -195,7 +195,7 @@ timeout_ms = 30000
     assert call("query_customers", {"limit": 1}).status == 200
 
     imported(server, tmp_path)
-    wait_until(lambda: states(mesh) == {"same": 7, "changed": 0, "new": 0, "gone": 0, "unpinned": 0}, "the new pin", 60)
+    wait_until(lambda: states(mesh) == {"same": 7, "changed": 0, "new": 0, "gone": 0, "unpinned": 0}, "the new pin")
     assert call("get_customer", {"customer_id": 5}).status == 200
 
 
