@@ -109,3 +109,25 @@ fn print(text: &str, status: u8) -> u8 {
         _ => status,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Arguments;
+
+    /// Help is 100 columns wide at most: a longer line is broken there, and looks torn if it goes on in the next one.
+    #[test]
+    fn sentences_of_help_are_not_broken_twice() {
+        let mut commands = vec![Arguments::command()];
+        while let Some(command) = commands.pop() {
+            for text in [command.get_long_about(), command.get_after_help()].into_iter().flatten() {
+                for line in text.to_string().lines() {
+                    let whole = line.len() <= 100 || line.starts_with(' ') || line.ends_with(['.', ':']);
+                    assert!(whole, "{}: {line}", command.get_name());
+                }
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+}

@@ -30,8 +30,8 @@ enum Command {
 /// Fetch a bundle that is one file, if it is the one that is meant
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The file is a .tar.gz of a bundle's directory (`tar -C my-bundle -czf bundle.tar.gz .`). It is taken only if its SHA-256 is the one
-that is given, so it does not matter who keeps it. It is unpacked beside LINK, and then LINK leads there: `[bundle] path` of a
+The file is a .tar.gz of a bundle's directory (`tar -C my-bundle -czf bundle.tar.gz .`). It is taken only if its SHA-256 is the one \
+that is given, so it does not matter who keeps it. It is unpacked beside LINK, and then LINK leads there: `[bundle] path` of a \
 Palisade that runs may be LINK, and it takes the new one as it takes any change. To have another bundle, fetch it by its own digest.")]
 struct Fetch {
     /// Where it is: https://, or http://, for its digest is known

@@ -16,7 +16,7 @@ const MAX_BYTES: usize = 64 * 1024;
 /// Ask the Palisade of a configuration, on this machine, whether it is ready
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-It asks the admin port of the configuration (`[admin] listen`) for /readyz, and says what that says: for probes of containers that
+It asks the admin port of the configuration (`[admin] listen`) for /readyz, and says what that says: for probes of containers that \
 have no shell and no curl.
 
 Exit status: 0 if it is ready (with --live: if it answers), 1 if not.")]

@@ -14,7 +14,7 @@ use crate::mesh::{Settings, concerns, lint};
 /// Read configuration of Istio and Envoy, and tell what would let a call pass unchecked or misread
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Files are read together: manifests of workloads, Istio's resources and MeshConfig (by itself, in a ConfigMap, in values), Envoy's
+Files are read together: manifests of workloads, Istio's resources and MeshConfig (by itself, in a ConfigMap, in values), Envoy's \
 bootstraps and config dumps, as YAML or JSON. What Istio really made of them a dump of a running proxy shows:
 
   kubectl exec -n tools deploy/crm -c istio-proxy -- pilot-agent request GET config_dump | palisade mesh lint --config-dump -

@@ -17,8 +17,8 @@ use crate::mesh::probe::{Canary, Fate, Place, Protocol, canaries, send};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Run it where an agent runs, through the agent's own proxy, or from outside through a gateway, with a certificate that it takes.
-A canary counts as denied if the answer is a denial of Palisade's: its body has the decision id of its header, and a reason; some
-are refused by Envoy itself, as they should be. Where calls are read as they are (--protocol), no policy permits one: they name what
+A canary counts as denied if the answer is a denial of Palisade's: its body has the decision id of its header, and a reason; some \
+are refused by Envoy itself, as they should be. Where calls are read as they are (--protocol), no policy permits one: they name what \
 nobody has, or can be read in two ways. Each denial is on record like any other.
 
 Exit status: 0 if all were denied, 17 if one was not, 1 if the place cannot be reached.")]
