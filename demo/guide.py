@@ -36,6 +36,18 @@ def check_command(mesh: Mesh, rows: list[tour.Row]) -> str:
     return shlex.join(parts)
 
 
+def probe_command(mesh: Mesh) -> str:
+    """Calls that have to be denied, the way that an agent's calls take."""
+    through = f"http://127.0.0.1:{mesh.ports.agents['support-bot']}/mcp"
+    return shlex.join([_shown(mesh.settings.palisade), "mesh", "probe", "--through", through, "--host", HOSTS["crm"]])
+
+
+def lint_command(mesh: Mesh) -> str:
+    """Whether what the servers' Envoy runs with lets a call pass unchecked. For a shell: it is two commands."""
+    dump = f"curl -s '127.0.0.1:{mesh.ports.tools_envoy_admin}/config_dump?include_eds'"
+    return f"{dump} | {shlex.quote(_shown(mesh.settings.palisade))} mesh lint --config-dump -"
+
+
 def control_command(mesh: Mesh, command: str) -> str:
     """Hold an agent, or release it, as the operator on call: whoever runs the mesh is that one at its socket."""
     parts = [
@@ -70,6 +82,10 @@ def text(mesh: Mesh, rows: list[tour.Row]) -> str:
             f"  {_shown(mesh.settings.palisade)} audit verify {mesh.log_path}",
             f"  tail -f {mesh.path('spans.jsonl')}",
             f"  tail -f {mesh.path('access.jsonl')}",
+            "",
+            "Look for a way around it (docs/mesh.md): in what the servers' Envoy runs with, and with calls that have to be denied:",
+            f"  {lint_command(mesh)}",
+            f"  {probe_command(mesh)}",
             "",
             f"Change a policy in {mesh.settings.bundle} and call again half a second later. What Palisade",
             f"says to it is shown here, and stands in {mesh.path('palisade.log')}; a refused bundle also in",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import urllib.request
 
-from demo import ports
+from demo import guide, ports
 from demo.mesh import Mesh, binary
 from demo.names import HOSTS
 
@@ -67,6 +68,9 @@ def test_what_the_examples_come_to_in_a_real_envoy_has_no_finding(start_mesh) ->
     assert checked["listeners"] == 2 and checked["ext_authz filters"] == 2
     # Beside agents nobody is asked, on purpose: its listeners face the agents.
     assert lint(dump(mesh, mesh.ports.agents_envoy_admin))[:2] == (0, set())
+    # What `make run` prints.
+    done = subprocess.run(guide.lint_command(mesh), shell=True, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "2 ext_authz filters" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_dump_shows_what_was_broken(start_mesh) -> None:
@@ -89,7 +93,7 @@ def test_a_dump_shows_what_was_broken(start_mesh) -> None:
 def test_canaries_are_denied_and_show_a_way_around(start_mesh) -> None:
     mesh = start_mesh()
     port = mesh.ports.agents["support-bot"]
-    done = probe(mesh, port)
+    done = subprocess.run(shlex.split(guide.probe_command(mesh)), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "17 of 17" in done.stdout and "NOT" not in done.stdout
     assert "denied by Palisade: 403" in done.stdout and "refused by Envoy: 413" in done.stdout
