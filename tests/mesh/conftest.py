@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,9 +29,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "spire: needs SPIRE's server and agent (`-m spire`)")
 
 
+def with_patience(bootstrap: str) -> str:
+    """With a long time for the answer to a check: below the 10 s that callers here wait."""
+    assert bootstrap.count("timeout: 0.25s") == 1
+    return bootstrap.replace("timeout: 0.25s", "timeout: 9s")
+
+
+class PatientMesh(Mesh):
+    """Envoy and Palisade wait long for a decision: a busy machine is no failure, and what is late has tests of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(dataclasses.replace(settings, tokens=f"{settings.tokens}\n[server]\ndeadline_ms = 8000\n"))
+
+    def _render_tools(self) -> str:
+        return with_patience(super()._render_tools())
+
+
 @contextlib.contextmanager
-def running_mesh(**settings: object) -> Iterator[Mesh]:
-    with Mesh(Settings(palisade=binary("debug"), **settings)) as mesh, shown(mesh):  # type: ignore[arg-type]
+def running_mesh(patient: bool = True, **settings: object) -> Iterator[Mesh]:
+    """A mesh with these `Settings`; `patient=False`: with the time for a decision that examples and defaults have."""
+    kind = PatientMesh if patient else Mesh
+    with kind(Settings(palisade=binary("debug"), **settings)) as mesh, shown(mesh):  # type: ignore[arg-type]
         yield mesh
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import _up, decided
+from conftest import PatientMesh, _up, decided
 
 from demo import wire
 from demo.mesh import ROOT, Mesh, Settings, binary
@@ -53,7 +53,7 @@ when { context has a2a && context.a2a has push_host && context.a2a.push_host == 
 """
 
 
-class SdkMesh(Mesh):
+class SdkMesh(PatientMesh):
     """The mesh with an agent that speaks all bindings: gRPC on a socket of its own, for HTTP/2."""
 
     def _spawn_server(self, name: str, module: str, *arguments: object) -> None:

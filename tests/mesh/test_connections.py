@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from bundles import at_any_hour
-from conftest import running_mesh
+from conftest import running_mesh, with_patience
 from cryptography import x509
 
 from demo import evidence, ports
@@ -148,7 +148,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
             AUTHZ_PORT=mesh.ports.authz,
             ADMIN_PORT=admin,
         )
-        mesh.spawn_envoy("connections-envoy", config, admin)
+        mesh.spawn_envoy("connections-envoy", with_patience(config), admin)
         yield Ledger(mesh, echo, port)
         echo.shutdown()
 

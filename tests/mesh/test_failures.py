@@ -42,7 +42,7 @@ def test_palisade_dies_and_comes_back(start_mesh: StartMesh) -> None:
 
 
 def test_palisade_that_does_not_answer(start_mesh: StartMesh) -> None:
-    mesh = start_mesh()
+    mesh = start_mesh(patient=False)
     assert read(mesh).status == 200
     before = requests_at_server(mesh)
     palisade = mesh.components["palisade"]

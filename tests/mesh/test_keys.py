@@ -94,9 +94,9 @@ def quick(
     start_idp: Callable[[], Idp],
     bundle: Path,  # noqa: F811
 ) -> Iterator[tuple[Mesh, Idp]]:
-    """A provider that is asked every second."""
+    """A provider that is asked every second. Nobody is patient: no call may wait for keys."""
     idp = start_idp()
-    yield start_mesh(bundle=bundle, tokens=tokens(idp, refresh_seconds=1)), idp
+    yield start_mesh(patient=False, bundle=bundle, tokens=tokens(idp, refresh_seconds=1)), idp
 
 
 def test_keys_rotate_under_load_without_a_refusal(quick: tuple[Mesh, Idp]) -> None:

@@ -61,7 +61,7 @@ def beside(mesh: Mesh, name: str, change: tuple[str, str] | None = None) -> port
 
 
 def test_what_the_examples_come_to_in_a_real_envoy_has_no_finding(start_mesh) -> None:
-    mesh = start_mesh()
+    mesh = start_mesh(patient=False)
     status, codes, checked = lint(dump(mesh, mesh.ports.tools_envoy_admin))
     assert (status, codes) == (0, set())
     # The version is the running one's own word: nothing told it.
@@ -74,7 +74,7 @@ def test_what_the_examples_come_to_in_a_real_envoy_has_no_finding(start_mesh) ->
 
 
 def test_a_dump_shows_what_was_broken(start_mesh) -> None:
-    mesh = start_mesh()
+    mesh = start_mesh(patient=False)
     for number, (change, code) in enumerate([
         (("virtual_hosts:", OFF), "route-disabled"),
         (("failure_mode_allow: false", "failure_mode_allow: true"), "fail-open"),
@@ -91,7 +91,7 @@ def test_a_dump_shows_what_was_broken(start_mesh) -> None:
 
 
 def test_canaries_are_denied_and_show_a_way_around(start_mesh) -> None:
-    mesh = start_mesh()
+    mesh = start_mesh(patient=False)
     port = mesh.ports.agents["support-bot"]
     done = subprocess.run(shlex.split(guide.probe_command(mesh)), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -121,7 +121,7 @@ def test_canaries_are_denied_and_show_a_way_around(start_mesh) -> None:
 
 
 def test_canaries_of_a_target_without_messages(start_mesh) -> None:
-    mesh = start_mesh()
+    mesh = start_mesh(patient=False)
     through = f"http://127.0.0.1:{mesh.ports.agents['support-bot']}/status"
     done = palisade("probe", "--through", through, "--host", HOSTS["crm"], "--protocol", "http", "--timeout", "20s")
     assert done.returncode == 0 and "8 of 8" in done.stdout, done.stdout + done.stderr
@@ -129,7 +129,7 @@ def test_canaries_of_a_target_without_messages(start_mesh) -> None:
 
 
 def test_health_is_what_the_admin_port_says(start_mesh) -> None:
-    mesh = start_mesh()
+    mesh = start_mesh(patient=False)
 
     def health(*more: str) -> subprocess.CompletedProcess[str]:
         command = [str(binary("debug")), "health", "--config", str(mesh.config_path), *more]
