@@ -25,6 +25,10 @@ class MeshError(Exception):
     """The mesh cannot be had; the message is all that the reader needs."""
 
 
+class UndecidedError(MeshError):
+    """Nobody decided a call in time: Envoy waits a quarter of a second, and a machine may be busy for longer."""
+
+
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C and its relatives back until the block is done, then deliver them.

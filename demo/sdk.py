@@ -21,6 +21,7 @@ from a2a.types import Role, SendMessageRequest
 from mcp.client.streamable_http import streamable_http_client
 
 from demo import researcher_agent, wire
+from demo.processes import UndecidedError
 
 MCP_URL = "http://crm.example.org/mcp"
 A2A_URL = "http://researcher.example.org"
@@ -106,5 +107,5 @@ async def send_message(proxy: str, question: str) -> str:
 def _decision(log: list[Seen]) -> str:
     decided = [seen.decision_id for seen in log if seen.decision_id]
     if not decided:
-        raise RuntimeError(f"no answer carried a decision id: {log}")
+        raise UndecidedError(f"no answer carried a decision id: {log}")
     return decided[-1]

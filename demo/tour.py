@@ -10,12 +10,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from demo import sdk, wire
+from demo import evidence, sdk, wire
 from demo.mesh import Mesh
 from demo.names import HOSTS
-from demo.processes import MeshError, wait_until
+from demo.processes import MeshError, UndecidedError, wait_until
 
 PERMIT, DENIAL = "PERMIT", "DENIAL"
+# How often a call is made until it is decided in time.
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _raw(
     async def act(mesh: Mesh) -> str:
         answer = wire.send(mesh.as_agent(agent), method, HOSTS["crm"], path, headers, body)
         if answer.decision_id is None:
-            raise MeshError(f"{call}: no decision id in the answer: {answer}")
+            raise UndecidedError(f"no decision id in the answer: {answer}")
         return answer.decision_id
 
     return Step(agent, call, expected, act)
@@ -107,10 +109,23 @@ async def rows(mesh: Mesh) -> list[Row]:
 
 
 async def _row(mesh: Mesh, step: Step) -> Row:
-    decision_id = await step.act(mesh)
-    record = mesh.record(decision_id)
+    for _ in range(_ATTEMPTS):
+        try:
+            decision_id = await step.act(mesh)
+            record = mesh.record(decision_id)
+        except UndecidedError as error:
+            undecided = str(error)
+            continue
+        if record.get("reason") == "deadline_missed":
+            undecided = f"decision {decision_id} was late"
+            continue
+        return _found(step, record)
+    raise MeshError(f"{step.agent}: {step.call}: not decided in {_ATTEMPTS} attempts, the last: {undecided}")
+
+
+def _found(step: Step, record: evidence.Line) -> Row:
     policies = {policy["id"]: None for call in record.get("calls", []) for policy in call.get("policies", [])}
-    return Row(step, record["verdict"], record.get("reason", ""), tuple(policies), decision_id)
+    return Row(step, record["verdict"], record.get("reason", ""), tuple(policies), record["decisionId"])
 
 
 # ---------------------------------------------------------------------------------------------------------- the output
