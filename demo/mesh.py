@@ -31,11 +31,9 @@ from typing import Literal, Self
 from demo import evidence, ports, wire
 from demo.certs import ThrowAwayCa
 from demo.names import AGENTS, CONTROLLERS, HOSTS, PALISADE, SERVERS, TRUST_DOMAIN
-from demo.processes import Component, MeshError, uninterrupted, wait_until
+from demo.processes import STOP_SECONDS, Component, MeshError, uninterrupted, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
-# A slow disk may take its seconds for the last records; who hangs is killed.
-_STOP_SECONDS = 20.0
 
 _PALISADE_CONFIG = """\
 [[listener]]
@@ -171,7 +169,7 @@ class Mesh:
             running = list(reversed(self.components.values()))
             for component in running:
                 component.ask_to_stop()
-            deadline = time.monotonic() + _STOP_SECONDS
+            deadline = time.monotonic() + STOP_SECONDS
             for component in running:
                 component.stopped(deadline)
             self.components.clear()

@@ -16,6 +16,8 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 # How long to wait for what comes at once: on a machine that does ten other things, and writes all of it to one slow disk.
 PATIENCE_SECONDS = 60.0
+# How long processes may take to end, and to write the last records to such a disk; who hangs is killed then.
+STOP_SECONDS = 20.0
 # Loaded before any fork: loading a library between fork and exec can deadlock.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

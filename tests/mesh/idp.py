@@ -26,10 +26,9 @@ from demo import wire
 from demo.certs import ThrowAwayCa
 from demo.mesh import ROOT
 from demo.names import AGENTS, SERVERS
-from demo.processes import Component, MeshError, uninterrupted
+from demo.processes import STOP_SECONDS, Component, MeshError, uninterrupted
 
 _FOLDER = ROOT / "tests" / "idp"
-_STOP_SECONDS = 20.0
 _FORM = {"content-type": "application/x-www-form-urlencoded"}
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 
@@ -135,7 +134,7 @@ class Idp:
     def stop(self) -> None:
         with uninterrupted():
             self.component.ask_to_stop()
-            self.component.stopped(time.monotonic() + _STOP_SECONDS)
+            self.component.stopped(time.monotonic() + STOP_SECONDS)
 
     # ---------------------------------------------------------------------------------------------------------- tokens
 

@@ -30,7 +30,7 @@ from demo import evidence, mesh
 from demo.certs import ThrowAwayCa
 from demo.mesh import ROOT
 from demo.names import AGENTS, SERVERS
-from demo.processes import Component, MeshError
+from demo.processes import STOP_SECONDS, Component, MeshError
 
 PROXY_USER = 1337
 PALISADE_USER = 65532
@@ -124,7 +124,7 @@ class Pods:
     def _stop(self) -> None:
         for component in reversed(self.components.values()):
             component.ask_to_stop()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + STOP_SECONDS
         for component in self.components.values():
             component.stopped(deadline)
         for name in self._namespaces:

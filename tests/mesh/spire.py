@@ -17,11 +17,10 @@ from cryptography import x509
 
 from demo import ports
 from demo.mesh import ROOT
-from demo.processes import Component, MeshError, uninterrupted, wait_until
+from demo.processes import STOP_SECONDS, Component, MeshError, uninterrupted, wait_until
 
 _FOLDER = ROOT / "tests" / "spire"
 _TOOLS = ROOT / ".tools" / "spire"
-_STOP_SECONDS = 20.0
 
 AUDIENCE = "palisade"
 
@@ -133,7 +132,7 @@ class Spire:
             running = list(reversed(self.components.values()))
             for component in running:
                 component.ask_to_stop()
-            deadline = time.monotonic() + _STOP_SECONDS
+            deadline = time.monotonic() + STOP_SECONDS
             for component in running:
                 component.stopped(deadline)
             self.components.clear()
